@@ -1,0 +1,1 @@
+"""Atari environments: names, pre-processing, protocol of evaluation. No torch."""
