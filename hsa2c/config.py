@@ -1,0 +1,259 @@
+"""Typed, frozen configuration: YAML and command line into dataclasses, and back.
+
+A configuration is a tree of frozen keyword-only dataclasses, validated by pydantic: unknown keys, wrong types and
+values out of range are one-line `ConfigError`s. This module holds the sections every application of the DPSGD core
+shares; an application (`hsa2c.atari`) adds its own and composes them.
+
+Precedence, lowest first: the defaults in the dataclasses, the YAML file (``--config``), the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from hsa2c.errors import ConfigError
+
+T = TypeVar("T")
+
+#: Every section is declared with these: frozen, keyword-only, no unknown keys, no silent conversion of types.
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ClusterConfig:
+    """Who computes."""
+
+    nodes: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Nodes (MPI ranks beside the master's). nW in section 4.1."""
+
+    processes: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Actor-learner processes on each node. p. None: the node's share of the host's cores."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DPSGDConfig:
+    """The constants of Algorithm 1 and of Algorithm 2's outer loop."""
+
+    local_updates: Annotated[int, Field(ge=1, le=1_000_000)] = 8
+    """Updates each process applies between two exchanges. B."""
+
+    deltas_per_step: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Deltas the master sums before one global step. M. None: the number of nodes, as in section 4.2.1."""
+
+    global_rate: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Global learning rate. rho. None: such that rho * M / (1 - momentum) = global_factor."""
+
+    global_factor: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Long-run factor on the mean delta, rho * M / (1 - momentum), kept whatever the number of nodes; used where
+    global_rate is None."""
+
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Momentum of the global step. mu. Algorithm 1 is 0; the paper's HSA2C used 0.5."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OptimiserConfig:
+    """Line 6 of Algorithm 2: how a gradient changes u. State is shared by a node's processes, kept across pulls."""
+
+    name: Literal["sgd", "rmsprop", "adam"] = "adam"
+    """sgd (the paper's Algorithm 2), rmsprop (Mnih et al. 2016) or adam (Adamski et al. 2018)."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2.5e-4
+    """Local learning rate. eta."""
+
+    anneal: bool = False
+    """Fall linearly to 0 at the run's limit (`stop.agent_steps` or `stop.minutes`, whichever is nearer)."""
+
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Adam: decay of the mean of gradients."""
+
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Adam: decay of the mean of squared gradients."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """RMSProp: decay of the mean of squared gradients (Mnih et al. 2016, 0.99)."""
+
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    """Adam and RMSProp: added to the root of the mean square."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StopConfig:
+    """When training ends by itself: whichever comes first; None never."""
+
+    agent_steps: Annotated[int, Field(ge=1)] | None = None
+    """Actions over all nodes, counted from the start of the run, resumes included."""
+
+    minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Wall-clock of training, start-up excluded, resumes included."""
+
+    score: float | None = None
+    """Mean score of the last 100 training games."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OutputConfig:
+    """What a run writes, and where."""
+
+    run_dir: Annotated[str, Field(min_length=1)] = "runs"
+    """Folder that holds runs."""
+
+    name: Name | None = None
+    """Name of this run in it. None: game, date and time."""
+
+    log_every_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """Seconds between two rows of metrics.jsonl and TensorBoard."""
+
+    checkpoint_every_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Seconds between two checkpoints: the most work that a kill -9 of everything can lose."""
+
+    keep_checkpoints: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Newest checkpoints kept, beside the best one."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: PyYAML reads ``1e-3``, which has no dot, as text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def build(config_type: type[T], values: Mapping[str, Any]) -> T:
+    """Validate a tree of plain values.
+
+    Args:
+        config_type: The dataclass to build.
+        values: What a YAML file or the command line gave; missing keys take their defaults.
+
+    Raises:
+        ConfigError: One line that names the first offending field, its value and the rule.
+    """
+    try:
+        # As JSON: there strict means no "2" for 2 and no 2.0 for 2, but mappings still make dataclasses.
+        return TypeAdapter(config_type).validate_json(json.dumps(dict(values)))
+    except TypeError as error:
+        raise ConfigError(f"configuration: holds a value that is neither number, text nor list: {error}") from None
+    except ValidationError as error:
+        raise ConfigError(_one_line(config_type, error)) from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain values, ready for YAML or JSON."""
+    return dataclasses.asdict(config)
+
+
+def to_yaml(config: Any) -> str:
+    """A configuration as the YAML text that `read_yaml` and `build` turn into an equal one."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: The file is missing, unreadable, not YAML, or not a mapping.
+    """
+    try:
+        loaded = _load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: holds {type(loaded).__name__}, not a mapping of settings")
+    return cast("dict[str, Any]", loaded)
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of two sources as one, key by key; `above` wins."""
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def nested(dotted: str, value: Any) -> dict[str, Any]:
+    """``nested("agent.gamma", 0.9)`` is ``{"agent": {"gamma": 0.9}}``."""
+    for key in reversed(dotted.split(".")):
+        value = {key: value}
+    return cast("dict[str, Any]", value)
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """``agent.gamma=0.9`` (an option ``--set``) as a tree; the value is read as YAML.
+
+    Raises:
+        ConfigError: There is no ``=``, or nothing before it, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set {text}: must be section.field=value, for example agent.discount=0.99")
+    try:
+        return nested(key, _load(value))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from None
+
+
+def field_at(config_type: type, dotted: tuple[str, ...]) -> list[str]:
+    """Names of the fields beside the last one of `dotted`, for suggestions."""
+    here: Any = config_type
+    for key in dotted[:-1]:
+        fields = {f.name: f.type for f in dataclasses.fields(here)}
+        here = _resolve(here, fields.get(key))
+        if here is None:
+            return []
+    return [f.name for f in dataclasses.fields(here)]
+
+
+def _resolve(owner: type, annotation: Any) -> Any:
+    """The dataclass that a field's annotation (possibly a string) stands for, or None."""
+    if isinstance(annotation, str):
+        import sys
+
+        annotation = getattr(sys.modules[owner.__module__], annotation, None)
+    return annotation if dataclasses.is_dataclass(annotation) else None
+
+
+def _one_line(config_type: type, error: ValidationError) -> str:
+    """Pydantic's first finding as ``section.field = value: rule``."""
+    first = error.errors(include_url=False)[0]
+    location = tuple(str(part) for part in first["loc"])
+    fields = [part for part in location if not _is_branch(part)]
+    where = ".".join(fields)
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        near = difflib.get_close_matches(fields[-1], field_at(config_type, tuple(fields)), n=3, cutoff=0.5)
+        known = ", ".join(near or field_at(config_type, tuple(fields)))
+        return f"{where}: no such setting; {'did you mean' if near else 'known are'} {known}?"
+    message = first["msg"]
+    if first["type"] == "string_pattern_mismatch":
+        message = "letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
+    message = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{where or 'configuration'} = {first.get('input')!r}: must be {message}"
+
+
+def _is_branch(part: str) -> bool:
+    """Whether a part of pydantic's location names a branch of a union rather than a field."""
+    return "[" in part or part in {"int", "float", "str", "bool", "none"}

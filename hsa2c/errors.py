@@ -1,0 +1,36 @@
+"""The errors a user can meet, one small tree.
+
+Messages are one line that names the value, the rule and who: ``node 3: no reply from the master in 60 s``.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_TERMINATED = 143  # 128 + SIGTERM
+
+
+class HSA2CError(Exception):
+    """Whatever this project raises on purpose."""
+
+    exit_code = EXIT_FAILED
+
+
+class ConfigError(HSA2CError):
+    """Bad input: an option, a YAML field, a game, a run directory."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint that is missing, damaged, or of another game or network."""
+
+
+class NodeError(HSA2CError):
+    """A node, or one of its actor-learners, failed; the message holds its traceback if there is one."""
+
+
+class TransportError(HSA2CError):
+    """A peer did not answer within the limit, or sent what is not a message of this run."""
