@@ -1,0 +1,70 @@
+"""Queue transport: master and workers are threads of one process. For one-node runs, and for tests."""
+
+from __future__ import annotations
+
+import queue
+
+from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits, Message
+from hsa2c.dpsgd.transport import Pulled, Vector
+
+_TICK_S = 0.02  # how long the master sleeps before it asks its watch again
+
+
+class QueueMaster(BaseMasterPort):
+    """The master's end of `connect`."""
+
+    def __init__(self, inbox: queue.SimpleQueue[Message], workers: list[QueueWorker], limits: Limits) -> None:
+        super().__init__(len(workers), limits)
+        self._inbox = inbox
+        self._workers = workers
+        self._snapshot: tuple[int, Vector] | None = None
+
+    def _receive(self) -> Message | None:
+        try:
+            return self._inbox.get(timeout=_TICK_S)
+        except queue.Empty:
+            return None
+
+    def _answer(self, node: int, pulled: Pulled | None) -> None:
+        if pulled is not None:
+            # v goes on changing under the reader: one copy for all nodes that pull the same t.
+            if self._snapshot is None or self._snapshot[0] != pulled.t:
+                self._snapshot = (pulled.t, pulled.v.copy())
+            pulled = Pulled(self._snapshot[1], pulled.t, pulled.rate_scale)
+        self._workers[node].answers.put(pulled)
+
+    def _say_stop(self) -> None:
+        for worker in self._workers:
+            worker.stop_said = True
+
+
+class QueueWorker(BaseWorkerPort):
+    """A node's end of `connect`."""
+
+    def __init__(self, node: int, inbox: queue.SimpleQueue[Message], limits: Limits) -> None:
+        super().__init__(node, limits)
+        self.stop_said = False
+        self.answers: queue.SimpleQueue[Pulled | None] = queue.SimpleQueue()
+        self._to_master = inbox
+
+    def stopping(self) -> bool:
+        """See `Listener.stopping`."""
+        return self.stop_said
+
+    def _send(self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"") -> None:
+        copy = None if vector is None else vector.copy()
+        self._to_master.put(Message(kind, self._node, since, copy, text))
+
+    def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
+        try:
+            return True, self.answers.get(timeout=limit_s)
+        except queue.Empty:
+            return False, None
+
+
+def connect(nodes: int, limits: Limits | None = None) -> tuple[QueueMaster, list[QueueWorker]]:
+    """A master's port and `nodes` workers' ports, joined by queues."""
+    limits = limits or Limits()
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    workers = [QueueWorker(node, inbox, limits) for node in range(nodes)]
+    return QueueMaster(inbox, workers, limits), workers

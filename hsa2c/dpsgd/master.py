@@ -1,0 +1,53 @@
+"""Algorithm 1: the master (Mohamad et al. 2022). No transport, no files, no clock: those are `port` and `watch`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hsa2c.dpsgd.transport import MasterPort, Vector, Watch
+
+GlobalStep = Callable[[Vector, Vector], None]
+
+
+def master(v: Vector, step: GlobalStep, port: MasterPort, watch: Watch, M: int, *, t: int = 0) -> int:
+    """Sum M deltas, apply them, repeat until `watch` says stop.
+
+    Args:
+        v: The global parameter, float32 [dim]; updated in place.
+        step: Line 3, ``v <- v + rho * w_sum`` or its momentum form (`hsa2c.dpsgd.steps.GlobalStep`).
+        port: Where deltas come from and v goes to.
+        watch: Is told of every delta and step, and decides when to stop; it never changes them.
+        M: Deltas in one global step, whoever sends first.
+        t: Global steps done before, by the run that this one resumes.
+
+    Returns:
+        Global steps done, t.
+    """
+    w_sum = np.zeros_like(v)
+    while True:
+        # Line 2. Pulls are answered inside `collect` and nowhere else, so nobody reads v during line 3: that is the
+        # paper's atomicity, without a lock.
+        m = 0
+        for w in port.collect(M, serving=v, t=t, watch=watch):
+            w_sum += w.delta
+            watch.received(w, tau=t - w.since)
+            m += 1
+        if m < M:
+            break
+        step(v, w_sum)  # line 3: v <- v + rho * sum_m w_m
+        w_sum.fill(0)
+        t += 1
+        watch.stepped(t, v)
+
+    # Paper: the end is left open; here no finished work is lost: what is on its way is the last, smaller sum.
+    for w in port.drain(watch=watch):
+        w_sum += w.delta
+        watch.received(w, tau=t - w.since)
+        m += 1
+    if m:
+        step(v, w_sum)
+        t += 1
+        watch.stepped(t, v)
+    return t

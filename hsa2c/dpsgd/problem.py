@@ -1,0 +1,32 @@
+"""What DPSGD needs to know of a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+
+
+class Problem(Protocol):
+    """A stochastic objective, as one actor-learner process sees it.
+
+    A problem is made in the process that uses it, and nothing of it is shared: whatever must be is in `u`.
+    """
+
+    def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
+        """A stochastic gradient at `u_hat`: line 5 of Algorithm 2.
+
+        Args:
+            u_hat: The private copy of the local parameter, float32 [dim]; constant during the call.
+            interrupted: Says that the run is stopping. A gradient that takes seconds asks it now and then.
+
+        Returns:
+            float32 [dim], the problem's own buffer, valid until the next call; None if interrupted.
+        """
+
+    def report(self) -> Mapping[str, Any]:
+        """What happened since the last call, as JSON values; the application's tracker at the master reads it."""
+
+    def close(self) -> None:
+        """Release what is not memory."""

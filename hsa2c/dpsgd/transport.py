@@ -1,0 +1,115 @@
+"""What master and workers say to each other, whatever carries it: the messages and the two ports.
+
+    worker                               master
+      tell   I am ready ------------------->
+      pull   ------------------------------>
+             <------------------------------ v, t, rate scale      (or: the master has stopped)
+      (B updates by p processes; `tell` now and then, so that nobody is silent for long)
+      keep   optimiser state, when due ---->
+      push   delta, since, report --------->
+      leave  optimiser state, at the end -->
+
+Implementations: `hsa2c.dpsgd.inprocess` (queues) and `hsa2c.dpsgd.mpi`. One conformance suite tests both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """The master's answer to a pull."""
+
+    v: Vector
+    """Global parameter, float32 [dim]."""
+    t: int
+    """Global steps behind v."""
+    rate_scale: float
+    """Factor on the local learning rate eta now: 1, or less on a schedule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A delta on its way into v; `delta` is valid until the next message is taken from the port."""
+
+    node: int
+    delta: Vector
+    """w = u - v as pulled, float32 [dim]."""
+    since: int
+    """t of the v that was pulled: the delay tau of Assumption 5 is the present t less this."""
+
+
+class Watch(Protocol):
+    """Looks on while the master works: metrics, checkpoints, stop conditions. The algorithm is the same without."""
+
+    def stopping(self) -> bool:
+        """Whether to stop now; asked at least every few milliseconds, so that it may also do what is due by time."""
+
+    def rate_scale(self) -> float:
+        """Factor on eta for the next pull."""
+
+    def heard(self, node: int, report: bytes) -> None:
+        """A node said what happened: a JSON list, empty for a mere sign of life."""
+
+    def kept(self, node: int, state: Vector) -> None:
+        """A node sent its local optimiser's state, float32 [state_dim]; valid during the call."""
+
+    def received(self, push: Push, tau: int) -> None:
+        """A delta was added to the sum."""
+
+    def stepped(self, t: int, v: Vector) -> None:
+        """Line 3 was done for the t-th time."""
+
+
+class MasterPort(Protocol):
+    """The master's end. Each method may raise NodeError (a node failed) or TransportError (one was silent too long)."""
+
+    def assemble(self, watch: Watch) -> bool:
+        """Wait until every node is there and has pulled; False if `watch` says stop before that."""
+
+    def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
+        """The next M deltas, whoever sends first; fewer if `watch` says stop. Pulls are answered with `serving`."""
+
+    def drain(self, *, watch: Watch) -> Iterator[Push]:
+        """Tell every node to stop, give the deltas that were still on their way, and wait until all have left."""
+
+
+class Listener(Protocol):
+    """Whom a crew may ask and tell in the middle of its updates."""
+
+    def stopping(self) -> bool:
+        """Whether the master said stop."""
+
+    def tell(self, report: bytes) -> None:
+        """Send a report: a JSON list, empty for a mere sign of life."""
+
+    def keep(self, state: Vector) -> None:
+        """Send the local optimiser's state, for the next checkpoint."""
+
+
+class WorkerPort(Listener, Protocol):
+    """A node's end. The arrays that it is given may be reused as soon as a method returns."""
+
+    def pull(self) -> Pulled | None:
+        """The present v, valid until the next pull; None when the master has stopped.
+
+        Raises:
+            TransportError: No answer within the limit.
+        """
+
+    def push(self, delta: Vector, *, since: int, report: bytes) -> None:
+        """Send a delta."""
+
+    def leave(self, state: Vector) -> None:
+        """Send the local optimiser's state for the last checkpoint; nothing is sent after it."""
+
+    def fail(self, message: str) -> None:
+        """Tell the master that this node cannot go on, and why."""

@@ -1,0 +1,62 @@
+"""Algorithm 2: a worker, that is one node and its p processes (Mohamad et al. 2022). No transport, no processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+from hsa2c.dpsgd.problem import Problem
+from hsa2c.dpsgd.transport import Listener, Vector, WorkerPort
+
+
+class Crew(Protocol):
+    """The p actor-learners of a node (`hsa2c.dpsgd.crew`)."""
+
+    def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
+        """Put v into shared memory as u, let every process run `actor_learner` there, give back u."""
+
+    def report(self) -> bytes:
+        """What happened since the last report."""
+
+    def state(self) -> Vector:
+        """The local optimiser's state, float32 [state_dim]."""
+
+
+def worker(port: WorkerPort, crew: Crew, B: int) -> None:
+    """Exchange with the master until it has stopped: the outer loop, lines 1 to 7."""
+    while (pulled := port.pull()) is not None:  # lines 1 and 2
+        u = crew.run(pulled.v, B, rate_scale=pulled.rate_scale, listener=port)  # lines 3 to 6
+        port.push(u - pulled.v, since=pulled.t, report=crew.report())  # line 7: w = u - v
+    port.leave(crew.state())
+
+
+def actor_learner(
+    u: torch.Tensor,
+    u_hat: torch.Tensor,
+    problem: Problem,
+    step: Callable[[torch.Tensor], None],
+    B: int,
+    interrupted: Callable[[], bool],
+) -> int:
+    """One process's share, lines 3 to 6: B updates of the shared u, without any lock.
+
+    Args:
+        u: The node's parameter in shared memory, float32 [dim]; all p processes read and write it at any time.
+        u_hat: This process's private copy, float32 [dim].
+        problem: Gives the gradient.
+        step: Line 6 on u (`hsa2c.dpsgd.optimiser.SharedOptimiser`).
+        B: Local updates.
+        interrupted: The run is stopping: finish early.
+
+    Returns:
+        Updates applied: B unless interrupted.
+    """
+    for b in range(B):
+        u_hat.copy_(u)  # line 4; unlocked: u may be between two updates, P_{b,j} of Eq. 5
+        g = problem.gradient(u_hat, interrupted)  # line 5
+        if g is None:
+            return b
+        step(g)  # line 6: u <- u - eta * g; unlocked: a lost write is S_b of Eq. 3
+    return B
