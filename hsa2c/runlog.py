@@ -1,0 +1,286 @@
+"""What a run writes about itself while it trains, and how that is read back.
+
+A run directory holds ``metrics.jsonl`` (a row of numbers every few seconds), ``journal.jsonl`` (what happened, in
+words) and TensorBoard event files with the same numbers. They are the whole record: the console shows them, plots
+are drawn from them. Files are only appended to, one write for one line, so a reader at any moment, or after a
+``kill -9``, meets whole lines and at most one torn one at the end.
+
+A run that is resumed goes on in the same files as a new session. It may start from a checkpoint older than the last
+row; what earlier sessions wrote after that step then never happened, see `append_row`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hsa2c.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+METRICS = "metrics.jsonl"
+JOURNAL = "journal.jsonl"
+
+#: Keys that every row has; the others are the values.
+ROW_KEYS = frozenset({"time", "session", "step"})
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """What happened in a run, one event a line; the master and the launcher may both append to one journal."""
+
+    def __init__(self, directory: Path, *, session: int) -> None:
+        """Open ``journal.jsonl`` in `directory`, which is made if it is missing."""
+        self._session = session
+        self._lines = _Lines(directory / JOURNAL)
+
+    def event(self, kind: str, message: str, **fields: Any) -> None:
+        """Append an event.
+
+        Args:
+            kind: One word that programs look for: "start", "node_ready", "training", "checkpoint", "warning", "error",
+                "stop", "resume".
+            message: The same for people, one line.
+            fields: More, as plain values; what JSON does not know is written as text.
+        """
+        head = {"time": round(time.time(), 3), "session": self._session, "kind": kind, "message": message}
+        self._lines.append(head | fields)
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._lines.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class RunLog:
+    """The master's log: rows of numbers to JSON lines and TensorBoard, events to the journal."""
+
+    def __init__(self, directory: Path, *, session: int, purge_step: int | None = None) -> None:
+        """Open the files of a run for appending.
+
+        Args:
+            directory: The run's directory; made if it is missing.
+            session: Which start of this run it is; a resume has a higher number.
+            purge_step: The step a resumed run goes on from. What is on file after it is void: TensorBoard is told so,
+                and a row without values marks the step in ``metrics.jsonl``. None: a fresh run.
+        """
+        from torch.utils.tensorboard.writer import SummaryWriter  # takes a second: readers of this module do without
+
+        self._session = session
+        self._rows = _Lines(directory / METRICS)
+        self._journal = Journal(directory, session=session)
+        if purge_step is not None:
+            self._append_row(time.time(), purge_step, {})
+            purge_step += 1  # TensorBoard drops the step itself too
+        self._board: Any = SummaryWriter(str(directory), purge_step=purge_step)
+
+    def row(
+        self,
+        step: int,
+        values: Mapping[str, float | int | None],
+        histograms: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        """Append one row, visible to readers when this returns.
+
+        Args:
+            step: Progress of the run, TensorBoard's x axis (agent steps where there are agents).
+            values: Numbers by tag ("score/mean_100"); None or a non-finite one is null in the file and absent from
+                TensorBoard.
+            histograms: Samples by tag, for TensorBoard only; empty ones are left out.
+        """
+        now = time.time()
+        plain = {tag: _plain_number(value) for tag, value in values.items()}
+        self._append_row(now, step, plain)
+        for tag, value in plain.items():
+            if value is not None:
+                self._board.add_scalar(tag, value, global_step=step, walltime=now)
+        for tag, samples in (histograms or {}).items():
+            self._add_histogram(tag, samples, step, now)
+        self._board.flush()
+
+    def event(self, kind: str, message: str, **fields: Any) -> None:
+        """Append an event to the journal, see `Journal.event`."""
+        self._journal.event(kind, message, **fields)
+
+    def close(self) -> None:
+        """Write out and close all files; a second call does nothing."""
+        self._rows.close()
+        self._journal.close()
+        self._board.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _append_row(self, now: float, step: int, values: Mapping[str, float | int | None]) -> None:
+        assert not ROW_KEYS & values.keys(), f"reserved keys among the values: {sorted(ROW_KEYS & values.keys())}"
+        self._rows.append({"time": round(now, 3), "session": self._session, "step": int(step), **values})
+
+    def _add_histogram(self, tag: str, samples: Sequence[float], step: int, now: float) -> None:
+        import numpy as np
+
+        array = np.asarray(samples, dtype=np.float64).ravel()
+        array = array[np.isfinite(array)]
+        if array.size:
+            self._board.add_histogram(tag, array, global_step=step, walltime=now)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows (or events) of a JSON-lines file; torn or foreign lines are passed over.
+
+    Raises:
+        ConfigError: The file is missing or unreadable.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return list(_parse(text))
+
+
+def metrics_path(run: Path) -> Path:
+    """The metrics file of a run directory; the file itself is taken as well."""
+    return run if run.suffix == ".jsonl" else run / METRICS
+
+
+def append_row(history: list[Row], row: Row) -> None:
+    """Add a row to a run's history; the first row of a session voids what earlier sessions wrote after its step.
+
+    So a curve over a resume from an older checkpoint is the curve of one run. Rows without a step are ignored.
+    """
+    step = number(row.get("step"))
+    if step is None:
+        return
+    if history and row.get("session") != history[-1].get("session"):
+        history[:] = [earlier for earlier in history if earlier["step"] <= step]
+    history.append(row)
+
+
+def read_curve(run: Path, tag: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """A value over the whole run, resumes included; rows where it is missing or null are left out.
+
+    Args:
+        run: A run directory, or its ``metrics.jsonl``.
+        tag: Which value.
+
+    Returns:
+        Steps, seconds of training (the rows' "elapsed_s", NaN where that is missing) and values, each `[rows]`.
+
+    Raises:
+        ConfigError: There is no readable metrics file.
+    """
+    import numpy as np
+
+    history: list[Row] = []
+    for row in read_rows(metrics_path(run)):
+        append_row(history, row)
+    points = [(row["step"], number(row.get("elapsed_s")), number(row.get(tag))) for row in history]
+    table = [(step, math.nan if s is None else s, value) for step, s, value in points if value is not None]
+    steps, elapsed_s, values = np.array(table, dtype=np.float64).reshape(-1, 3).T
+    return steps, elapsed_s, values
+
+
+def number(value: Any) -> float | int | None:
+    """`value` if it is a finite number that fits a float, else None: rows on file may hold anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+class Tail:
+    """Follows a JSON-lines file that another process appends to."""
+
+    def __init__(self, path: Path) -> None:
+        """Start at the beginning of `path`, which need not exist yet."""
+        self._path = path
+        self._offset = 0
+
+    def new(self) -> list[Row]:
+        """The whole lines since the last call, none while there is no file; a line half written waits."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return list(_parse(whole))
+
+
+class _Lines:
+    """A JSON-lines file opened for appending."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torn = _lacks_newline(path)
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        if torn:
+            self._file.write(b"\n")
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        line = json.dumps(_plain(record), allow_nan=False, default=str).encode() + b"\n"
+        # One unbuffered write to a file in append mode: lines of two processes do not mix, and readers see it at once.
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, "line written in part", str(self._path))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _lacks_newline(path: Path) -> bool:
+    """Whether a file ends inside a line: its writer was killed."""
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) != b"\n"
+
+
+def _parse(text: bytes) -> Iterator[Row]:
+    for line in text.split(b"\n"):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):  # not JSON, not UTF-8, a number too long for Python
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def _plain(value: Any) -> Any:
+    """`value` with null for the floats JSON has no word for, at any depth."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain_number(value: Any) -> float | int | None:
+    """A Python number for a NumPy or torch one; None for None and for what is not finite."""
+    if value is None:
+        return None
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if math.isfinite(value) else None
