@@ -1,0 +1,206 @@
+"""The network of Mnih et al. 2013 with a policy and a value head, its weights living in one flat vector.
+
+The flat vector is the parameter that the rest of the project knows: `bind` makes the weights views of it, and
+`bind_gradients` makes backward accumulate into a second one, so nothing is ever gathered or scattered.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agents.settings import Initialisation, Precision
+
+OBSERVATION_SHAPE = (4, 84, 84)
+"""Last 4 frames, 84 x 84 grey levels in uint8."""
+
+_HIDDEN_INPUTS = 32 * 9 * 9
+_WORTHWHILE = 0.9  # bfloat16 must take at most this share of float32's time: less is not worth its rounding
+_MEASURE_S = 0.5
+
+
+class ParameterSlice(NamedTuple):
+    """Where one tensor of weights lies in the flat vector."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+class ActorCritic(nn.Module):
+    """Convolutions 16 @ 8x8 / 4 and 32 @ 4x4 / 2, a layer of 256, ReLU after each; two linear heads.
+
+    Weights are memory as found until `bind` or `initialise`: construction draws no random numbers.
+
+    Source: Mnih et al. 2013, section 4.1, with the heads of Mnih et al. 2016.
+    """
+
+    def __init__(self, num_actions: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(OBSERVATION_SHAPE[0], 16, kernel_size=8, stride=4, device="meta")
+        self.conv2 = nn.Conv2d(16, 32, kernel_size=4, stride=2, device="meta")
+        self.hidden = nn.Linear(_HIDDEN_INPUTS, 256, device="meta")
+        self.policy = nn.Linear(256, num_actions, device="meta")
+        self.value = nn.Linear(256, 1, device="meta")
+        self.to_empty(device="cpu")
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """The policy and the value of states.
+
+        Args:
+            observations: uint8 [batch, 4, 84, 84].
+
+        Returns:
+            Logits float32 [batch, num_actions] and values float32 [batch], whatever `autocast` is around.
+        """
+        mixed = torch.is_autocast_enabled("cpu")
+        pixels = observations.to(torch.get_autocast_dtype("cpu") if mixed else torch.float32)
+        # Grey levels are exact in bfloat16 (8 significant bits), and 4,096 weights are cheaper to scale than
+        # 28,224 pixels a sample.
+        x = functional.conv2d(pixels, self.conv1.weight * (1 / 255), self.conv1.bias, stride=self.conv1.stride)
+        x = functional.relu(x)
+        x = functional.relu(self.conv2(x))
+        x = functional.relu(self.hidden(x.flatten(1)))
+        with torch.autocast("cpu", enabled=False):  # the heads cost nothing, and importance ratios need the digits
+            x = x.float()
+            return self.policy(x), self.value(x).squeeze(1)
+
+
+def autocast(precision: Precision) -> torch.autocast:
+    """A context in which `ActorCritic.forward` computes its hidden layers in this precision.
+
+    Only forward belongs in it; loss and backward do not.
+    """
+    # Each weight is used once a forward, and may be rewritten before the next: a cache of cast weights is no gain.
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Length of the flat vector (dim)."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def bind(module: nn.Module, flat: Tensor) -> None:
+    """Make the weights views of a flat vector, in the order of `module.parameters()`, without a copy.
+
+    Whoever writes `flat` later changes the network; what the weights were before is dropped.
+
+    Args:
+        module: Any module with float32 parameters.
+        flat: float32 [dim], contiguous; may be shared memory.
+    """
+    for parameter, view in zip(module.parameters(), _views(module, flat), strict=True):
+        parameter.data = view
+
+
+def bind_gradients(module: nn.Module, flat_gradient: Tensor) -> None:
+    """Make backward accumulate into a flat vector, in the order of `module.parameters()`.
+
+    Clear it between updates with ``flat_gradient.zero_()``: `nn.Module.zero_grad` would undo the binding.
+
+    Args:
+        module: Any module with float32 parameters.
+        flat_gradient: float32 [dim], contiguous.
+    """
+    for parameter, view in zip(module.parameters(), _views(module, flat_gradient), strict=True):
+        parameter.grad = view
+
+
+def _views(module: nn.Module, flat: Tensor) -> list[Tensor]:
+    """`flat` cut into the shapes of the module's parameters."""
+    dim = num_parameters(module)
+    assert flat.dtype == torch.float32 and flat.shape == (dim,) and flat.is_contiguous(), (
+        f"flat vector is {flat.dtype} {list(flat.shape)}, the network needs contiguous float32 [{dim}]"
+    )
+    shapes = [parameter.shape for parameter in module.parameters()]
+    parts = torch.split(flat.detach(), [shape.numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def initialise(module: ActorCritic, seed: int, initialisation: Initialisation = "orthogonal") -> None:
+    """Draw the weights anew, in place, from a generator of their own.
+
+    orthogonal: gain sqrt(2), 1 for the value and 0.01 for the policy, so that play starts near uniform; biases 0
+    (OpenAI baselines; Andrychowicz et al. 2021, section 3.2). torch: torch's default, uniform in +- 1 / sqrt(inputs).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    hidden = math.sqrt(2)
+    layers = (
+        (module.conv1, hidden),
+        (module.conv2, hidden),
+        (module.hidden, hidden),
+        (module.policy, 0.01),
+        (module.value, 1),
+    )
+    for layer, gain in layers:
+        assert layer.bias is not None
+        if initialisation == "orthogonal":
+            nn.init.orthogonal_(layer.weight, gain, generator=generator)
+            nn.init.zeros_(layer.bias)
+        else:
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+
+def initial_vector(num_actions: int, seed: int, initialisation: Initialisation = "orthogonal") -> Tensor:
+    """The flat vector of a network drawn by `initialise`, float32 [dim]; the same for the same arguments."""
+    network = ActorCritic(num_actions)
+    flat = torch.empty(num_parameters(network))
+    bind(network, flat)
+    initialise(network, seed, initialisation)
+    return flat
+
+
+def parameter_layout(num_actions: int) -> list[ParameterSlice]:
+    """Name, shape and offset of each tensor of weights in the flat vector, in its order."""
+    layout = []
+    offset = 0
+    for name, parameter in ActorCritic(num_actions).named_parameters():
+        layout.append(ParameterSlice(name, tuple(parameter.shape), offset))
+        offset += parameter.numel()
+    return layout
+
+
+def network_identity(num_actions: int) -> str:
+    """What two flat vectors must share to be of the same network, for example ``mnih2013-4x84x84-6``."""
+    return f"mnih2013-{'x'.join(str(size) for size in OBSERVATION_SHAPE)}-{num_actions}"
+
+
+def choose_precision(num_actions: int, batch: int = 80) -> Precision:
+    """The faster precision of forward and backward here and now, float32 unless bfloat16 is at least 10 % faster.
+
+    Takes well under a second. It is a measurement: two hosts, or two runs, may choose differently, so a run should
+    keep what it was given.
+
+    Args:
+        num_actions: Of the game.
+        batch: Samples of one update.
+    """
+    network = ActorCritic(num_actions)
+    initialise(network, seed=0)
+    observations = torch.full((batch, *OBSERVATION_SHAPE), 128, dtype=torch.uint8)
+    best: dict[Precision, float] = {"float32": math.inf, "bfloat16": math.inf}
+    begin = time.perf_counter()
+    for trial in range(6):
+        for precision, seconds in best.items():
+            now = _time_update_s(network, observations, precision)
+            if trial > 0:  # the first of each prepares kernels
+                best[precision] = min(seconds, now)
+        if trial > 0 and time.perf_counter() - begin > _MEASURE_S:
+            break
+    return "bfloat16" if best["bfloat16"] <= _WORTHWHILE * best["float32"] else "float32"
+
+
+def _time_update_s(network: ActorCritic, observations: Tensor, precision: Precision) -> float:
+    """Seconds of one forward and backward."""
+    begin = time.perf_counter()
+    with autocast(precision):
+        logits, values = network(observations)
+    (logits.sum() + values.sum()).backward()
+    return time.perf_counter() - begin

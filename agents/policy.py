@@ -1,0 +1,65 @@
+"""A network that only acts: what an evaluation needs of an agent."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.network import ActorCritic, autocast, bind
+from agents.settings import Precision
+
+
+def sample_actions(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """One action for each row, with probability softmax(logits).
+
+    The Gumbel-max trick: -log of an Exp(1) variable is a Gumbel variable, and logits + Gumbel noise is largest at an
+    action with just that probability. A third of the time of softmax and torch.multinomial on a few rows.
+
+    Args:
+        logits: float32 [n, num_actions].
+        generator: Where the randomness comes from, and the only thing that changes.
+
+    Returns:
+        int64 [n].
+    """
+    return (logits - torch.empty_like(logits).exponential_(generator=generator).log_()).argmax(dim=1)
+
+
+class Policy:
+    """Acts as a flat vector of weights says.
+
+    Args:
+        v: float32 [dim]; copied, so later writes to it change nothing here.
+        num_actions: Of the game.
+        greedy: Take the likeliest action; otherwise sample.
+        seed: Of the sampling.
+        precision: Of the hidden layers.
+    """
+
+    def __init__(
+        self,
+        v: Tensor | NDArray[np.float32],
+        num_actions: int,
+        *,
+        greedy: bool,
+        seed: int,
+        precision: Precision = "float32",
+    ) -> None:
+        self._network = ActorCritic(num_actions)
+        flat = v.detach().clone() if isinstance(v, Tensor) else torch.from_numpy(v.copy())
+        bind(self._network, flat)
+        self._greedy = greedy
+        self._generator = torch.Generator().manual_seed(seed)
+        self._precision = precision
+
+    @torch.inference_mode()
+    def __call__(self, observations: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Actions int64 [n] for observations uint8 [n, 4, 84, 84]."""
+        with autocast(self._precision):
+            logits, _ = self._network(torch.from_numpy(observations))
+        actions: NDArray[np.int64] = (
+            logits.argmax(dim=1) if self._greedy else sample_actions(logits, self._generator)
+        ).numpy()
+        return actions

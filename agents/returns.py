@@ -1,0 +1,101 @@
+"""Returns and advantages of a rollout, as pure functions.
+
+In numpy: a rollout is t_max rows of a few environments, where a numpy operation costs a fraction of torch's dispatch,
+and rewards arrive as numpy.
+
+How a rollout tells where games end ("next-step" autoreset): after the transition that ends an episode, the next
+observation is the true last one of that episode, and the transition from there, whose action the emulator ignored, is
+its reset. Such a transition is not `valid`. So the state that follows step t is always ``values[t + 1]`` (the bootstrap
+value at the end), also for an episode that was truncated.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+def n_step_returns(
+    rewards: Floats,
+    values: Floats,
+    bootstrap_value: Floats,
+    *,
+    terminated: Bools,
+    truncated: Bools,
+    valid: Bools,
+    discount: float,
+) -> Floats:
+    """Discounted rewards to the end of the episode or of the rollout, and the value of the state where that is.
+
+    R_t = r_t + discount * R_{t+1}, with R_{t+1} replaced by 0 after a termination, and by V_{t+1} after a truncation,
+    at the rollout's end, and before a step that is not valid. A step that is not valid has R_t = V_t: no error.
+
+    Args:
+        rewards: float32 [t_max, num_envs].
+        values: V of the state before each step, float32 [t_max, num_envs].
+        bootstrap_value: V of the state after the last step, float32 [num_envs].
+        terminated: The step ended the episode by the game's rules, bool [t_max, num_envs].
+        truncated: The step ended the episode by a limit, bool [t_max, num_envs].
+        valid: The step is not a reset, bool [t_max, num_envs].
+        discount: gamma.
+
+    Returns:
+        float32 [t_max, num_envs].
+
+    Source: Mnih et al. 2016, Algorithm S3.
+    """
+    returns = np.empty_like(values)
+    later = next_value = bootstrap_value
+    for t in reversed(range(len(rewards))):
+        later = np.where(truncated[t], next_value, later)
+        later = np.where(terminated[t], np.float32(0), later)
+        later = returns[t] = np.where(valid[t], rewards[t] + discount * later, values[t])
+        next_value = values[t]
+    return returns
+
+
+def gae(
+    rewards: Floats,
+    values: Floats,
+    bootstrap_value: Floats,
+    *,
+    terminated: Bools,
+    truncated: Bools,
+    valid: Bools,
+    discount: float,
+    gae_lambda: float,
+) -> tuple[Floats, Floats]:
+    """Generalised advantage estimates, and the returns they make.
+
+    delta_t = r_t + discount * V_{t+1} - V_t, without V_{t+1} after a termination;
+    A_t = delta_t + discount * lambda * A_{t+1}, without A_{t+1} where the episode or the rollout ends.
+    A step that is not valid has A_t = 0. gae_lambda = 1 is `n_step_returns`, 0 the one-step error.
+
+    Args:
+        rewards: float32 [t_max, num_envs].
+        values: V of the state before each step, float32 [t_max, num_envs].
+        bootstrap_value: V of the state after the last step, float32 [num_envs].
+        terminated: The step ended the episode by the game's rules, bool [t_max, num_envs].
+        truncated: The step ended the episode by a limit, bool [t_max, num_envs].
+        valid: The step is not a reset, bool [t_max, num_envs].
+        discount: gamma.
+        gae_lambda: lambda.
+
+    Returns:
+        Advantages and returns (advantages + values), float32 [t_max, num_envs] each.
+
+    Source: Schulman et al. 2016, Eq. 16.
+    """
+    next_values = np.concatenate([values[1:], bootstrap_value[None]])
+    deltas = np.where(
+        valid, rewards + discount * np.where(terminated, np.float32(0), next_values) - values, np.float32(0)
+    )
+    carry = np.float32(discount * gae_lambda) * (valid & ~(terminated | truncated))
+    advantages = np.empty_like(values)
+    advantage = np.zeros_like(bootstrap_value)
+    for t in reversed(range(len(rewards))):
+        advantage = advantages[t] = deltas[t] + carry[t] * advantage
+    return advantages, advantages + values

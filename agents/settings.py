@@ -1,0 +1,76 @@
+"""Typed settings of the actor-critic agent: the section `agent` of a run's configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic.dataclasses import dataclass
+
+from hsa2c.config import STRICT
+
+Returns = Literal["gae", "n-step"]
+Initialisation = Literal["orthogonal", "torch"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AgentConfig:
+    """What each actor-learner process plays, and how it turns play into gradients."""
+
+    num_envs: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Environments that each actor-learner process plays side by side."""
+
+    t_max: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Length of a rollout in agent steps of each environment. t_max in Mnih et al. 2016."""
+
+    passes: Annotated[int, Field(ge=1, le=100)] = 1
+    """Times each rollout is used. K (epochs) in Schulman et al. 2017; 1 is Mnih et al. 2016."""
+
+    minibatches: Annotated[int, Field(ge=1, le=100_000, validate_default=True)] = 4
+    """Equal parts, one update each, that a pass cuts the shuffled t_max * num_envs samples of a rollout into. 4 in
+    the Atari runs of Schulman et al. 2017; 1 is Mnih et al. 2016."""
+
+    discount: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Discount for each agent step. gamma."""
+
+    returns: Returns = "gae"
+    """gae (Schulman et al. 2016) or n-step, to the rollout's end (Mnih et al. 2016, Algorithm S3)."""
+
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Decay of longer returns, used where returns is gae. lambda; 1 is n-step (Schulman et al. 2016)."""
+
+    entropy_weight: Annotated[float, Field(ge=0, le=10)] = 0.01
+    """Weight of the policy's mean entropy (nats), which is maximised. beta (Mnih et al. 2016, 0.01)."""
+
+    value_weight: Annotated[float, Field(ge=0, le=100)] = 0.5
+    """Weight of half the mean squared error of the value. c_1 in Schulman et al. 2017, Eq. 9; 0.5 in OpenAI
+    baselines."""
+
+    policy_clip: Annotated[float, Field(gt=0, lt=1)] | None = 0.2
+    """How far the importance ratio may move from 1. epsilon in Schulman et al. 2017, Eq. 7, 0.2 the best in their
+    section 6.1. None: no ratio, the plain advantage actor-critic gradient of Mnih et al. 2016."""
+
+    normalise_advantages: bool = True
+    """Shift and scale the advantages of an update to mean 0 and standard deviation 1 (OpenAI baselines' PPO)."""
+
+    max_gradient_norm: Annotated[float, Field(gt=0, le=1e6)] | None = 0.5
+    """Longest gradient, Euclidean norm over all weights; a longer one is scaled back (OpenAI baselines, 0.5). None:
+    never."""
+
+    initialisation: Initialisation = "orthogonal"
+    """Weights at the start: orthogonal, with a small policy head (OpenAI baselines; Andrychowicz et al. 2021), or
+    torch, uniform in +- 1 / sqrt(inputs)."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the hidden layers; weights, gradients, heads and losses are float32 always. auto: bfloat16 where
+    a short measurement at the start finds it at least 10 % faster."""
+
+    @field_validator("minibatches")
+    @classmethod
+    def _divides_the_rollout(cls, minibatches: int, info: ValidationInfo) -> int:
+        """Every update must have the same number of samples."""
+        samples = info.data.get("t_max", 0) * info.data.get("num_envs", 0)  # 0 where one of them was itself refused
+        if samples % minibatches:
+            raise ValueError(f"a divisor of t_max * num_envs = {samples}")
+        return minibatches

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import agents.network
+from agents.network import (
+    ActorCritic,
+    autocast,
+    bind,
+    bind_gradients,
+    choose_precision,
+    initial_vector,
+    initialise,
+    network_identity,
+    num_parameters,
+    parameter_layout,
+)
+
+NUM_ACTIONS = 6
+
+
+def observations(n: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, 4, 84, 84), dtype=torch.uint8, generator=generator)
+
+
+def bound(flat: torch.Tensor) -> ActorCritic:
+    network = ActorCritic(NUM_ACTIONS)
+    bind(network, flat)
+    return network
+
+
+class Textbook(nn.Module):
+    """The same network from ordinary layers with ordinary parameters, pixels divided by 255."""
+
+    def __init__(self, flat: torch.Tensor):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(4, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten(),
+            nn.Linear(2592, 256), nn.ReLU(),
+        )  # fmt: skip
+        self.heads = nn.Linear(256, NUM_ACTIONS), nn.Linear(256, 1)
+        self.all = [*self.body.parameters(), *self.heads[0].parameters(), *self.heads[1].parameters()]
+        nn.utils.vector_to_parameters(flat.clone(), self.all)
+
+    def forward(self, x):
+        x = self.body(x.float() / 255)
+        return self.heads[0](x), self.heads[1](x)[:, 0]
+
+
+def some_loss(logits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    return (logits.log_softmax(1)[:, 2] * 3).sum() + (values - 1).square().sum()
+
+
+def test_number_of_parameters_by_hand():
+    # 16 * 4*8*8 + 16, 32 * 16*4*4 + 32, 256 * 32*9*9 + 256, 6 * 256 + 6, 256 + 1
+    assert num_parameters(ActorCritic(6)) == 4112 + 8224 + 663_808 + 1542 + 257 == 677_943
+
+
+def test_layout_has_no_gaps_and_names_the_slices():
+    flat = initial_vector(NUM_ACTIONS, seed=3)
+    parameters = dict(bound(flat).named_parameters())
+    end = 0
+    for name, shape, offset in parameter_layout(NUM_ACTIONS):
+        assert offset == end
+        end += math.prod(shape)
+        assert torch.equal(parameters[name], flat[offset:end].view(shape))
+    assert end == len(flat)
+    assert len(parameters) == len(parameter_layout(NUM_ACTIONS))
+
+
+def test_identity():
+    assert network_identity(6) == "mnih2013-4x84x84-6"
+    assert network_identity(18) != network_identity(6)
+
+
+def test_outputs_equal_the_textbook_network():
+    flat = initial_vector(NUM_ACTIONS, seed=1, initialisation="torch")
+    x = observations(3)
+    logits, values = bound(flat)(x)
+    expected_logits, expected_values = Textbook(flat)(x)
+    assert logits.shape == (3, NUM_ACTIONS)
+    assert values.shape == (3,)
+    torch.testing.assert_close(logits, expected_logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(values, expected_values, rtol=1e-4, atol=1e-5)
+
+
+def test_writing_the_flat_vector_changes_the_outputs():
+    flat = initial_vector(NUM_ACTIONS, seed=1)
+    other = initial_vector(NUM_ACTIONS, seed=2)
+    network = bound(flat)
+    x = observations(2)
+    before = network(x)[0].detach()
+    flat.copy_(other)
+    assert not torch.allclose(network(x)[0], before)
+    assert torch.equal(network(x)[0], bound(other)(x)[0])
+    assert next(network.parameters()).data_ptr() == flat.data_ptr()
+
+
+def test_gradients_land_in_the_flat_vector_and_accumulate():
+    flat = initial_vector(NUM_ACTIONS, seed=1, initialisation="torch")
+    x = observations(4)
+    textbook = Textbook(flat)
+    some_loss(*textbook(x)).backward()
+    expected = nn.utils.parameters_to_vector([p.grad for p in textbook.all])
+
+    network = bound(flat)
+    gradient = torch.zeros_like(flat)
+    bind_gradients(network, gradient)
+    some_loss(*network(x)).backward()
+    assert expected.norm() > 1e-3
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+    some_loss(*network(x)).backward()
+    torch.testing.assert_close(gradient, 2 * expected, rtol=1e-3, atol=2e-5)
+    gradient.zero_()
+    some_loss(*network(x)).backward()
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(5), torch.zeros(677_943, dtype=torch.float64)])
+def test_a_vector_that_does_not_fit_is_refused(bad):
+    with pytest.raises(AssertionError, match="677943"):
+        bind(ActorCritic(NUM_ACTIONS), bad)
+
+
+@pytest.mark.parametrize("initialisation", ["orthogonal", "torch"])
+def test_seed_decides_the_weights(initialisation):
+    first = initial_vector(NUM_ACTIONS, 7, initialisation)
+    assert first.dtype == torch.float32
+    assert torch.equal(first, initial_vector(NUM_ACTIONS, 7, initialisation))
+    assert not torch.allclose(first, initial_vector(NUM_ACTIONS, 8, initialisation))
+
+
+def test_orthogonal_rows_have_the_gain():
+    network = ActorCritic(NUM_ACTIONS)
+    initialise(network, seed=0)
+    gains = {"conv1": 2**0.5, "conv2": 2**0.5, "hidden": 2**0.5, "policy": 0.01, "value": 1.0}
+    for name, gain in gains.items():
+        layer = getattr(network, name)
+        rows = layer.weight.detach().flatten(1) / gain
+        torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), rtol=0, atol=1e-4)
+        assert not layer.bias.any()
+
+
+def test_torch_initialisation_fills_its_interval():
+    network = ActorCritic(NUM_ACTIONS)
+    initialise(network, seed=0, initialisation="torch")
+    for layer, inputs in ((network.conv1, 256), (network.conv2, 256), (network.hidden, 2592), (network.policy, 256)):
+        bound_ = inputs**-0.5
+        assert 0.98 * bound_ < layer.weight.abs().max() <= bound_
+        assert 0.5 * bound_ < layer.bias.abs().max() <= bound_
+
+
+def test_the_global_generator_is_left_alone():
+    before = torch.get_rng_state()
+    initial_vector(NUM_ACTIONS, seed=0)
+    initial_vector(NUM_ACTIONS, seed=0, initialisation="torch")
+    choose_precision(NUM_ACTIONS, batch=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_bfloat16_is_close_and_hands_out_float32():
+    flat = initial_vector(NUM_ACTIONS, seed=1, initialisation="torch")
+    x = observations(8)
+    results = {}
+    for precision in ("float32", "bfloat16"):
+        network, gradient = bound(flat), torch.zeros_like(flat)
+        bind_gradients(network, gradient)
+        with autocast(precision):
+            logits, values = network(x)
+        assert logits.dtype == values.dtype == torch.float32
+        some_loss(logits, values).backward()
+        results[precision] = logits.detach(), gradient
+    exact, rounded = results["float32"], results["bfloat16"]
+    assert not torch.equal(exact[0], rounded[0])  # it was in fact computed in bfloat16
+    torch.testing.assert_close(rounded[0], exact[0], rtol=0, atol=0.02)
+    assert torch.cosine_similarity(exact[1], rounded[1], dim=0) > 0.99
+    torch.testing.assert_close(rounded[1].norm(), exact[1].norm(), rtol=0.02, atol=0)
+
+
+def test_float32_context_changes_nothing():
+    network, x = bound(initial_vector(NUM_ACTIONS, seed=1)), observations(2)
+    with autocast("float32"):
+        inside = network(x)[0]
+    assert torch.equal(inside, network(x)[0])
+
+
+def test_weights_rewritten_inside_one_context_are_seen():
+    flat, other = (initial_vector(NUM_ACTIONS, seed, "torch") for seed in (1, 2))
+    network, x = bound(flat), observations(2)
+    with autocast("bfloat16"):
+        expected = bound(other)(x)[0]
+    with autocast("bfloat16"):
+        assert not torch.equal(network(x)[0], expected)
+        flat.copy_(other)
+        assert torch.equal(network(x)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("bfloat16_s", "choice"), [(0.5, "bfloat16"), (0.89, "bfloat16"), (0.91, "float32"), (3.0, "float32")]
+)
+def test_choice_of_precision(monkeypatch, bfloat16_s, choice):
+    # Whatever the first of each takes (kernels being prepared) must not count; nor does one disturbed measurement.
+    times = {"float32": [0.1, 9.0, 1.0, *[1.5] * 9], "bfloat16": [50.0, 9.0, bfloat16_s, *[2.0 * bfloat16_s] * 9]}
+    monkeypatch.setattr(agents.network, "_time_update_s", lambda network, x, precision: times[precision].pop(0))
+    assert choose_precision(NUM_ACTIONS, batch=1) == choice
+
+
+def test_measured_choice_is_a_precision():
+    assert choose_precision(NUM_ACTIONS, batch=2) in {"float32", "bfloat16"}
