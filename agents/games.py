@@ -1,0 +1,125 @@
+"""From actor-learners' reports to learning curves: what the master knows of the games."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+_WINDOW = 100  # games in the mean that curves, the best checkpoint and the stop condition speak of
+
+
+class GameTracker:
+    """Scores, lengths, losses and speeds over all nodes: a `hsa2c.runtime.application.Tracker`.
+
+    Args:
+        nodes: How many there are.
+        limit_agent_steps: Stop after so many; None: never.
+        limit_score: Stop when the mean score of the last 100 games is at least this; None: never.
+        counters: What `counters` gave before, empty at the start of a run.
+
+    Attributes:
+        work: Agent steps in the whole run.
+        quality: Mean score of the last 100 games; None until there were 100.
+    """
+
+    def __init__(
+        self, nodes: int, *, limit_agent_steps: int | None, limit_score: float | None, counters: Mapping[str, Any]
+    ) -> None:
+        self.work: int = counters.get("agent_steps", 0)
+        self._updates: int = counters.get("updates", 0)
+        self._games: int = counters.get("games", 0)
+        self._scores: deque[float] = deque(counters.get("last_scores", ()), maxlen=_WINDOW)
+        self._best: float | None = counters.get("best_mean_score")
+        self._limit_agent_steps = limit_agent_steps
+        self._limit_score = limit_score
+        self._nodes = nodes
+        self._clear()
+
+    def _clear(self) -> None:
+        self._new_scores: list[float] = []
+        self._new_frames: list[int] = []
+        self._new_steps = [0] * self._nodes
+        self._new_updates = 0
+        self._new_rollouts = 0
+        self._sums: dict[str, float] = {}
+        self._rollout_sums: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
+
+    @property
+    def quality(self) -> float | None:
+        """See the class."""
+        return self._mean() if len(self._scores) == _WINDOW else None
+
+    def add(self, node: int, report: Mapping[str, Any]) -> None:
+        """Take in what `agents.a2c.A2C.report` gave."""
+        self.work += report["agent_steps"]
+        self._new_steps[node] += report["agent_steps"]
+        self._updates += report["updates"]
+        self._new_updates += report["updates"]
+        self._new_rollouts += report["rollouts"]
+        _accumulate(self._sums, report["update_sums"])
+        _accumulate(self._rollout_sums, report["rollout_sums"])
+        _accumulate(self._seconds, report["seconds"])
+        for score, frames in report["games"]:
+            self._games += 1
+            self._scores.append(score)
+            self._new_scores.append(score)
+            self._new_frames.append(frames)
+            quality = self.quality
+            if quality is not None and (self._best is None or quality > self._best):
+                self._best = quality
+
+    def row(self, seconds: float) -> dict[str, float | int | None]:
+        """Values of the curves now; means are over the `seconds` since the last row."""
+        spent = sum(self._seconds.values())
+        row: dict[str, float | int | None] = {
+            "agent_steps": self.work,
+            "updates": self._updates,
+            "games": self._games,
+            "score/mean_100": self._mean(),
+            "score/best_mean_100": self._best,
+            "score/last": float(np.mean(self._new_scores)) if self._new_scores else None,
+            "length/mean_frames": float(np.mean(self._new_frames)) if self._new_frames else None,
+            "speed/agent_steps_per_s": sum(self._new_steps) / seconds,
+            "speed/updates_per_s": self._new_updates / seconds,
+            **{f"speed/node_{node:02d}": steps / seconds for node, steps in enumerate(self._new_steps)},
+            **{key: value / max(self._new_updates, 1) for key, value in self._sums.items()},
+            **{key: value / max(self._new_rollouts, 1) for key, value in self._rollout_sums.items()},
+            **{f"time/{key}_share": value / spent if spent else None for key, value in self._seconds.items()},
+        }
+        self._clear()
+        return row
+
+    def counters(self) -> dict[str, Any]:
+        """JSON values from which a tracker goes on when the run is resumed."""
+        return {
+            "agent_steps": self.work,
+            "updates": self._updates,
+            "games": self._games,
+            "last_scores": list(self._scores),
+            "best_mean_score": self._best,
+        }
+
+    def reached(self) -> str | None:
+        """The stop condition that holds, in words."""
+        if self._limit_agent_steps is not None and self.work >= self._limit_agent_steps:
+            return f"{self.work:,} agent steps (limit {self._limit_agent_steps:,})"
+        quality = self.quality
+        if self._limit_score is not None and quality is not None and quality >= self._limit_score:
+            return f"mean score {quality:.2f} of the last {_WINDOW} games (goal {self._limit_score:g})"
+        return None
+
+    def progress(self) -> float:
+        """Share of the limit on agent steps that is done; 0 without a limit."""
+        return min(1.0, self.work / self._limit_agent_steps) if self._limit_agent_steps else 0.0
+
+    def _mean(self) -> float | None:
+        return float(np.mean(self._scores)) if self._scores else None
+
+
+def _accumulate(sums: dict[str, float], values: Mapping[str, float]) -> None:
+    for key, value in values.items():
+        sums[key] = sums.get(key, 0.0) + value

@@ -1,0 +1,180 @@
+"""Playing: t_max steps of several environments with the present weights, written into arrays that are used again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents.losses import log_prob_and_entropy
+from agents.network import OBSERVATION_SHAPE, ActorCritic, autocast
+from agents.policy import sample_actions
+from agents.returns import Bools, Floats
+from agents.settings import Precision
+
+
+class GameResult(Protocol):
+    """A whole game that ended."""
+
+    @property
+    def score(self) -> float:
+        """Unclipped return."""
+
+    @property
+    def frames(self) -> int:
+        """Length in emulator frames."""
+
+
+class Step(Protocol):
+    """What one step of all environments gave; arrays are [num_envs]."""
+
+    @property
+    def obs(self) -> NDArray[np.uint8]:
+        """[num_envs, 4, 84, 84]."""
+
+    @property
+    def reward(self) -> Floats:
+        """As the agent learns from it."""
+
+    @property
+    def terminated(self) -> Bools:
+        """The episode ended by the game's rules."""
+
+    @property
+    def truncated(self) -> Bools:
+        """The episode ended by a limit."""
+
+    @property
+    def valid(self) -> Bools:
+        """False where the action was ignored: the step was a reset."""
+
+    @property
+    def games(self) -> Sequence[GameResult]:
+        """Whole games that ended in this step."""
+
+
+class Environments(Protocol):
+    """Several environments that step together."""
+
+    num_envs: int
+
+    def reset(self) -> NDArray[np.uint8]:
+        """Start all anew; observations uint8 [num_envs, 4, 84, 84]."""
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        """Play one action in each."""
+
+    def close(self) -> None:
+        """End the emulators."""
+
+
+@dataclass(kw_only=True)
+class Rollout:
+    """t_max steps of num_envs environments; arrays are [t_max, num_envs] unless said otherwise."""
+
+    observations: NDArray[np.uint8]
+    """Before each step, and after the last one: [t_max + 1, num_envs, 4, 84, 84]."""
+    actions: NDArray[np.int64]
+    log_probs: Floats
+    """log pi(action) of the policy that acted."""
+    values: Floats
+    """V of the state before each step."""
+    rewards: Floats
+    terminated: Bools
+    truncated: Bools
+    valid: Bools
+    """See `agents.returns`."""
+    bootstrap_value: Floats
+    """V of the state after the last step, [num_envs]."""
+
+
+def empty_rollout(t_max: int, num_envs: int) -> Rollout:
+    """Arrays for a rollout, not filled."""
+    shape = (t_max, num_envs)
+    return Rollout(
+        observations=np.empty((t_max + 1, num_envs, *OBSERVATION_SHAPE), dtype=np.uint8),
+        actions=np.empty(shape, dtype=np.int64),
+        log_probs=np.empty(shape, dtype=np.float32),
+        values=np.empty(shape, dtype=np.float32),
+        rewards=np.empty(shape, dtype=np.float32),
+        terminated=np.empty(shape, dtype=np.bool_),
+        truncated=np.empty(shape, dtype=np.bool_),
+        valid=np.empty(shape, dtype=np.bool_),
+        bootstrap_value=np.empty(num_envs, dtype=np.float32),
+    )
+
+
+class Player:
+    """Plays environments from where the last rollout ended.
+
+    Args:
+        environments: What is played.
+        network: Whose weights act; they may change between two rollouts.
+        t_max: Length of a rollout, agent steps.
+        precision: Of the hidden layers.
+        seed: Of the sampling of actions.
+
+    Attributes:
+        rollout: The last one; overwritten by the next.
+        games: Whole games that ended since this list was last emptied.
+        agent_steps: Actions taken so far; the ignored ones of resets do not count.
+        emulator_s: Seconds spent in the environments so far.
+        acting_s: Seconds spent choosing actions so far.
+    """
+
+    def __init__(
+        self, environments: Environments, network: ActorCritic, *, t_max: int, precision: Precision, seed: int
+    ) -> None:
+        self._environments = environments
+        self._network = network
+        self._precision = precision
+        self._generator = torch.Generator().manual_seed(seed)
+        self.rollout = empty_rollout(t_max, environments.num_envs)
+        self.rollout.observations[-1] = environments.reset()
+        self.games: list[GameResult] = []
+        self.agent_steps = 0
+        self.emulator_s = 0.0
+        self.acting_s = 0.0
+
+    def play(self, interrupted: Callable[[], bool]) -> Rollout | None:
+        """The next rollout; None if interrupted on the way."""
+        rollout = self.rollout
+        rollout.observations[0] = rollout.observations[-1]
+        for t in range(len(rollout.actions)):
+            if interrupted():
+                return None
+            self._step(t)
+        begin = time.perf_counter()
+        with torch.inference_mode(), autocast(self._precision):
+            _, values = self._network(torch.from_numpy(rollout.observations[-1]))
+        rollout.bootstrap_value[:] = values.numpy()
+        self.acting_s += time.perf_counter() - begin
+        return rollout
+
+    def _step(self, t: int) -> None:
+        rollout = self.rollout
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            with autocast(self._precision):
+                logits, values = self._network(torch.from_numpy(rollout.observations[t]))
+            actions = sample_actions(logits, self._generator)
+            log_prob, _ = log_prob_and_entropy(logits, actions)
+        rollout.actions[t] = actions.numpy()
+        rollout.log_probs[t] = log_prob.numpy()
+        rollout.values[t] = values.numpy()
+        acted = time.perf_counter()
+        step = self._environments.step(rollout.actions[t])
+        rollout.observations[t + 1] = step.obs
+        rollout.rewards[t] = step.reward
+        rollout.terminated[t] = step.terminated
+        rollout.truncated[t] = step.truncated
+        rollout.valid[t] = step.valid
+        self.games.extend(step.games)
+        self.agent_steps += int(np.count_nonzero(step.valid))
+        self.acting_s += acted - begin
+        self.emulator_s += time.perf_counter() - acted

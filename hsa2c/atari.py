@@ -1,0 +1,150 @@
+"""HSA2C, the main application: actor-critic agents on Atari, put together here and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from agents.games import GameTracker
+from agents.settings import AgentConfig, Precision
+from envs.actions import num_actions
+from envs.names import resolve_game
+from envs.settings import EnvConfig
+from hsa2c import console
+from hsa2c.config import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig, build
+from hsa2c.dpsgd.transport import Vector
+from hsa2c.runtime.application import Application, ProblemFactory
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AtariConfig:
+    """A run of HSA2C."""
+
+    game: Annotated[str, AfterValidator(lambda text: resolve_game(text).name)] = "Pong"
+    """Any one-player game of the ALE, as people type it."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Seed of weights, environments and actions."""
+
+    cluster: ClusterConfig = dataclasses.field(default_factory=ClusterConfig)
+    dpsgd: DPSGDConfig = dataclasses.field(default_factory=DPSGDConfig)
+    optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
+    agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    stop: StopConfig = dataclasses.field(default_factory=StopConfig)
+    output: OutputConfig = dataclasses.field(default_factory=OutputConfig)
+
+
+class Atari(Application):
+    """See `hsa2c.runtime.application.Application`."""
+
+    name = "hsa2c"
+    fields = (
+        console.Field("agent steps", "agent_steps"),
+        console.Field("steps/s", "speed/agent_steps_per_s"),
+        console.Field("games", "games"),
+        console.Field("mean score of last 100", "score/mean_100", "{:,.2f}"),
+        console.Field("best", "score/best_mean_100", "{:,.2f}"),
+        console.Field("exchanges", "exchanges"),
+        console.Field("tau", "staleness/mean", "{:.2f}"),
+        console.Field("entropy", "policy/entropy", "{:.3f}"),
+    )
+    curve = console.Field("mean score", "score/mean_100", "{:,.1f}")
+
+    def build_config(self, values: Mapping[str, Any]) -> AtariConfig:
+        """Plain values into a configuration."""
+        return build(AtariConfig, values)
+
+    def label(self, config: AtariConfig) -> str:
+        """The first part of a run's name."""
+        return config.game
+
+    def title(self, config: AtariConfig) -> str:
+        """What runs, in one line."""
+        nodes, p = config.cluster.nodes, config.cluster.processes
+        return (
+            f"HSA2C {config.game}: {nodes} node{'s' if nodes > 1 else ''} x {p} actor-learner{'s' if p != 1 else ''}"
+            f" x {config.agent.num_envs} environments, B = {config.dpsgd.local_updates}"
+        )
+
+    def identity(self, config: AtariConfig) -> dict[str, str]:
+        """Game and network."""
+        actions = _actions(config)
+        return {
+            "application": self.name,
+            "game": config.game,
+            "network": f"mnih2013-4x84x84-{actions}",  # agents.network.network_identity; torch is not loaded for it
+            "actions": str(actions),
+        }
+
+    def dim(self, config: AtariConfig) -> int:
+        """Weights of the network."""
+        from agents.network import ActorCritic, num_parameters
+
+        return num_parameters(ActorCritic(_actions(config)))
+
+    def initial(self, config: AtariConfig) -> Vector:
+        """Weights drawn by the run's seed."""
+        from agents.network import initial_vector
+
+        vector: Vector = initial_vector(_actions(config), config.seed, config.agent.initialisation).numpy()
+        return vector
+
+    def problems(self, config: AtariConfig, node: int, t: int) -> ProblemFactory:
+        """Actor-learners; what is random in each depends on the seed, its place and where the run was resumed."""
+        import ale_py.vector_env  # noqa: F401 - before the fork, so that the processes share it
+        import numpy as np
+
+        from agents.a2c import A2C
+        from envs.atari import MAX_SEED, AtariEnvs
+
+        precision = _precision(config)
+        game = resolve_game(config.game)
+
+        def make(index: int) -> A2C:
+            seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
+            num_envs = config.agent.num_envs
+            environments = AtariEnvs(game, config.env, num_envs, seed=int(seeds[0]) % (MAX_SEED - num_envs))
+            return A2C(config.agent, environments, _actions(config), precision=precision, seed=int(seeds[1]))
+
+        return make
+
+    def limits(self, config: AtariConfig) -> dict[str, float]:
+        """Where training ends by itself."""
+        return {} if config.stop.agent_steps is None else {"agent_steps": config.stop.agent_steps}
+
+    def tracker(self, config: AtariConfig, counters: Mapping[str, Any]) -> GameTracker:
+        """Learning curves."""
+        return GameTracker(
+            config.cluster.nodes,
+            limit_agent_steps=config.stop.agent_steps,
+            limit_score=config.stop.score,
+            counters=counters,
+        )
+
+    def describe(self, config: AtariConfig) -> dict[str, Any]:
+        """What a node chose for itself."""
+        return {"precision": _precision(config)}
+
+
+def _actions(config: AtariConfig) -> int:
+    return num_actions(resolve_game(config.game), full_action_set=config.env.full_action_set)
+
+
+def _precision(config: AtariConfig) -> Precision:
+    return _measured_precision(_actions(config)) if config.agent.precision == "auto" else config.agent.precision
+
+
+@cache
+def _measured_precision(actions: int) -> Precision:
+    from agents.network import choose_precision
+
+    return choose_precision(actions)
+
+
+APPLICATION = Atari()
