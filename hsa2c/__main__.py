@@ -1,0 +1,33 @@
+"""``python -m hsa2c COMMAND``, or ``hsa2c COMMAND`` once installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from hsa2c.commands import evaluate, plot, train
+from hsa2c.errors import EXIT_BAD_INPUT, EXIT_DONE
+
+_COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "train": (train.main, "train an agent (as train.py)"),
+    "evaluate": (evaluate.main, "let a trained agent play (as evaluate.py)"),
+    "plot": (plot.main, "draw learning curves of runs into one picture"),
+}
+
+
+def main() -> int:
+    """Run one command; gives back its exit code."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in _COMMANDS:
+        return _COMMANDS[arguments[0]][0](arguments[1:])
+    usage = "\n".join(f"  hsa2c {name:10} {about}" for name, (_, about) in _COMMANDS.items())
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"HSA2C: train Atari agents on every core you have\n\n{usage}\n\nEach has --help.")
+        return EXIT_DONE
+    given = f"{arguments[0]}: no such command" if arguments else "no command"
+    print(f"hsa2c: {given}; known are {', '.join(_COMMANDS)}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

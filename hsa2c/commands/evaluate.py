@@ -1,0 +1,174 @@
+"""``python evaluate.py``: a checkpoint plays whole games; its scores, with the protocol they were measured by."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hsa2c import checkpoint as checkpoints
+from hsa2c.checkpoint import Checkpoint
+from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.config import build
+from hsa2c.errors import CheckpointError, ConfigError
+
+PROG = "evaluate.py"
+_MOST_ENVS = 32  # games played side by side; more gain nothing
+
+_DESCRIPTION = """Let a trained agent play whole games, and print its scores with the protocol they were measured by.
+
+Of a run, the best checkpoint plays if there is one, else the newest."""
+
+
+def parser() -> OneLineParser:
+    """The command line."""
+    p = OneLineParser(PROG, _DESCRIPTION)
+    p.add_argument("target", metavar="RUN_OR_CHECKPOINT", type=Path, help="run directory or .safetensors file")
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--best", action="store_true", help="the best checkpoint of the run; an error if it has none")
+    which.add_argument("--newest", action="store_true", help="the newest checkpoint of the run")
+    p.add_argument("--games", type=int, default=30, metavar="N", help="whole games to play (30)")
+    p.add_argument("--greedy", action="store_true", help="take the likeliest action instead of sampling")
+    p.add_argument(
+        "--sticky", type=float, default=0.0, metavar="P", help="chance of a repeated action; ALE v5: 0.25 (0)"
+    )
+    p.add_argument("--seed", type=int, default=1000, help="game k is played with seed + k (1000)")
+    p.add_argument("--video", type=Path, metavar="FILE", help="record the first game: out.mp4 or out.gif")
+    p.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; gives back the exit code: 0 done, 2 bad input, 130 Ctrl-C."""
+    options = parser().parse_args(arguments)
+    try:
+        return guarded(PROG, lambda: _evaluate(options))
+    except KeyboardInterrupt:
+        print(f"{PROG}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    path = _which(options)
+    checkpoint = checkpoints.load(path)
+    result = _play(options, path, checkpoint)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        _print(result)
+    return 0
+
+
+def _which(options: argparse.Namespace) -> Path:
+    path = checkpoints.find(options.target, prefer="newest" if options.newest else "best")
+    if options.best and options.target.is_dir() and path.name != "best.safetensors":
+        raise CheckpointError(f"{options.target}: has no best checkpoint yet (it takes 100 games)")
+    return path
+
+
+def _play(options: argparse.Namespace, path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    from envs.names import resolve_game
+    from envs.protocol import EvaluationProtocol
+    from envs.published import PUBLISHED, human_normalised
+
+    if checkpoint.identity.get("application") != "hsa2c":
+        raise CheckpointError(f"{path}: is of {checkpoint.identity.get('application')!r}, not of an Atari agent")
+    env = checkpoint.config["env"]
+    protocol = build(
+        EvaluationProtocol,
+        {
+            "games": options.games,
+            "greedy": options.greedy,
+            "sticky_actions": options.sticky,
+            "seed": options.seed,
+            **{key: env[key] for key in ("noop_max", "fire_reset", "max_frames", "full_action_set")},
+        },
+    )
+    game = resolve_game(checkpoint.identity["game"])
+    if options.video:
+        from envs.video import check_recordable
+
+        check_recordable(options.video)
+    begin = time.perf_counter()
+    scores = _scores(protocol, game, checkpoint, quiet=options.json)
+    result = {
+        "game": game.name,
+        **{key: value for key, value in dataclasses.asdict(scores).items() if key != "scores"},
+        "human_normalised": human_normalised(game.name, scores.mean),
+        "random": PUBLISHED[game.name].random if game.name in PUBLISHED else None,
+        "human": PUBLISHED[game.name].human if game.name in PUBLISHED else None,
+        "protocol": protocol.describe(),
+        "checkpoint": str(path),
+        "trained_agent_steps": checkpoint.counters.get("agent_steps"),
+        "seconds": round(time.perf_counter() - begin, 1),
+        "scores": list(scores.scores),
+    }
+    if options.video:
+        result["video"] = _record(options.video, protocol, game, checkpoint)
+    return result
+
+
+def _scores(protocol: Any, game: Any, checkpoint: Checkpoint, *, quiet: bool) -> Any:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from agents.evaluation import evaluate
+    from envs.atari import AtariEnvs
+    from hsa2c.runtime.host import cores
+
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet or not sys.stderr.isatty()) as bar:
+        task = bar.add_task(f"{protocol.games} games of {game.name}", total=protocol.games)
+        num_envs = min(protocol.games, _MOST_ENVS)
+        with AtariEnvs(game, protocol.env_config(), num_envs, seed=protocol.seed, num_threads=cores()) as envs:
+            act = _policy(protocol, checkpoint, envs.num_actions)
+            return evaluate(act, envs, protocol.games, seed=protocol.seed, on_game=lambda *_: bar.advance(task))
+
+
+def _policy(protocol: Any, checkpoint: Checkpoint, num_actions: int) -> Any:
+    import torch
+
+    from agents.network import network_identity
+    from agents.policy import Policy
+
+    if checkpoint.identity.get("network") != network_identity(num_actions):
+        raise ConfigError(
+            f"the checkpoint has the network {checkpoint.identity.get('network')!r}, the game needs"
+            f" {network_identity(num_actions)!r}"
+        )
+    # One thread: several gain little on so small a network, and on a busy machine they wait for each other.
+    torch.set_num_threads(1)
+    return Policy(checkpoint.v, num_actions, greedy=protocol.greedy, seed=protocol.seed)
+
+
+def _record(path: Path, protocol: Any, game: Any, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Record a game; with sampled actions it is one more game, played by the same protocol and first seed."""
+    from envs.actions import num_actions
+    from envs.video import record
+
+    actions = num_actions(game, full_action_set=protocol.full_action_set)
+    played = record(game, protocol.env_config(), _policy(protocol, checkpoint, actions), path, seed=protocol.seed)
+    return {"file": str(path), "score": played.score}
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("game", "mean", "median", "std", "min", "max", "human-normalised", "random play", title=None)
+    normalised = result["human_normalised"]
+    table.add_row(
+        result["game"],
+        *(f"{result[key]:,.1f}" for key in ("mean", "median", "std", "min", "max")),
+        "-" if normalised is None else f"{normalised:.1f} %",
+        "-" if result["random"] is None else f"{result['random']:,.1f} (published)",
+    )
+    console = Console()
+    console.print(table)
+    print(f"protocol    {result['protocol']}")
+    print(f"checkpoint  {result['checkpoint']} ({result['trained_agent_steps']:,} agent steps of training)")
+    if result.get("video"):
+        print(f"video       {result['video']['file']} (score {result['video']['score']:g})")

@@ -1,0 +1,39 @@
+"""What the command lines have in common."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from hsa2c.errors import EXIT_BAD_INPUT, HSA2CError
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose complaint is one line, with exit code 2."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and end."""
+        print(f"{self.prog}: {message} (--help shows all options)", file=sys.stderr)
+        raise SystemExit(EXIT_BAD_INPUT)
+
+
+def guarded(prog: str, act: Callable[[], int]) -> int:
+    """Run a command; an error of ours becomes one line on stderr and its exit code."""
+    try:
+        return act()
+    except HSA2CError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        return 1

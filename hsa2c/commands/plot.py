@@ -1,0 +1,54 @@
+"""``python -m hsa2c plot runs/*``: learning curves of several runs in one picture."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.errors import ConfigError
+from hsa2c.plot import DEFAULT_TAGS, plot
+from hsa2c.runlog import read_curve
+
+PROG = "hsa2c plot"
+
+
+def parser() -> OneLineParser:
+    """The command line."""
+    p = OneLineParser(PROG, "Draw curves of runs into one picture.")
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    p.add_argument("--output", "-o", type=Path, default=Path("curves.png"), metavar="FILE", help="(curves.png)")
+    p.add_argument(
+        "--x", choices=("agent_steps", "minutes"), default="agent_steps", help="horizontal axis (agent_steps)"
+    )
+    p.add_argument("--tags", nargs="+", default=list(DEFAULT_TAGS), metavar="TAG", help="what to draw; first one large")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; gives back the exit code."""
+    options = parser().parse_args(arguments)
+    return guarded(PROG, lambda: _plot(options))
+
+
+def _plot(options: argparse.Namespace) -> int:
+    # runs/* also matches what is no run, such as a README.
+    runs = [run for run in options.runs if run.is_dir() or run.suffix == ".jsonl" or not run.exists()]
+    drawable = [run for run in runs if len(runs) == 1 or _has(run, options.tags[0])]
+    plot(drawable or runs, options.output, tags=options.tags, x=options.x)
+    print(options.output, file=sys.stdout)
+    return 0
+
+
+def _has(run: Path, tag: str) -> bool:
+    """Whether there is something to draw; of many runs, one that has just begun must not spoil the picture."""
+    try:
+        found = bool(np.isfinite(read_curve(run, tag)[2]).any())
+    except ConfigError:
+        found = False
+    if not found:
+        print(f"{PROG}: {run}: no value of {tag} yet, left out", file=sys.stderr)
+    return found

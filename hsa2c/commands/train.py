@@ -1,0 +1,117 @@
+"""``python train.py``: options, YAML and defaults into a configuration, a run directory, and the launch.
+
+Loads neither torch nor MPI: bad input is told within a second, before anything is written or started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.runtime import application, rundir
+from hsa2c.runtime.launch import Launch, join, launch
+from hsa2c.runtime.world import find_world
+
+PROG = "train.py"
+APPLICATION = "hsa2c.atari"
+
+_DESCRIPTION = """Train an Atari agent with HSA2C on this machine's cores, or on many machines'.
+
+A value comes from the command line, else from the YAML file of --config, else from the defaults.
+--set reaches every field of a configuration file; the others are short for the most used ones."""
+
+
+def parser() -> OneLineParser:
+    """The command line."""
+    p = OneLineParser(PROG, _DESCRIPTION)
+    what = p.add_argument_group("what to train")
+    what.add_argument("--game", help="any one-player game of the ALE: Pong, space_invaders, ALE/Breakout-v5 (Pong)")
+    what.add_argument("--config", metavar="FILE", help="YAML file, or the name of a shipped one: pong, paper/hsa2c")
+    what.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run directory")
+    what.add_argument("--seed", type=int, help="seed of everything random (1)")
+    what.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="such as agent.discount=0.995")
+    who = p.add_argument_group("who computes")
+    who.add_argument("--nodes", type=int, metavar="N", help="nodes beside the master; MPI from 2 on (1)")
+    who.add_argument("--p", type=int, help="actor-learner processes on each node (the node's share of the cores)")
+    how = p.add_argument_group("how")
+    how.add_argument("--B", type=int, help="updates of each process between two exchanges with the master (8)")
+    how.add_argument("--M", type=int, help="deltas in a global step (the number of nodes)")
+    how.add_argument("--rho", type=float, help="global learning rate (such that rho * M / (1 - momentum) = 1)")
+    how.add_argument("--momentum", type=float, help="of the global step (0)")
+    how.add_argument("--lr", type=float, help="local learning rate, eta")
+    stop = p.add_argument_group("when to stop, whichever comes first (never: Ctrl-C writes a checkpoint and ends)")
+    stop.add_argument("--agent-steps", type=int, metavar="N", help="actions over all nodes")
+    stop.add_argument("--minutes", type=float, metavar="X", help="wall-clock of training, start-up excluded")
+    stop.add_argument("--score", type=float, metavar="S", help="mean score of the last 100 training games")
+    out = p.add_argument_group("output")
+    out.add_argument("--run-dir", metavar="DIR", help="folder that holds runs (runs)")
+    out.add_argument("--name", help="name of this run in it (game, date and time)")
+    out.add_argument("--json", action="store_true", help="print one JSON object about the run at the end")
+    return p
+
+
+#: Option to field of the configuration.
+_FIELDS = {
+    "game": "game",
+    "seed": "seed",
+    "nodes": "cluster.nodes",
+    "p": "cluster.processes",
+    "B": "dpsgd.local_updates",
+    "M": "dpsgd.deltas_per_step",
+    "rho": "dpsgd.global_rate",
+    "momentum": "dpsgd.momentum",
+    "lr": "optimiser.learning_rate",
+    "agent_steps": "stop.agent_steps",
+    "minutes": "stop.minutes",
+    "score": "stop.score",
+    "run_dir": "output.run_dir",
+    "name": "output.name",
+}
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """Fields that were set on the command line: ``{"cluster.nodes": 2, ...}``, checked for form only."""
+    fields = rundir.assignments(options.set)
+    for option, dotted in _FIELDS.items():
+        value = getattr(options, option)
+        if value is not None:
+            fields[dotted] = value
+    return fields
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; gives back the exit code: 0 done, 1 failed, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
+    options = parser().parse_args(arguments)
+    return guarded(PROG, lambda: _train(options))
+
+
+def _train(options: argparse.Namespace) -> int:
+    app = application.load(APPLICATION)
+    world = find_world()
+    if options.resume is not None:
+        run = rundir.resume(app, options.resume, given(options), options.config)
+    else:
+        run = rundir.prepare(app, given(options), options.config, world)
+    what = Launch(
+        app=APPLICATION,
+        config=run.config,
+        directory=run.directory,
+        title=app.title(run.config),
+        resume_from=run.checkpoint,
+        session=run.session,
+    )
+    if world.started_by_mpi:
+        if world.rank == 0:
+            run.open()
+        return join(what, world)
+    with run.open():
+        code = launch(what)
+    if options.json:
+        print(json.dumps(rundir.summary(run.directory, code)))
+    elif sys.stderr.isatty():
+        print(f"next: python evaluate.py {run.directory}", file=sys.stderr)
+    return code

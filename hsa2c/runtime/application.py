@@ -1,0 +1,120 @@
+"""What the runtime needs of an application of DPSGD; `hsa2c.atari` is one."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from hsa2c.config import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
+from hsa2c.console import Field
+from hsa2c.dpsgd.transport import Vector
+
+
+class RunConfig(Protocol):
+    """The sections every application's configuration has."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+
+    @property
+    def cluster(self) -> ClusterConfig:
+        """Who computes."""
+
+    @property
+    def dpsgd(self) -> DPSGDConfig:
+        """Algorithm 1 and 2."""
+
+    @property
+    def optimiser(self) -> OptimiserConfig:
+        """Line 6."""
+
+    @property
+    def stop(self) -> StopConfig:
+        """When to end."""
+
+    @property
+    def output(self) -> OutputConfig:
+        """What is written, and where."""
+
+
+class Tracker(Protocol):
+    """Makes curves of the problems' reports; lives at the master.
+
+    Attributes:
+        work: Units of work done in the whole run, resumes included: the horizontal axis of every curve.
+    """
+
+    work: int
+
+    @property
+    def quality(self) -> float | None:
+        """What the best checkpoint is best at, higher is better; None while too little is known."""
+
+    def add(self, node: int, report: Mapping[str, Any]) -> None:
+        """Take in one problem's report."""
+
+    def row(self, seconds: float) -> dict[str, float | int | None]:
+        """Values of the curves now; means are over the `seconds` since the last row."""
+
+    def counters(self) -> dict[str, Any]:
+        """JSON values from which a tracker goes on when the run is resumed."""
+
+    def reached(self) -> str | None:
+        """The stop condition that holds, in words."""
+
+    def progress(self) -> float:
+        """Share of the limit on work that is done, 0 to 1; 0 without a limit."""
+
+
+class ProblemFactory(Protocol):
+    """Makes the problem of one actor-learner, in its process."""
+
+    def __call__(self, index: int) -> Any:
+        """The `Problem` of the process with this index on its node."""
+
+
+class Application(Protocol):
+    """One use of the DPSGD core. Nothing here may import torch until `initial` or `problems` is called."""
+
+    name: str
+    fields: Sequence[Field]
+    """What the console shows."""
+    curve: Field
+    """What it draws."""
+
+    def label(self, config: Any) -> str:
+        """The first part of a run's name, where its user gives none."""
+
+    def title(self, config: Any) -> str:
+        """What runs, in one line."""
+
+    def limits(self, config: Any) -> dict[str, float]:
+        """Where training ends by itself, wall-clock aside: key of a row to its limit."""
+
+    def identity(self, config: Any) -> dict[str, str]:
+        """What a checkpoint and a run must agree on."""
+
+    def dim(self, config: Any) -> int:
+        """Length of v."""
+
+    def initial(self, config: Any) -> Vector:
+        """v_0, float32 [dim]."""
+
+    def problems(self, config: Any, node: int, t: int) -> ProblemFactory:
+        """For the processes of a node, at global step t; imports what they need, before they are forked."""
+
+    def tracker(self, config: Any, counters: Mapping[str, Any]) -> Tracker:
+        """A tracker that goes on from `counters`; they are empty at the start of a run."""
+
+    def describe(self, config: Any) -> dict[str, Any]:
+        """What a node should say of itself once it is ready."""
+
+    def build_config(self, values: Mapping[str, Any]) -> Any:
+        """Plain values into this application's configuration."""
+
+
+def load(name: str) -> Application:
+    """The application in a module's `APPLICATION`."""
+    return cast("Application", importlib.import_module(name).APPLICATION)

@@ -1,0 +1,277 @@
+"""The job: what runs as master, as node, or (one node, no MPI) as both. Started by `hsa2c.runtime.launch`.
+
+A node forks its actor-learners first and only then imports MPI: a process that has called MPI_Init must not fork.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hsa2c.runtime.host import cap_threads, share_of_cores
+
+cap_threads()  # before numpy, torch and OpenCV are loaded below
+
+from hsa2c import checkpoint as checkpoints  # noqa: E402
+from hsa2c.config import to_dict  # noqa: E402
+from hsa2c.dpsgd import inprocess  # noqa: E402
+from hsa2c.dpsgd.lifetime import die_with_parent  # noqa: E402
+from hsa2c.dpsgd.master import master  # noqa: E402
+from hsa2c.dpsgd.ports import Limits  # noqa: E402
+from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho  # noqa: E402
+from hsa2c.dpsgd.transport import MasterPort, WorkerPort  # noqa: E402
+from hsa2c.dpsgd.worker import worker  # noqa: E402
+from hsa2c.errors import EXIT_DONE, EXIT_FAILED, HSA2CError, TransportError  # noqa: E402
+from hsa2c.runtime import application  # noqa: E402
+from hsa2c.runtime.application import Application, RunConfig  # noqa: E402
+from hsa2c.runtime.world import World, find_world  # noqa: E402
+
+_LEAVE_S = 15.0  # how long a node's thread may take to end after the master is done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a rank is told on its command line."""
+
+    app: Application
+    config: RunConfig
+    directory: Path
+    resume_from: Path | None
+    run_id: int
+    limits: Limits
+
+    @property
+    def processes(self) -> int:
+        """P."""
+        return self.config.cluster.processes or share_of_cores(self.config.cluster.nodes)
+
+    def rule(self) -> Any:
+        """The local optimiser."""
+        from hsa2c.dpsgd.optimiser import Rule
+
+        optimiser = self.config.optimiser
+        return Rule(
+            name=optimiser.name,
+            learning_rate=optimiser.learning_rate,
+            beta1=optimiser.beta1,
+            beta2=optimiser.beta2,
+            decay=optimiser.decay,
+            epsilon=optimiser.epsilon,
+        )
+
+    def checkpoint(self) -> checkpoints.Checkpoint | None:
+        """What is resumed."""
+        return None if self.resume_from is None else checkpoints.load(self.resume_from)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run this process's part of the job; gives back the exit code."""
+    task = _parse(arguments)
+    world = find_world()
+    if world.started_by_mpi:
+        die_with_parent(os.getppid())  # mpiexec, or its daemon on this host
+    return run(task, world)
+
+
+def run(task: Task, world: World) -> int:
+    """Be master, node or both."""
+    nodes = task.config.cluster.nodes
+    if world.size == 1 and nodes == 1:
+        return _run_alone(task)
+    if world.size != nodes + 1:
+        print(f"{nodes} nodes need {nodes + 1} ranks (one is the master); there are {world.size}", file=sys.stderr)
+        return EXIT_FAILED
+    return _run_master(task, world) if world.rank == 0 else _run_node(task, world.rank - 1)
+
+
+# One node: master and node are threads of one process.
+
+
+def _run_alone(task: Task) -> int:
+    crew = _make_crew(task, 0)
+    try:
+        port, (node_port,) = inprocess.connect(1, task.limits)
+        thread = threading.Thread(target=_node_thread, args=(task, crew, node_port), name="node-0", daemon=True)
+        code = _direct(task, port, thread.start)
+        thread.join(_LEAVE_S)
+        return code
+    finally:
+        crew.close()
+
+
+def _node_thread(task: Task, crew: Any, port: WorkerPort) -> None:
+    try:
+        _work(task, crew, port, 0)
+    except HSA2CError as error:
+        port.fail(str(error))
+    except BaseException:
+        port.fail(f"failed\n{traceback.format_exc()}")
+
+
+# Several nodes: every rank is one of these.
+
+
+def _run_master(task: Task, world: World) -> int:
+    from hsa2c.dpsgd import mpi
+
+    nodes = task.config.cluster.nodes
+    _, size = mpi.start()
+    if size != world.size:
+        print(f"MPI started worlds of {size} ranks, not one of {world.size}: use mpiexec", file=sys.stderr)
+        return EXIT_FAILED
+    dim = task.app.dim(task.config)
+    port = mpi.MPIMaster(nodes, dim, task.rule().state_size(dim), task.run_id, task.limits)
+    code = EXIT_FAILED
+    try:
+        code = _direct(task, port, lambda: None)
+        if code == EXIT_DONE:
+            port.flush()
+            mpi.finish()
+    finally:
+        if code != EXIT_DONE:
+            sys.stderr.flush()
+            mpi.abort(code)
+    return code
+
+
+def _run_node(task: Task, node: int) -> int:
+    for name in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(name, signal.SIG_IGN)  # the master decides, and says so
+    crew = _make_crew(task, node)
+    from hsa2c.dpsgd import mpi  # after the fork
+
+    mpi.start()
+    dim = task.app.dim(task.config)
+    port = mpi.MPIWorker(node, dim, task.rule().state_size(dim), task.run_id, task.limits)
+    try:
+        _work(task, crew, port, node)
+    except TransportError as error:
+        print(f"node {node}: {error}", file=sys.stderr, flush=True)
+        crew.close()
+        mpi.abort(EXIT_FAILED)
+    except Exception as error:
+        crew.close()
+        port.fail(str(error) if isinstance(error, HSA2CError) else f"failed\n{traceback.format_exc()}")
+        signal.pause()  # the master saves what there is, then ends every rank
+    crew.close()
+    mpi.finish()
+    return EXIT_DONE
+
+
+# What both have in common.
+
+
+def _make_crew(task: Task, node: int) -> Any:
+    """Fork the actor-learners of a node."""
+    import torch
+
+    from hsa2c.dpsgd.crew import CrewLimits, LockFreeCrew
+
+    torch.set_num_threads(1)
+    checkpoint = task.checkpoint()
+    t = checkpoint.t if checkpoint else 0
+    states = checkpoint.optimiser_states if checkpoint else ()
+    return LockFreeCrew(
+        task.app.problems(task.config, node, t),
+        task.app.dim(task.config),
+        task.rule(),
+        task.processes,
+        state=states[node % len(states)] if states else None,
+        # Somewhat more often than checkpoints are due, so that every node's state is there when one is.
+        limits=CrewLimits(keep_s=0.8 * task.config.output.checkpoint_every_s, start_s=task.limits.start_s),
+    )
+
+
+def _work(task: Task, crew: Any, port: WorkerPort, node: int) -> None:
+    """A node, once its processes exist."""
+    crew.wait_ready()
+    ready = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "actor_learners": crew.pids,
+        **task.app.describe(task.config),
+    }
+    port.tell(json.dumps([{"ready": ready}]).encode())
+    worker(port, crew, task.config.dpsgd.local_updates)
+
+
+def _direct(task: Task, port: MasterPort, start_nodes: Any) -> int:
+    """The master, from the first message to the last checkpoint."""
+    import numpy as np
+
+    from hsa2c.runlog import RunLog
+    from hsa2c.runtime.watch import MasterWatch
+
+    config, checkpoint = task.config, task.checkpoint()
+    counters = checkpoint.counters if checkpoint else {}
+    v = checkpoint.v.copy() if checkpoint else task.app.initial(config)
+    M = config.dpsgd.deltas_per_step or config.cluster.nodes
+    mu = config.dpsgd.momentum
+    step = GlobalStep(config.dpsgd.global_rate or constant_factor_rho(M, mu, config.dpsgd.global_factor), mu, v.size)
+    if checkpoint:
+        np.copyto(step.z, checkpoint.momentum)
+    tracker = task.app.tracker(config, counters)
+    log = RunLog(
+        task.directory,
+        session=int(counters.get("sessions", 0)) + 1,
+        purge_step=tracker.work if checkpoint else None,
+    )
+    watch = MasterWatch(
+        config=config,
+        plain=to_dict(config),
+        identity=task.app.identity(config),
+        directory=task.directory,
+        log=log,
+        tracker=tracker,
+        step=step,
+        counters=counters,
+        states=tuple(state.copy() for state in checkpoint.optimiser_states) if checkpoint else (),
+    )
+    watch.catch_signals()
+    try:
+        start_nodes()
+        if port.assemble(watch):
+            watch.begin()
+        master(v, step, port, watch, M, t=checkpoint.t if checkpoint else 0)
+        watch.finish(v)
+        return EXIT_DONE
+    except HSA2CError as error:
+        watch.fail(str(error), v)
+        return EXIT_FAILED
+    except Exception:
+        watch.fail(f"the master failed\n{traceback.format_exc()}", v)
+        return EXIT_FAILED
+    finally:
+        log.close()
+
+
+def _parse(arguments: list[str] | None) -> Task:
+    parser = argparse.ArgumentParser(prog="hsa2c.runtime.job")
+    parser.add_argument("--app", required=True)
+    parser.add_argument("--config", required=True, help="JSON")
+    parser.add_argument("--directory", required=True, type=Path)
+    parser.add_argument("--run-id", required=True, type=int)
+    parser.add_argument("--resume-from", type=Path)
+    options = parser.parse_args(arguments)
+    app = application.load(options.app)
+    return Task(
+        app=app,
+        config=app.build_config(json.loads(options.config)),
+        directory=options.directory,
+        resume_from=options.resume_from,
+        run_id=options.run_id,
+        limits=Limits(),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

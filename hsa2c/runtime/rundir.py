@@ -1,0 +1,247 @@
+"""Run directories: made for a new run, opened again for a resumed one; never by two at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import importlib.resources
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import yaml
+
+from hsa2c import checkpoint as checkpoints
+from hsa2c.config import merge, nested, parse_assignment, read_yaml, to_yaml
+from hsa2c.dpsgd.steps import constant_factor_rho
+from hsa2c.errors import ConfigError
+from hsa2c.runlog import JOURNAL, METRICS, Journal, read_rows
+from hsa2c.runtime.application import Application, RunConfig
+from hsa2c.runtime.host import about, share_of_cores
+from hsa2c.runtime.world import World
+
+CONFIG = "config.yaml"
+ABOUT = "about.yaml"
+
+#: Settings that a resumed run keeps: others of them would make it another run.
+_FIXED = ("game", "seed", "output.run_dir", "output.name", "agent.initialisation")
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run that is about to start, or to go on."""
+
+    config: Any
+    directory: Path
+    checkpoint: Path | None = None
+    session: int = 1
+    remarks: Sequence[str] = ()
+    _lock: IO[str] | None = None
+
+    def open(self) -> Self:
+        """Make the directory, lock it, and write down what runs.
+
+        Raises:
+            ConfigError: The directory cannot be written, or another process runs there.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=self.checkpoint is not None)
+            self._lock = (self.directory / ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _replace(self.directory / CONFIG, to_yaml(self.config))
+            session = "" if self.session == 1 else f"-{self.session}"
+            _replace(self.directory / f"{Path(ABOUT).stem}{session}.yaml", yaml.safe_dump(about(), sort_keys=False))
+            with Journal(self.directory, session=self.session) as journal:
+                if self.checkpoint:
+                    journal.event("resume", f"resuming from {self.checkpoint.name}", checkpoint=str(self.checkpoint))
+                for remark in self.remarks:
+                    journal.event("warning", remark)
+        except BlockingIOError:
+            raise ConfigError(f"{self.directory}: another process is training in it") from None
+        except FileExistsError:
+            raise ConfigError(_exists(self.directory)) from None
+        except OSError as error:
+            raise ConfigError(f"{self.directory}: cannot be written: {error.strerror}") from None
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._lock:
+            self._lock.close()
+
+
+def prepare(app: Application, given: Mapping[str, Any], config_file: str | None, world: World) -> Run:
+    """A new run; nothing is written yet.
+
+    Args:
+        app: The application.
+        given: Fields set on the command line, by dotted name.
+        config_file: YAML file or name of a shipped one.
+        world: The MPI world of this process, if it was started in one.
+
+    Raises:
+        ConfigError: Something in the configuration is wrong, or the run's directory exists.
+    """
+    values: dict[str, Any] = read_yaml(find_config(config_file)) if config_file else {}
+    for dotted, value in given.items():
+        values = merge(values, nested(dotted, value))
+    if world.started_by_mpi:
+        values = _fit_world(values, world)
+    config = _resolve(app, app.build_config(values))
+    directory = Path(config.output.run_dir) / (config.output.name or _fresh_name(app, config))
+    config = dataclasses.replace(config, output=dataclasses.replace(config.output, name=directory.name))
+    if directory.exists():
+        raise ConfigError(_exists(directory))
+    return Run(config=config, directory=directory)
+
+
+def resume(app: Application, directory: Path, given: Mapping[str, Any], config_file: str | None) -> Run:
+    """A run that goes on from its newest good checkpoint; nothing is written yet.
+
+    Raises:
+        ConfigError: There is no run, no good checkpoint, nothing left to do, or a setting that cannot change.
+    """
+    if config_file is not None:
+        raise ConfigError(f"--config {config_file}: a resumed run keeps its own configuration")
+    if not (directory / CONFIG).is_file():
+        raise ConfigError(f"--resume {directory}: not a run directory (it has no {CONFIG})")
+    saved = read_yaml(directory / CONFIG)
+    for dotted in _FIXED:
+        if dotted in given and given[dotted] != _at(saved, dotted):
+            raise ConfigError(
+                f"{dotted} = {given[dotted]!r}: cannot change in a resumed run, which has {_at(saved, dotted)!r}"
+            )
+    values = _follow_nodes(saved, given)
+    for dotted, value in given.items():
+        values = merge(values, nested(dotted, value))
+    config = _resolve(app, app.build_config(values))
+    checkpoint, path, skipped = checkpoints.load_newest(directory / "checkpoints")
+    checkpoints.check_identity(checkpoint, app.identity(config), source=path)
+    reached = app.tracker(config, checkpoint.counters).reached()
+    minutes = config.stop.minutes
+    if minutes is not None and checkpoint.counters.get("elapsed_s", 0.0) >= 60 * minutes:
+        reached = f"{minutes:g} minutes of training"
+    if reached:
+        raise ConfigError(f"--resume {directory}: nothing left to do: {reached}; raise the limit")
+    return Run(
+        config=config,
+        directory=directory,
+        checkpoint=path,
+        session=int(checkpoint.counters.get("sessions", 0)) + 1,
+        remarks=skipped,
+    )
+
+
+def find_config(name: str) -> Path:
+    """A YAML file, or the shipped one of this name (``pong``, ``paper/hsa2c``)."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = Path(str(importlib.resources.files("configs"))) / f"{name.removesuffix('.yaml')}.yaml"
+    if shipped.is_file():
+        return shipped
+    folder = shipped.parents[len(Path(name).parts) - 1]
+    known = (
+        sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml")) if folder.exists() else []
+    )
+    raise ConfigError(f"--config {name}: no such file; shipped are {', '.join(known)}")
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """``--set`` options as fields by dotted name."""
+    return {text.partition("=")[0]: _leaf(parse_assignment(text)) for text in texts}
+
+
+def summary(directory: Path, code: int) -> dict[str, Any]:
+    """What a run came to: its last row and why it ended."""
+    rows = [row for row in read_rows(directory / METRICS) if "elapsed_s" in row]
+    stops = [event for event in read_rows(directory / JOURNAL) if event.get("kind") == "stop"]
+    last = rows[-1] if rows else {}
+    stop = stops[-1] if stops else {}
+    return {
+        "run": str(directory),
+        "exit_code": code,
+        "reason": stop.get("message"),
+        "checkpoint": stop.get("checkpoint"),
+        **{key: last.get(key) for key in ("elapsed_s", "agent_steps", "updates", "games", "exchanges", "global_steps")},
+        "mean_score": last.get("score/mean_100"),
+        "best_mean_score": last.get("score/best_mean_100"),
+    }
+
+
+def _resolve(app: Application, config: Any) -> Any:
+    """Fill in what was left to the machine and to the rules, and check what belongs together."""
+    run: RunConfig = config
+    nodes = run.cluster.nodes
+    M = run.dpsgd.deltas_per_step or nodes
+    rho = run.dpsgd.global_rate or constant_factor_rho(M, run.dpsgd.momentum, run.dpsgd.global_factor)
+    if run.optimiser.anneal and run.stop.agent_steps is None and run.stop.minutes is None:
+        raise ConfigError("optimiser.anneal = True: needs a limit to fall to 0 at, --agent-steps or --minutes")
+    app.identity(config)  # loads the game, for example: better now than in forty processes
+    return dataclasses.replace(
+        config,
+        cluster=dataclasses.replace(run.cluster, processes=run.cluster.processes or share_of_cores(nodes)),
+        dpsgd=dataclasses.replace(run.dpsgd, deltas_per_step=M, global_rate=rho),
+    )
+
+
+def _follow_nodes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """With another number of nodes, what followed it by rule follows it again."""
+    values = dict(saved)
+    before, dpsgd = _at(saved, "cluster.nodes"), dict(saved.get("dpsgd", {}))
+    if given.get("cluster.nodes", before) == before and not {"dpsgd.deltas_per_step", "dpsgd.momentum"} & set(given):
+        return values
+    M, mu = dpsgd.get("deltas_per_step"), dpsgd.get("momentum", 0.0)
+    if M and dpsgd.get("global_rate") == constant_factor_rho(M, mu, dpsgd.get("global_factor", 1.0)):
+        dpsgd["global_rate"] = None
+    if before == M:
+        dpsgd["deltas_per_step"] = None
+    if given.get("cluster.nodes", before) != before:
+        values["cluster"] = {**saved.get("cluster", {}), "processes": None}
+    return {**values, "dpsgd": dpsgd}
+
+
+def _fit_world(values: dict[str, Any], world: World) -> dict[str, Any]:
+    """Under mpiexec or srun the nodes are the ranks that are there, less the master's."""
+    wanted = _at(values, "cluster.nodes")
+    there = max(1, world.size - 1)
+    if wanted is not None and wanted != there:
+        raise ConfigError(f"--nodes {wanted}: this world has {world.size} ranks, one is the master: must be {there}")
+    return merge(values, nested("cluster.nodes", there))
+
+
+def _at(values: Mapping[str, Any], dotted: str) -> Any:
+    here: Any = values
+    for key in dotted.split("."):
+        here = here.get(key) if isinstance(here, Mapping) else None
+    return here
+
+
+def _leaf(tree: Any) -> Any:
+    while isinstance(tree, Mapping) and len(tree) == 1:
+        (tree,) = tree.values()
+    return tree
+
+
+def _fresh_name(app: Application, config: Any) -> str:
+    stem = f"{app.label(config)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name, number = stem, 2
+    while (Path(config.output.run_dir) / name).exists():
+        name, number = f"{stem}-{number}", number + 1
+    return name
+
+
+def _exists(directory: Path) -> str:
+    return f"{directory}: exists; --resume {directory} goes on with it, --name starts another"
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

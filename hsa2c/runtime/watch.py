@@ -1,0 +1,242 @@
+"""What looks on while the master works: curves, checkpoints, stop conditions, signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from hsa2c import checkpoint as checkpoints
+from hsa2c.checkpoint import Checkpoint
+from hsa2c.dpsgd.steps import GlobalStep
+from hsa2c.dpsgd.transport import Push, Vector, Watch
+from hsa2c.runlog import RunLog
+from hsa2c.runtime.application import RunConfig, Tracker
+
+_TAU_SAMPLE = 100_000  # delays kept between two rows, for the histogram
+
+
+class MasterWatch(Watch):
+    """One run's log book, kept at the master.
+
+    Args:
+        config: The run's configuration.
+        plain: The same as plain values, for checkpoints.
+        identity: What a checkpoint of this run must agree on.
+        directory: The run's directory.
+        log: Where rows and events go.
+        tracker: The application's curves.
+        step: The global step, whose velocity is part of a checkpoint.
+        counters: Those of the checkpoint that this run resumes; empty at the start.
+        states: Optimiser states by node, of that checkpoint.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        plain: Mapping[str, Any],
+        identity: Mapping[str, str],
+        directory: Path,
+        log: RunLog,
+        tracker: Tracker,
+        step: GlobalStep,
+        counters: Mapping[str, Any],
+        states: tuple[Vector, ...],
+    ) -> None:
+        self._config = config
+        self._plain = plain
+        self._identity = identity
+        self._checkpoints = directory / "checkpoints"
+        self._log = log
+        self._tracker = tracker
+        self._step = step
+        self._nodes = config.cluster.nodes
+        self._elapsed_before_s = float(counters.get("elapsed_s", 0.0))
+        self._exchanges = int(counters.get("exchanges", 0))
+        self._session = int(counters.get("sessions", 0)) + 1
+        self._best: float | None = counters.get("best_saved")
+        self._states: dict[int, Vector] = dict(enumerate(states))
+        self._fresh: set[int] = set()
+        self._t = int(counters.get("global_steps", 0))
+        self._started_at: float | None = None
+        self._row_at = self._checkpoint_at = time.monotonic()
+        self._exchanges_at_row = self._exchanges
+        self._taus: list[int] = []
+        self._ready: set[int] = set()
+        self._reason: str | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why training stops; None while it goes on."""
+        return self._reason
+
+    @property
+    def tracker(self) -> Tracker:
+        """The application's curves."""
+        return self._tracker
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training so far, start-up excluded, earlier sessions included."""
+        if self._started_at is None:
+            return self._elapsed_before_s
+        return self._elapsed_before_s + time.monotonic() - self._started_at
+
+    def begin(self) -> None:
+        """Every node is ready: the clock starts."""
+        self._started_at = self._row_at = self._checkpoint_at = time.monotonic()
+        self._log.event("training", "training", nodes=self._nodes)
+
+    def stop(self, reason: str) -> None:
+        """Ask for an end; the first reason counts."""
+        self._reason = self._reason or reason
+
+    def catch_signals(self) -> None:
+        """INT, TERM and USR1 (a batch system's warning, or the launcher's word) stop the run in good order."""
+
+        def on_signal(signum: int, _: FrameType | None) -> None:
+            self.stop(f"signal {signal.Signals(signum).name}")
+
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(name, on_signal)
+
+    # What the master tells.
+
+    def stopping(self) -> bool:
+        """See `Watch.stopping`; also writes the row that is due."""
+        now = time.monotonic()
+        if self._started_at is not None:
+            if now - self._row_at >= self._config.output.log_every_s:
+                self._write_row(now)
+            minutes = self._config.stop.minutes
+            if minutes is not None and self.elapsed_s >= 60 * minutes:
+                self.stop(f"{minutes:g} minutes of training")
+        return self._reason is not None
+
+    def rate_scale(self) -> float:
+        """See `Watch.rate_scale`: 1, or on an annealed schedule the share of the run that is left."""
+        return 1.0 - self._progress() if self._config.optimiser.anneal else 1.0
+
+    def heard(self, node: int, report: bytes) -> None:
+        """See `Watch.heard`."""
+        for item in json.loads(report):
+            if "ready" in item:
+                self._ready.add(node)
+                self._log.event("node_ready", f"node {node} is ready", node=node, **item["ready"])
+            else:
+                self._tracker.add(node, item)
+        reached = self._tracker.reached()
+        if reached:
+            self.stop(reached)
+
+    def kept(self, node: int, state: Vector) -> None:
+        """See `Watch.kept`."""
+        if node in self._states and self._states[node].size == state.size:
+            np.copyto(self._states[node], state)
+        else:
+            self._states[node] = state.copy()
+        self._fresh.add(node)
+
+    def received(self, push: Push, tau: int) -> None:
+        """See `Watch.received`."""
+        self._exchanges += 1
+        if len(self._taus) < _TAU_SAMPLE:
+            self._taus.append(tau)
+
+    def stepped(self, t: int, v: Vector) -> None:
+        """See `Watch.stepped`; also writes the checkpoint that is due."""
+        self._t = t
+        every_s = self._config.output.checkpoint_every_s
+        since_s = time.monotonic() - self._checkpoint_at
+        # With the optimiser state of every node at hand, v and the states belong together: better now than later.
+        complete = len(self._fresh) == self._nodes and since_s >= 0.8 * every_s
+        if complete or since_s >= every_s:
+            self.save(v)
+
+    # What the watch writes.
+
+    def save(self, v: Vector) -> Path:
+        """Write a checkpoint now, and the best one if this is it."""
+        self._checkpoint_at = time.monotonic()
+        self._fresh.clear()
+        quality = self._tracker.quality
+        improved = quality is not None and (self._best is None or quality > self._best)
+        if improved:
+            self._best = quality
+        checkpoint = Checkpoint(
+            v=v,
+            momentum=self._step.z,
+            optimiser_states=tuple(self._states[node] for node in sorted(self._states)),
+            t=self._t,
+            counters=self._counters(),
+            config=self._plain,
+            identity=self._identity,
+        )
+        path = checkpoints.save(self._checkpoints, checkpoint, keep=self._config.output.keep_checkpoints)
+        if improved:
+            checkpoints.save_best(self._checkpoints, checkpoint)
+        self._log.event("checkpoint", f"checkpoint {path.name}", path=str(path), best=improved)
+        return path
+
+    def finish(self, v: Vector) -> Path:
+        """The last row and the last checkpoint."""
+        if self._started_at is not None:
+            self._write_row(time.monotonic())
+        path = self.save(v)
+        self._log.event("stop", self._reason or "stopped", checkpoint=str(path), **self._summary())
+        return path
+
+    def fail(self, message: str, v: Vector) -> None:
+        """The run cannot go on: say why, keep what there is."""
+        headline, _, traceback = message.partition("\n")
+        self._log.event("error", headline, traceback=traceback or None)
+        if self._started_at is not None:
+            path = self.save(v)
+            self._log.event("stop", "failed", checkpoint=str(path), **self._summary())
+
+    def _summary(self) -> dict[str, Any]:
+        return {"elapsed_s": round(self.elapsed_s, 3), "global_steps": self._t, "exchanges": self._exchanges}
+
+    def _counters(self) -> dict[str, Any]:
+        return {
+            **self._tracker.counters(),
+            "global_steps": self._t,
+            "exchanges": self._exchanges,
+            "elapsed_s": self.elapsed_s,
+            "sessions": self._session,
+            "best_saved": self._best,
+        }
+
+    def _progress(self) -> float:
+        """Share of the run that is done: of its limit on work or on time, whichever is nearer."""
+        minutes = self._config.stop.minutes
+        by_time = self.elapsed_s / (60 * minutes) if minutes else 0.0
+        return min(1.0, max(by_time, self._tracker.progress()))
+
+    def _write_row(self, now: float) -> None:
+        seconds = max(now - self._row_at, 1e-9)
+        progress = self._progress()
+        taus = self._taus
+        eta = self._config.optimiser.learning_rate * self.rate_scale()
+        row: dict[str, float | int | None] = {
+            "elapsed_s": round(self.elapsed_s, 3),
+            **self._tracker.row(seconds),
+            "exchanges": self._exchanges,
+            "global_steps": self._t,
+            "speed/exchanges_per_s": (self._exchanges - self._exchanges_at_row) / seconds,
+            "staleness/mean": float(np.mean(taus)) if taus else None,
+            "staleness/max": max(taus) if taus else None,
+            "rate/eta": eta,
+            "rate/rho": float(self._step.rho),
+            "progress": progress,
+            "left_s": self.elapsed_s * (1 - progress) / progress if progress > 0 else None,
+        }
+        self._log.row(self._tracker.work, row, {"staleness/tau": taus} if taus else {})
+        self._row_at, self._exchanges_at_row, self._taus = now, self._exchanges, []

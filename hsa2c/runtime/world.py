@@ -1,0 +1,29 @@
+"""Which MPI world this process was started in, read from the environment: MPI itself may not be loaded yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Open MPI's mpiexec, then MPICH's and any PMI-1/2 starter (srun --mpi=pmi2). SLURM_* alone is no proof: it is set in
+# every batch script, where no world exists yet.
+_VARIABLES = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's rank, and how many there are."""
+
+    rank: int
+    size: int
+    started_by_mpi: bool
+
+
+def find_world(environment: Mapping[str, str] | None = None) -> World:
+    """The world of this process; rank 0 of 1 outside mpiexec and srun."""
+    environment = os.environ if environment is None else environment
+    for rank, size in _VARIABLES:
+        if rank in environment and size in environment:
+            return World(int(environment[rank]), int(environment[size]), started_by_mpi=True)
+    return World(0, 1, started_by_mpi=False)
