@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from hsa2c.dpsgd.worker import actor_learner
 from hsa2c.errors import NodeError
 
 MakeProblem = Callable[[int], Problem]
+T = TypeVar("T")
 
 _ORDER = struct.Struct("=qd")  # B, rate scale
 _READY, _PROGRESS, _DONE, _FAILED = b"R", b"P", b"D", b"F"
@@ -169,6 +170,8 @@ class LockFreeCrew:
         self._shared = SharedVectors(dim, rule.state_size(dim))
         if state is not None:
             self._shared.state.numpy()[:] = state
+        # The first optimiser of a process loads 800 modules of torch, 70 MB: once here, not once in each process.
+        SharedOptimiser(self._shared.u, self._shared.state, rule)
         self._limits = limits or CrewLimits()
         self._reports = Reports()
         self._kept_at = time.monotonic()
@@ -232,6 +235,9 @@ class LockFreeCrew:
         """End the processes: asked first, killed after a while."""
         self.interrupt()
         for hand in self._hands:
+            # Shut down, not only closed: another crew's processes may hold copies of this socket, from their fork.
+            with contextlib.suppress(OSError):
+                hand.socket.shutdown(socket.SHUT_RDWR)
             hand.socket.close()
         deadline = time.monotonic() + _FINISH_S
         for hand in self._hands:
@@ -253,7 +259,10 @@ class LockFreeCrew:
         while outstanding:
             for key, _ in self._selector.select(_POLL_S):
                 hand: _Hand = key.data
-                message = hand.socket.recv(_MAX_MESSAGE)
+                try:
+                    message = hand.socket.recv(_MAX_MESSAGE)
+                except ConnectionResetError:  # it died before it read its order
+                    message = b""
                 kind, body = message[:1], message[1:]
                 if not message:
                     raise self._death(hand)
@@ -262,7 +271,7 @@ class LockFreeCrew:
                 if kind == last:
                     outstanding.discard(hand.index)
                     yield body
-                else:
+                elif kind == _PROGRESS:
                     self._reports.add(body)
             attend()
 
@@ -329,7 +338,7 @@ def _live(
     except BaseException:
         code = 1
         with contextlib.suppress(OSError):
-            orders.send(_FAILED + traceback.format_exc()[-_MAX_MESSAGE // 2 :].encode())
+            orders.send(_FAILED + traceback.format_exc().encode(errors="replace")[-_MAX_MESSAGE // 2 :])
     os._exit(code)  # the parent's exit handlers and buffers, inherited by the fork, are not ours to run
 
 
@@ -337,27 +346,51 @@ def _work(problem: Problem, shared: SharedVectors, rule: Rule, orders: socket.so
     optimiser = SharedOptimiser(shared.u, shared.state, rule)
     u_hat = torch.empty_like(shared.u)
     talking = _Talking(problem, orders)
+    step = talking.timed("optimiser", optimiser.step)
+    wait = talking.timed("waiting", lambda: orders.recv(_ORDER.size))
     orders.send(_READY)
-    while order := orders.recv(_ORDER.size):
-        B, rate_scale = _ORDER.unpack(order)
-        optimiser.scale_rate(rate_scale)
-        actor_learner(shared.u, u_hat, talking, optimiser.step, B, lambda: shared.interrupted)
-        orders.send(_DONE + _to_json(problem.report()))
-    problem.close()
+    with contextlib.closing(problem):
+        while order := wait():
+            B, rate_scale = _ORDER.unpack(order)
+            optimiser.scale_rate(rate_scale)
+            actor_learner(shared.u, u_hat, talking, step, B, lambda: shared.interrupted)
+            talking.send(_DONE)
 
 
 class _Talking:
-    """A problem that reports between two updates when a round takes long."""
+    """A problem that reports between two updates when a round takes long, and where its process spends its time."""
 
     def __init__(self, problem: Problem, orders: socket.socket, every_s: float = 1.0) -> None:
         self._problem = problem
         self._orders = orders
         self._every_s = every_s
         self._told_at = time.monotonic()
+        self._seconds = {"optimiser": 0.0, "waiting": 0.0}
+
+    def timed(self, what: str, act: Callable[..., T]) -> Callable[..., T]:
+        """`act`, whose seconds are reported as `what`."""
+
+        def timed_act(*args: Any) -> T:
+            began_at = time.perf_counter()
+            try:
+                return act(*args)
+            finally:
+                self._seconds[what] += time.perf_counter() - began_at
+
+        return timed_act
+
+    def send(self, kind: bytes) -> None:
+        """Send what happened since the last time: the problem's report, and under ``crew_s`` the seconds around it."""
+        report = {**self._problem.report(), "crew_s": self._seconds}
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        message = kind + _to_json(report)
+        if len(message) > _MAX_MESSAGE:  # the parent would read the first part of it
+            raise ValueError(f"a report of {len(message)} bytes: must be at most {_MAX_MESSAGE}")
+        self._orders.send(message)
 
     def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
         if time.monotonic() - self._told_at >= self._every_s:
-            self._orders.send(_PROGRESS + _to_json(self._problem.report()))
+            self.send(_PROGRESS)
             self._told_at = time.monotonic()
         return self._problem.gradient(u_hat, interrupted)
 

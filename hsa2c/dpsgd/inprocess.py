@@ -51,9 +51,11 @@ class QueueWorker(BaseWorkerPort):
         """See `Listener.stopping`."""
         return self.stop_said
 
-    def _send(self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"") -> None:
+    def _send(
+        self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"", number: float = 0.0
+    ) -> None:
         copy = None if vector is None else vector.copy()
-        self._to_master.put(Message(kind, self._node, since, copy, text))
+        self._to_master.put(Message(kind, self._node, since, copy, text, number))
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
         try:

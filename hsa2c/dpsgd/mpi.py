@@ -66,11 +66,11 @@ def library() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a buffer of bytes says; `vector` is a view of it."""
+    """What a buffer of bytes says; `vector` is a view of it, `number` v's rate scale or a push's wait in seconds."""
 
     kind: Kind
     since: int
-    rate_scale: float
+    number: float
     vector: Vector
     text: bytes
 
@@ -81,7 +81,7 @@ def encode(
     kind: int,
     *,
     since: int = 0,
-    rate_scale: float = 1.0,
+    number: float = 0.0,
     vector: Vector | None,
     text: bytes,
 ) -> Bytes:
@@ -92,7 +92,7 @@ def encode(
         raise TransportError(f"a message of {end + len(text)} bytes, more than {buffer.size}")
     header = buffer[:_HEADER].view(np.int64)
     header[:] = (_MAGIC, run_id, kind, since, floats, len(text), 0, 0)
-    buffer[48:56].view(np.float64)[0] = rate_scale
+    buffer[48:56].view(np.float64)[0] = number
     if vector is not None:
         buffer[_HEADER:end].view(np.float32)[:] = vector
     buffer[end : end + len(text)] = np.frombuffer(text, dtype=np.uint8)
@@ -115,8 +115,8 @@ def decode(data: Bytes, run_id: int, who: str) -> Frame:
         raise TransportError(f"{who}: a message of {data.size} bytes that says it has {end + letters}")
     if kind not in _KINDS:
         raise TransportError(f"{who}: a message of unknown kind {kind}")
-    rate_scale = float(data[48:56].view(np.float64)[0])
-    return Frame(Kind(kind), since, rate_scale, data[_HEADER:end].view(np.float32), data[end:].tobytes())
+    number = float(data[48:56].view(np.float64)[0])
+    return Frame(Kind(kind), since, number, data[_HEADER:end].view(np.float32), data[end:].tobytes())
 
 
 class _Backoff:
@@ -180,7 +180,7 @@ class MPIMaster(BaseMasterPort):
         self._state_dim = state_dim
         self._inbox = _buffer(max(dim, state_dim))
         self._sending: list[tuple[MPI.Request, Bytes]] = []
-        self._snapshot: tuple[int, Bytes] | None = None
+        self._snapshot: tuple[tuple[int, float], Bytes] | None = None
 
     def _receive(self) -> Message | None:
         self._sending = [(request, data) for request, data in self._sending if not request.Test()]
@@ -194,7 +194,9 @@ class MPIMaster(BaseMasterPort):
         expected = {Kind.PUSH: self._dim, Kind.KEEP: self._state_dim, Kind.LEAVE: self._state_dim}.get(kind)
         if frame.vector.size != (expected or 0):
             raise TransportError(f"{who}: {kind.name} with {frame.vector.size} numbers, must be {expected or 0}")
-        return Message(kind, rank - 1, frame.since, None if expected is None else frame.vector, frame.text)
+        return Message(
+            kind, rank - 1, frame.since, None if expected is None else frame.vector, frame.text, frame.number
+        )
 
     @staticmethod
     def _next_message() -> tuple[MPI.Message, MPI.Status] | None:
@@ -208,11 +210,12 @@ class MPIMaster(BaseMasterPort):
         if pulled is None:
             self._send(node, Kind.STOPPED)
             return
-        # v goes on changing while it is sent: one copy for all nodes that pull the same t.
-        if self._snapshot is None or self._snapshot[0] != pulled.t:
+        # v goes on changing while it is sent: one copy for all nodes that pull the same t at the same rate.
+        what = (pulled.t, pulled.rate_scale)
+        if self._snapshot is None or self._snapshot[0] != what:
             data = np.empty(_HEADER + 4 * self._dim, dtype=np.uint8)
-            encode(data, self._run_id, Kind.V, since=pulled.t, rate_scale=pulled.rate_scale, vector=pulled.v, text=b"")
-            self._snapshot = (pulled.t, data)
+            encode(data, self._run_id, Kind.V, since=pulled.t, number=pulled.rate_scale, vector=pulled.v, text=b"")
+            self._snapshot = (what, data)
         self._isend(node, self._snapshot[1])
 
     def _say_stop(self) -> None:
@@ -254,8 +257,10 @@ class MPIWorker(BaseWorkerPort):
             self._stop_said = True
         return self._stop_said
 
-    def _send(self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"") -> None:
-        data = encode(self._outbox, self._run_id, kind, since=since, vector=vector, text=text)
+    def _send(
+        self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"", number: float = 0.0
+    ) -> None:
+        data = encode(self._outbox, self._run_id, kind, since=since, number=number, vector=vector, text=text)
         request = MPI.COMM_WORLD.Isend([data, MPI.BYTE], dest=0, tag=0)
         _wait(request.Test, self._limits.silence_s, f"node {self._node}: sending {kind.name} to the master")
 
@@ -271,7 +276,7 @@ class MPIWorker(BaseWorkerPort):
             elif frame.kind is Kind.STOPPED:
                 return True, None
             else:
-                return True, Pulled(frame.vector, frame.since, frame.rate_scale)
+                return True, Pulled(frame.vector, frame.since, frame.number)
         return False, None
 
     def _poll(self, buffer: Bytes) -> Frame | None:

@@ -11,6 +11,7 @@ from hsa2c.dpsgd.transport import MasterPort, Pulled, Push, Vector, Watch, Worke
 from hsa2c.errors import NodeError, TransportError
 
 _LONGEST_FAILURE = 100_000  # bytes of a traceback; its end says most
+_LONGEST_LISTEN_S = 1.0  # a transport listens for milliseconds: more means that this process was suspended
 
 
 class Kind(enum.IntEnum):
@@ -36,6 +37,7 @@ class Message:
     since: int = 0
     vector: Vector | None = None
     text: bytes = b""
+    number: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,9 @@ class BaseMasterPort(MasterPort):
     def __init__(self, nodes: int, limits: Limits) -> None:
         self._nodes = nodes
         self._limits = limits
-        self._heard_at = [time.monotonic()] * nodes
+        # Silence is counted in time spent listening: while the master is busy or suspended, messages wait unheard.
+        self._listened_s = 0.0
+        self._heard_at_s = [0.0] * nodes
         self._waiting: list[int] = []
         self._gone: set[int] = set()
         self._patience_s = limits.start_s
@@ -65,7 +69,7 @@ class BaseMasterPort(MasterPort):
         while len(self._waiting) < self._nodes and not watch.stopping():
             self._next(watch)
         self._patience_s = self._limits.silence_s
-        self._heard_at = [time.monotonic()] * self._nodes
+        self._heard_at_s = [self._listened_s] * self._nodes
         return len(self._waiting) == self._nodes
 
     def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
@@ -92,12 +96,17 @@ class BaseMasterPort(MasterPort):
                 yield push
 
     def _next(self, watch: Watch) -> Push | None:
-        """Take one message; what the algorithm need not see is dealt with here."""
+        """Take one message, or none if none comes."""
+        began_at = time.monotonic()
         message = self._receive()
-        if message is None:
-            self._check_silence()
-            return None
-        self._heard_at[message.node] = time.monotonic()
+        self._listened_s += min(time.monotonic() - began_at, _LONGEST_LISTEN_S)
+        if message is not None:
+            self._heard_at_s[message.node] = self._listened_s
+        self._check_silence()
+        return None if message is None else self._sort(message, watch)
+
+    def _sort(self, message: Message, watch: Watch) -> Push | None:
+        """Give back a push; what the algorithm need not see is dealt with here."""
         if message.kind is Kind.FAIL:
             raise NodeError(f"node {message.node}: {message.text.decode(errors='replace')}")
         if message.kind is Kind.PULL:
@@ -108,16 +117,16 @@ class BaseMasterPort(MasterPort):
             watch.heard(message.node, message.text)
         if message.kind is Kind.PUSH:
             assert message.vector is not None
-            return Push(message.node, message.vector, message.since)
+            return Push(message.node, message.vector, message.since, message.number)
         if message.vector is not None:
             watch.kept(message.node, message.vector)
         return None
 
     def _check_silence(self) -> None:
-        now = time.monotonic()
-        for node, heard_at in enumerate(self._heard_at):
-            if now - heard_at > self._patience_s and node not in self._gone:
-                raise TransportError(f"node {node}: silent for {now - heard_at:.0f} s (limit {self._patience_s:.0f} s)")
+        for node, heard_at_s in enumerate(self._heard_at_s):
+            silent_s = self._listened_s - heard_at_s
+            if silent_s > self._patience_s and node not in self._gone:
+                raise TransportError(f"node {node}: silent for {silent_s:.0f} s (limit {self._patience_s:.0f} s)")
 
     def _receive(self) -> Message | None:
         """The next message, or None after a few milliseconds without one."""
@@ -139,9 +148,11 @@ class BaseWorkerPort(WorkerPort):
         self._node = node
         self._limits = limits
         self._last_t: int | None = None
+        self._waited_s = 0.0
 
     def pull(self) -> Pulled | None:
         """See `WorkerPort.pull`."""
+        began_at = time.monotonic()
         self._send(Kind.PULL)
         # The first answer comes when every other node is there.
         limit_s = self._limits.start_s if self._last_t is None else self._limits.silence_s
@@ -152,11 +163,12 @@ class BaseWorkerPort(WorkerPort):
             )
         if pulled is not None:
             self._last_t = pulled.t
+        self._waited_s = time.monotonic() - began_at
         return pulled
 
     def push(self, delta: Vector, *, since: int, report: bytes) -> None:
         """See `WorkerPort.push`."""
-        self._send(Kind.PUSH, since=since, vector=delta, text=report)
+        self._send(Kind.PUSH, since=since, vector=delta, text=report, number=self._waited_s)
 
     def tell(self, report: bytes) -> None:
         """See `Listener.tell`."""
@@ -172,9 +184,11 @@ class BaseWorkerPort(WorkerPort):
 
     def fail(self, message: str) -> None:
         """See `WorkerPort.fail`."""
-        self._send(Kind.FAIL, text=message.encode()[-_LONGEST_FAILURE:])
+        self._send(Kind.FAIL, text=message.encode(errors="replace")[-_LONGEST_FAILURE:])
 
-    def _send(self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"") -> None:
+    def _send(
+        self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"", number: float = 0.0
+    ) -> None:
         """Send one message; its arrays may be reused afterwards."""
         raise NotImplementedError
 

@@ -45,6 +45,8 @@ class Push:
     """w = u - v as pulled, float32 [dim]."""
     since: int
     """t of the v that was pulled: the delay tau of Assumption 5 is the present t less this."""
+    waited_s: float = 0.0
+    """How long the node had waited for that v."""
 
 
 class Watch(Protocol):

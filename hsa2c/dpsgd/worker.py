@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.transport import Listener, Vector, WorkerPort
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Crew(Protocol):
@@ -54,6 +55,8 @@ def actor_learner(
         Updates applied: B unless interrupted.
     """
     for b in range(B):
+        if interrupted():
+            return b
         u_hat.copy_(u)  # line 4; unlocked: u may be between two updates, P_{b,j} of Eq. 5
         g = problem.gradient(u_hat, interrupted)  # line 5
         if g is None:
