@@ -32,6 +32,20 @@ class ParameterSlice(NamedTuple):
     offset: int
 
 
+class _Conv2d(nn.Conv2d):
+    """Weights as memory is found; torch's own way to this, the meta device, takes half a second to load."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
+class _Linear(nn.Linear):
+    """As `_Conv2d`."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
 class ActorCritic(nn.Module):
     """Convolutions 16 @ 8x8 / 4 and 32 @ 4x4 / 2, a layer of 256, ReLU after each; two linear heads.
 
@@ -42,12 +56,11 @@ class ActorCritic(nn.Module):
 
     def __init__(self, num_actions: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(OBSERVATION_SHAPE[0], 16, kernel_size=8, stride=4, device="meta")
-        self.conv2 = nn.Conv2d(16, 32, kernel_size=4, stride=2, device="meta")
-        self.hidden = nn.Linear(_HIDDEN_INPUTS, 256, device="meta")
-        self.policy = nn.Linear(256, num_actions, device="meta")
-        self.value = nn.Linear(256, 1, device="meta")
-        self.to_empty(device="cpu")
+        self.conv1 = _Conv2d(OBSERVATION_SHAPE[0], 16, kernel_size=8, stride=4)
+        self.conv2 = _Conv2d(16, 32, kernel_size=4, stride=2)
+        self.hidden = _Linear(_HIDDEN_INPUTS, 256)
+        self.policy = _Linear(256, num_actions)
+        self.value = _Linear(256, 1)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """The policy and the value of states.

@@ -110,7 +110,7 @@ def empty_rollout(t_max: int, num_envs: int) -> Rollout:
 
 
 class Player:
-    """Plays environments from where the last rollout ended.
+    """Plays environments from where the last rollout ended, or was interrupted.
 
     Args:
         environments: What is played.
@@ -147,6 +147,7 @@ class Player:
         rollout.observations[0] = rollout.observations[-1]
         for t in range(len(rollout.actions)):
             if interrupted():
+                rollout.observations[-1] = rollout.observations[t]  # where the next one would begin
                 return None
             self._step(t)
         begin = time.perf_counter()

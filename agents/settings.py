@@ -21,11 +21,11 @@ class AgentConfig:
     num_envs: Annotated[int, Field(ge=1, le=4096)] = 16
     """Environments that each actor-learner process plays side by side."""
 
-    t_max: Annotated[int, Field(ge=1, le=10_000)] = 20
+    t_max: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Length of a rollout in agent steps of each environment. t_max in Mnih et al. 2016."""
 
-    passes: Annotated[int, Field(ge=1, le=100)] = 1
-    """Times each rollout is used. K (epochs) in Schulman et al. 2017; 1 is Mnih et al. 2016."""
+    passes: Annotated[int, Field(ge=1, le=100)] = 3
+    """Times each rollout is used. K (epochs) in Schulman et al. 2017, 3 in their Atari runs; 1 is Mnih et al. 2016."""
 
     minibatches: Annotated[int, Field(ge=1, le=100_000, validate_default=True)] = 4
     """Equal parts, one update each, that a pass cuts the shuffled t_max * num_envs samples of a rollout into. 4 in
@@ -47,9 +47,9 @@ class AgentConfig:
     """Weight of half the mean squared error of the value. c_1 in Schulman et al. 2017, Eq. 9; 0.5 in OpenAI
     baselines."""
 
-    policy_clip: Annotated[float, Field(gt=0, lt=1)] | None = 0.2
-    """How far the importance ratio may move from 1. epsilon in Schulman et al. 2017, Eq. 7, 0.2 the best in their
-    section 6.1. None: no ratio, the plain advantage actor-critic gradient of Mnih et al. 2016."""
+    policy_clip: Annotated[float, Field(gt=0, lt=1)] | None = 0.1
+    """How far the importance ratio may move from 1. epsilon in Schulman et al. 2017, Eq. 7, 0.1 at the start of their
+    Atari runs. None: no ratio, the plain advantage actor-critic gradient of Mnih et al. 2016."""
 
     normalise_advantages: bool = True
     """Shift and scale the advantages of an update to mean 0 and standard deviation 1 (OpenAI baselines' PPO)."""
