@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -124,12 +125,30 @@ class OutputConfig:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: PyYAML reads ``1e-3``, which has no dot, as text."""
+    """YAML 1.2's numbers: PyYAML reads ``1e-3``, which has no dot, as text. And no setting twice: one would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As in the class above; refuses a key that is there twice."""
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+            seen.add(key.value)
+        return cast("dict[Any, Any]", super().construct_mapping(node, deep))
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+#: What PyYAML raises: also ValueError for what looks like a date, and RecursionError for very deep nesting.
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotation marks around text, such as a run's name, that `_Loader` would take for a number."""
+
+
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def build(config_type: type[T], values: Mapping[str, Any]) -> T:
@@ -144,9 +163,13 @@ def build(config_type: type[T], values: Mapping[str, Any]) -> T:
     """
     try:
         # As JSON: there strict means no "2" for 2 and no 2.0 for 2, but mappings still make dataclasses.
-        return TypeAdapter(config_type).validate_json(json.dumps(dict(values)))
-    except TypeError as error:
-        raise ConfigError(f"configuration: holds a value that is neither number, text nor list: {error}") from None
+        text = json.dumps(dict(values), ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"configuration: holds a value that is neither number, text nor list: {_flat(error)}"
+        ) from None
+    try:
+        return TypeAdapter(config_type).validate_json(text)
     except ValidationError as error:
         raise ConfigError(_one_line(config_type, error)) from None
 
@@ -158,7 +181,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Any) -> str:
     """A configuration as the YAML text that `read_yaml` and `build` turn into an equal one."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False)
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -171,8 +194,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         loaded = _load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except _NOT_YAML as error:
+        raise ConfigError(f"{path}: not YAML: {_flat(error)}") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -202,19 +225,20 @@ def nested(dotted: str, value: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def parse_assignment(text: str) -> dict[str, Any]:
-    """``agent.gamma=0.9`` (an option ``--set``) as a tree; the value is read as YAML.
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """``agent.gamma=0.9`` (an option ``--set``) as the field's dotted name and its value, which is read as YAML.
 
     Raises:
         ConfigError: There is no ``=``, or nothing before it, or the value is not YAML.
     """
     key, equals, value = text.partition("=")
+    key = key.strip()
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set {text}: must be section.field=value, for example agent.discount=0.99")
+        raise ConfigError(f"--set {_flat(text)}: must be section.field=value, for example agent.discount=0.99")
     try:
-        return nested(key, _load(value))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from None
+        return key, _load(value)
+    except _NOT_YAML as error:
+        raise ConfigError(f"--set {_flat(text)}: the value is not YAML: {_flat(error)}") from None
 
 
 def field_at(config_type: type, dotted: tuple[str, ...]) -> list[str]:
@@ -241,19 +265,31 @@ def _one_line(config_type: type, error: ValidationError) -> str:
     """Pydantic's first finding as ``section.field = value: rule``."""
     first = error.errors(include_url=False)[0]
     location = tuple(str(part) for part in first["loc"])
-    fields = [part for part in location if not _is_branch(part)]
-    where = ".".join(fields)
+    if first["type"] == "json_invalid":
+        return f"configuration: {_flat(first['msg'])}"
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        near = difflib.get_close_matches(fields[-1], field_at(config_type, tuple(fields)), n=3, cutoff=0.5)
-        known = ", ".join(near or field_at(config_type, tuple(fields)))
-        return f"{where}: no such setting; {'did you mean' if near else 'known are'} {known}?"
-    message = first["msg"]
+        return _unknown(config_type, (*_fields(location[:-1]), location[-1]))
+    where = ".".join(_fields(location)) or "configuration"
+    message = re.sub(r"^\w+ should ", "", first["msg"]).replace("Value error, ", "be ", 1)
     if first["type"] == "string_pattern_mismatch":
-        message = "letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
-    message = message.removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{where or 'configuration'} = {first.get('input')!r}: must be {message}"
+        message = "be letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
+    return f"{where} = {reprlib.repr(first.get('input'))}: must {_flat(message)}"
 
 
-def _is_branch(part: str) -> bool:
-    """Whether a part of pydantic's location names a branch of a union rather than a field."""
-    return "[" in part or part in {"int", "float", "str", "bool", "none"}
+def _unknown(config_type: type, dotted: tuple[str, ...]) -> str:
+    """That there is no such setting, and which there are."""
+    beside = field_at(config_type, dotted)
+    near = difflib.get_close_matches(dotted[-1], beside, n=3, cutoff=0.5)
+    key = dotted[-1] if dotted[-1].isprintable() and dotted[-1] else repr(dotted[-1])
+    where = ".".join((*dotted[:-1], key))
+    return f"{where}: no such setting; {'did you mean' if near else 'known are'} {', '.join(near or beside)}?"
+
+
+def _fields(location: tuple[str, ...]) -> tuple[str, ...]:
+    """Pydantic's location without the parts that name a branch of a union rather than a field."""
+    return tuple(part for part in location if "[" not in part and part not in {"int", "float", "str", "bool", "none"})
+
+
+def _flat(message: object) -> str:
+    """Somebody else's words as one line."""
+    return " ".join(str(message).split())

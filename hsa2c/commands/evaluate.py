@@ -45,11 +45,7 @@ def parser() -> OneLineParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives back the exit code: 0 done, 2 bad input, 130 Ctrl-C."""
     options = parser().parse_args(arguments)
-    try:
-        return guarded(PROG, lambda: _evaluate(options))
-    except KeyboardInterrupt:
-        print(f"{PROG}: interrupted", file=sys.stderr)
-        return 130
+    return guarded(PROG, lambda: _evaluate(options))
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from hsa2c.errors import EXIT_BAD_INPUT, HSA2CError
+from hsa2c.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HSA2CError
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -23,17 +23,20 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and end."""
-        print(f"{self.prog}: {message} (--help shows all options)", file=sys.stderr)
+        print(f"{self.prog}: {' '.join(message.split())} (--help shows all options)", file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
 
 
 def guarded(prog: str, act: Callable[[], int]) -> int:
-    """Run a command; an error of ours becomes one line on stderr and its exit code."""
+    """Run a command; an error of ours, or Ctrl-C, becomes one line on stderr and its exit code."""
     try:
         return act()
     except HSA2CError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 1

@@ -104,12 +104,10 @@ def _train(options: argparse.Namespace) -> int:
         resume_from=run.checkpoint,
         session=run.session,
     )
-    if world.started_by_mpi:
-        if world.rank == 0:
-            run.open()
+    if world.rank != 0:
         return join(what, world)
     with run.open():
-        code = launch(what)
+        code = join(what, world) if world.started_by_mpi else launch(what)
     if options.json:
         print(json.dumps(rundir.summary(run.directory, code)))
     elif sys.stderr.isatty():

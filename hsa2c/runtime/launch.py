@@ -58,6 +58,7 @@ class Launch:
             *("--config", json.dumps(to_dict(self.config))),
             *("--directory", str(self.directory.resolve())),
             *("--run-id", str(run_id)),
+            *("--session", str(self.session)),
         ]
         if self.resume_from:
             arguments += ["--resume-from", str(self.resume_from.resolve())]
@@ -157,6 +158,10 @@ def mpi_starter(ranks: int, private: Path) -> tuple[list[str], dict[str, str]]:
         # More ranks than cores, and no pinning: a pinned rank would hold all its actor-learners on one core.
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
         "PRTE_MCA_hwloc_default_binding_policy": "none",
+        # Waiting inside MPI, as MPI_Init does for the other ranks, sleeps instead of burning a core.
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+        "OMPI_MCA_threads_pthreads_yield_strategy": "nanosleep",
+        "OMPI_MCA_threads_pthreads_nanosleep_time": "1000000",
         # One machine: shared memory carries the messages. (mpiexec's own daemon port cannot be bound to loopback:
         # PRRTE refuses to start without another interface.)
         "OMPI_MCA_btl": "self,sm",

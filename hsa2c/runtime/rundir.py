@@ -16,10 +16,10 @@ from typing import IO, Any, Self
 import yaml
 
 from hsa2c import checkpoint as checkpoints
-from hsa2c.config import merge, nested, parse_assignment, read_yaml, to_yaml
+from hsa2c.config import merge, nested, parse_assignment, read_yaml, to_dict, to_yaml
 from hsa2c.dpsgd.steps import constant_factor_rho
 from hsa2c.errors import ConfigError
-from hsa2c.runlog import JOURNAL, METRICS, Journal, read_rows
+from hsa2c.runlog import JOURNAL, METRICS, Journal, Row, number, read_rows
 from hsa2c.runtime.application import Application, RunConfig
 from hsa2c.runtime.host import about, share_of_cores
 from hsa2c.runtime.world import World
@@ -28,7 +28,7 @@ CONFIG = "config.yaml"
 ABOUT = "about.yaml"
 
 #: Settings that a resumed run keeps: others of them would make it another run.
-_FIXED = ("game", "seed", "output.run_dir", "output.name", "agent.initialisation")
+_FIXED = ("game", "seed", "output.run_dir", "output.name", "agent.initialisation", "optimiser.name")
 
 
 @dataclass(kw_only=True)
@@ -49,6 +49,19 @@ class Run:
             ConfigError: The directory cannot be written, or another process runs there.
         """
         try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Let others run in the directory; a second call does nothing."""
+        if self._lock:
+            self._lock.close()
+
+    def _open(self) -> None:
+        try:
             self.directory.mkdir(parents=True, exist_ok=self.checkpoint is not None)
             self._lock = (self.directory / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,16 +77,15 @@ class Run:
             raise ConfigError(f"{self.directory}: another process is training in it") from None
         except FileExistsError:
             raise ConfigError(_exists(self.directory)) from None
-        except OSError as error:
-            raise ConfigError(f"{self.directory}: cannot be written: {error.strerror}") from None
-        return self
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name
+            why = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{self.directory}: cannot be written: {why}") from None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._lock:
-            self._lock.close()
+        self.close()
 
 
 def prepare(app: Application, given: Mapping[str, Any], config_file: str | None, world: World) -> Run:
@@ -88,7 +100,7 @@ def prepare(app: Application, given: Mapping[str, Any], config_file: str | None,
     Raises:
         ConfigError: Something in the configuration is wrong, or the run's directory exists.
     """
-    values: dict[str, Any] = read_yaml(find_config(config_file)) if config_file else {}
+    values: dict[str, Any] = {} if config_file is None else read_yaml(find_config(config_file))
     for dotted, value in given.items():
         values = merge(values, nested(dotted, value))
     if world.started_by_mpi:
@@ -96,7 +108,8 @@ def prepare(app: Application, given: Mapping[str, Any], config_file: str | None,
     config = _resolve(app, app.build_config(values))
     directory = Path(config.output.run_dir) / (config.output.name or _fresh_name(app, config))
     config = dataclasses.replace(config, output=dataclasses.replace(config.output, name=directory.name))
-    if directory.exists():
+    # The other ranks of a world may come when rank 0 has made it already.
+    if world.rank == 0 and _is_there(directory):
         raise ConfigError(_exists(directory))
     return Run(config=config, directory=directory)
 
@@ -109,18 +122,16 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
     """
     if config_file is not None:
         raise ConfigError(f"--config {config_file}: a resumed run keeps its own configuration")
-    if not (directory / CONFIG).is_file():
+    if not _is_there(directory / CONFIG):
         raise ConfigError(f"--resume {directory}: not a run directory (it has no {CONFIG})")
-    saved = read_yaml(directory / CONFIG)
-    for dotted in _FIXED:
-        if dotted in given and given[dotted] != _at(saved, dotted):
-            raise ConfigError(
-                f"{dotted} = {given[dotted]!r}: cannot change in a resumed run, which has {_at(saved, dotted)!r}"
-            )
+    saved = to_dict(app.build_config(read_yaml(directory / CONFIG)))
     values = _follow_nodes(saved, given)
     for dotted, value in given.items():
         values = merge(values, nested(dotted, value))
     config = _resolve(app, app.build_config(values))
+    for dotted in _FIXED:
+        if (new := _at(to_dict(config), dotted)) != (old := _at(saved, dotted)):
+            raise ConfigError(f"{dotted} = {new!r}: cannot change in a resumed run, which has {old!r}")
     checkpoint, path, skipped = checkpoints.load_newest(directory / "checkpoints")
     checkpoints.check_identity(checkpoint, app.identity(config), source=path)
     reached = app.tracker(config, checkpoint.counters).reached()
@@ -133,7 +144,7 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
         config=config,
         directory=directory,
         checkpoint=path,
-        session=int(checkpoint.counters.get("sessions", 0)) + 1,
+        session=_last_session(directory) + 1,
         remarks=skipped,
     )
 
@@ -141,27 +152,27 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
 def find_config(name: str) -> Path:
     """A YAML file, or the shipped one of this name (``pong``, ``paper/hsa2c``)."""
     path = Path(name)
-    if path.is_file():
-        return path
-    shipped = Path(str(importlib.resources.files("configs"))) / f"{name.removesuffix('.yaml')}.yaml"
-    if shipped.is_file():
-        return shipped
-    folder = shipped.parents[len(Path(name).parts) - 1]
-    known = (
-        sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml")) if folder.exists() else []
-    )
+    folder = Path(str(importlib.resources.files("configs")))
+    shipped = folder / f"{name.removesuffix('.yaml')}.yaml"
+    for candidate in (path, shipped):
+        if _is_there(candidate) and candidate.is_file():
+            return candidate
+    known = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
     raise ConfigError(f"--config {name}: no such file; shipped are {', '.join(known)}")
 
 
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """``--set`` options as fields by dotted name."""
-    return {text.partition("=")[0]: _leaf(parse_assignment(text)) for text in texts}
+    """``--set`` options as fields by dotted name; ``agent={t_max: 5}`` is the same as ``agent.t_max=5``."""
+    fields: dict[str, Any] = {}
+    for text in texts:
+        fields |= _flatten(*parse_assignment(text))
+    return fields
 
 
 def summary(directory: Path, code: int) -> dict[str, Any]:
     """What a run came to: its last row and why it ended."""
-    rows = [row for row in read_rows(directory / METRICS) if "elapsed_s" in row]
-    stops = [event for event in read_rows(directory / JOURNAL) if event.get("kind") == "stop"]
+    rows = [row for row in _rows(directory / METRICS) if "elapsed_s" in row]
+    stops = [event for event in _rows(directory / JOURNAL) if event.get("kind") == "stop"]
     last = rows[-1] if rows else {}
     stop = stops[-1] if stops else {}
     return {
@@ -173,6 +184,17 @@ def summary(directory: Path, code: int) -> dict[str, Any]:
         "mean_score": last.get("score/mean_100"),
         "best_mean_score": last.get("score/best_mean_100"),
     }
+
+
+def _last_session(directory: Path) -> int:
+    """From the journal, not the checkpoint: the last session may have been killed before it wrote one."""
+    sessions = [number(row.get("session")) for name in (JOURNAL, METRICS) for row in _rows(directory / name)]
+    return max((int(session) for session in sessions if session is not None), default=1)
+
+
+def _rows(path: Path) -> list[Row]:
+    """None where there is no such file: a job may fail before it writes a row."""
+    return read_rows(path) if path.exists() else []
 
 
 def _resolve(app: Application, config: Any) -> Any:
@@ -195,7 +217,8 @@ def _follow_nodes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
     """With another number of nodes, what followed it by rule follows it again."""
     values = dict(saved)
     before, dpsgd = _at(saved, "cluster.nodes"), dict(saved.get("dpsgd", {}))
-    if given.get("cluster.nodes", before) == before and not {"dpsgd.deltas_per_step", "dpsgd.momentum"} & set(given):
+    followed = {"dpsgd.deltas_per_step", "dpsgd.momentum", "dpsgd.global_factor"}
+    if given.get("cluster.nodes", before) == before and not followed & set(given):
         return values
     M, mu = dpsgd.get("deltas_per_step"), dpsgd.get("momentum", 0.0)
     if M and dpsgd.get("global_rate") == constant_factor_rho(M, mu, dpsgd.get("global_factor", 1.0)):
@@ -223,18 +246,28 @@ def _at(values: Mapping[str, Any], dotted: str) -> Any:
     return here
 
 
-def _leaf(tree: Any) -> Any:
-    while isinstance(tree, Mapping) and len(tree) == 1:
-        (tree,) = tree.values()
-    return tree
+def _flatten(dotted: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        return {dotted: value}
+    fields: dict[str, Any] = {}
+    for key, item in value.items():
+        fields |= _flatten(f"{dotted}.{key}", item)
+    return fields
 
 
 def _fresh_name(app: Application, config: Any) -> str:
     stem = f"{app.label(config)}-{time.strftime('%Y%m%d-%H%M%S')}"
     name, number = stem, 2
-    while (Path(config.output.run_dir) / name).exists():
+    while _is_there(Path(config.output.run_dir) / name):
         name, number = f"{stem}-{number}", number + 1
     return name
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        return False
 
 
 def _exists(directory: Path) -> str:

@@ -16,6 +16,7 @@ from hsa2c import checkpoint as checkpoints
 from hsa2c.checkpoint import Checkpoint
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.transport import Push, Vector, Watch
+from hsa2c.errors import HSA2CError
 from hsa2c.runlog import RunLog
 from hsa2c.runtime.application import RunConfig, Tracker
 
@@ -30,6 +31,7 @@ class MasterWatch(Watch):
         plain: The same as plain values, for checkpoints.
         identity: What a checkpoint of this run must agree on.
         directory: The run's directory.
+        session: Which start of the run it is, from 1.
         log: Where rows and events go.
         tracker: The application's curves.
         step: The global step, whose velocity is part of a checkpoint.
@@ -44,6 +46,7 @@ class MasterWatch(Watch):
         plain: Mapping[str, Any],
         identity: Mapping[str, str],
         directory: Path,
+        session: int,
         log: RunLog,
         tracker: Tracker,
         step: GlobalStep,
@@ -60,7 +63,7 @@ class MasterWatch(Watch):
         self._nodes = config.cluster.nodes
         self._elapsed_before_s = float(counters.get("elapsed_s", 0.0))
         self._exchanges = int(counters.get("exchanges", 0))
-        self._session = int(counters.get("sessions", 0)) + 1
+        self._session = session
         self._best: float | None = counters.get("best_saved")
         self._states: dict[int, Vector] = dict(enumerate(states))
         self._fresh: set[int] = set()
@@ -69,6 +72,7 @@ class MasterWatch(Watch):
         self._row_at = self._checkpoint_at = time.monotonic()
         self._exchanges_at_row = self._exchanges
         self._taus: list[int] = []
+        self._waited_s = 0.0
         self._ready: set[int] = set()
         self._reason: str | None = None
 
@@ -102,7 +106,9 @@ class MasterWatch(Watch):
         """INT, TERM and USR1 (a batch system's warning, or the launcher's word) stop the run in good order."""
 
         def on_signal(signum: int, _: FrameType | None) -> None:
-            self.stop(f"signal {signal.Signals(signum).name}")
+            # The launcher turns the first Ctrl-C or TERM into USR1, and has told its user what it got.
+            name = signal.Signals(signum).name
+            self.stop("asked to stop" if name == "SIGUSR1" else f"signal {name}")
 
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(name, on_signal)
@@ -147,6 +153,7 @@ class MasterWatch(Watch):
     def received(self, push: Push, tau: int) -> None:
         """See `Watch.received`."""
         self._exchanges += 1
+        self._waited_s += push.waited_s
         if len(self._taus) < _TAU_SAMPLE:
             self._taus.append(tau)
 
@@ -193,13 +200,22 @@ class MasterWatch(Watch):
         self._log.event("stop", self._reason or "stopped", checkpoint=str(path), **self._summary())
         return path
 
+    def give_up(self) -> None:
+        """Stopped before training began: there is nothing to keep."""
+        self._log.event("stop", f"{self._reason or 'stopped'}, before training began")
+
     def fail(self, message: str, v: Vector) -> None:
         """The run cannot go on: say why, keep what there is."""
         headline, _, traceback = message.partition("\n")
         self._log.event("error", headline, traceback=traceback or None)
-        if self._started_at is not None:
+        if self._started_at is None:
+            return
+        path: Path | None = None
+        try:
             path = self.save(v)
-            self._log.event("stop", "failed", checkpoint=str(path), **self._summary())
+        except HSA2CError as error:  # which may be what the run failed of: a full disk, a v that is not finite
+            self._log.event("warning", str(error))
+        self._log.event("stop", "failed", checkpoint=path and str(path), **self._summary())
 
     def _summary(self) -> dict[str, Any]:
         return {"elapsed_s": round(self.elapsed_s, 3), "global_steps": self._t, "exchanges": self._exchanges}
@@ -233,10 +249,14 @@ class MasterWatch(Watch):
             "speed/exchanges_per_s": (self._exchanges - self._exchanges_at_row) / seconds,
             "staleness/mean": float(np.mean(taus)) if taus else None,
             "staleness/max": max(taus) if taus else None,
+            # The mean over nodes of the share of time in which a node waited for the master, in seconds a second.
+            "time/waiting_for_master": self._waited_s / seconds / self._nodes,
             "rate/eta": eta,
             "rate/rho": float(self._step.rho),
             "progress": progress,
             "left_s": self.elapsed_s * (1 - progress) / progress if progress > 0 else None,
         }
+        if seconds < self._config.output.log_every_s / 2:  # the last row: too short a time to speak of a speed
+            row |= {key: None for key in row if key.startswith(("speed/", "time/"))}
         self._log.row(self._tracker.work, row, {"staleness/tau": taus} if taus else {})
-        self._row_at, self._exchanges_at_row, self._taus = now, self._exchanges, []
+        self._row_at, self._exchanges_at_row, self._taus, self._waited_s = now, self._exchanges, [], 0.0

@@ -1,0 +1,384 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from hsa2c import checkpoint as checkpoints
+from hsa2c.atari import APPLICATION
+from hsa2c.checkpoint import Checkpoint
+from hsa2c.config import read_yaml, to_dict
+from hsa2c.errors import CheckpointError, ConfigError
+from hsa2c.runlog import read_rows
+from hsa2c.runtime import rundir
+from hsa2c.runtime.world import World
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ALONE = World(0, 1, started_by_mpi=False)
+
+
+@pytest.fixture(autouse=True)
+def eight_cores(monkeypatch):
+    monkeypatch.setattr(rundir, "share_of_cores", lambda nodes: max(1, 8 // nodes))
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    def prepare(config_file=None, world=ALONE, **given):
+        given = {dotted.replace("__", "."): value for dotted, value in given.items()}
+        return rundir.prepare(APPLICATION, {"output.run_dir": str(tmp_path)} | given, config_file, world)
+
+    return prepare
+
+
+@pytest.fixture
+def make_run(prepare):
+    """A run that was started and has a checkpoint at t = 10; its directory."""
+
+    def make_run(**given):
+        run = prepare(**({"output__name": "old"} | given))
+        with run.open():
+            pass
+        add_checkpoint(run, 10)
+        return run.directory
+
+    return make_run
+
+
+def add_checkpoint(run, t, **counters):
+    checkpoint = Checkpoint(
+        v=np.zeros(3, np.float32),
+        momentum=np.zeros(3, np.float32),
+        optimiser_states=(),
+        t=t,
+        counters={"agent_steps": 10 * t, "sessions": run.session, "elapsed_s": 1.0} | counters,
+        config=to_dict(run.config),
+        identity=APPLICATION.identity(run.config),
+    )
+    return checkpoints.save(run.directory / "checkpoints", checkpoint, keep=3)
+
+
+def resume(directory, **given):
+    return rundir.resume(APPLICATION, directory, {key.replace("__", "."): value for key, value in given.items()}, None)
+
+
+def events(directory, kind):
+    return [row for row in read_rows(directory / "journal.jsonl") if row["kind"] == kind]
+
+
+# New runs
+
+
+def test_preparing_writes_nothing_and_opening_writes_what_runs(prepare, tmp_path):
+    run = prepare(output__name="mine", game="space-invaders")
+    assert list(tmp_path.iterdir()) == []
+    with run.open():
+        assert {path.name for path in run.directory.iterdir()} == {
+            ".lock",
+            "about.yaml",
+            "config.yaml",
+            "journal.jsonl",
+        }
+    assert APPLICATION.build_config(read_yaml(run.directory / "config.yaml")) == run.config
+    assert run.config.game == "SpaceInvaders"
+    about = yaml.safe_load((run.directory / "about.yaml").read_text())
+    assert {"command", "host", "cores", "packages", "commit"} <= about.keys()
+
+
+def test_what_was_left_to_the_rules_is_filled_in(prepare):
+    config = prepare(cluster__nodes=4, dpsgd__momentum=0.5, dpsgd__global_factor=2.0).config
+    assert (config.cluster.processes, config.dpsgd.deltas_per_step) == (2, 4)
+    assert config.dpsgd.global_rate == pytest.approx(2.0 * 0.5 / 4)
+    config = prepare(cluster__nodes=4, cluster__processes=3, dpsgd__deltas_per_step=2, dpsgd__global_rate=0.1).config
+    assert (config.cluster.processes, config.dpsgd.deltas_per_step, config.dpsgd.global_rate) == (3, 2, 0.1)
+
+
+def test_annealing_needs_a_limit(prepare):
+    with pytest.raises(ConfigError, match=r"^optimiser\.anneal = True: needs a limit"):
+        prepare(optimiser__anneal=True)
+    for limit in ({"stop__minutes": 1.0}, {"stop__agent_steps": 10}):
+        assert prepare(optimiser__anneal=True, **limit).config.optimiser.anneal
+
+
+def test_run_that_exists_is_not_started_again(prepare, make_run):
+    directory = make_run()
+    with pytest.raises(ConfigError, match=rf"^{directory}: exists; --resume {directory} goes on with it"):
+        prepare(output__name="old")
+
+
+def test_run_that_comes_to_exist_meanwhile_is_left_alone(prepare):
+    first, second = prepare(output__name="mine"), prepare(output__name="mine", seed=2)
+    with first.open():
+        pass
+    with pytest.raises(ConfigError, match="exists"):
+        second.open()
+    assert read_yaml(first.directory / "config.yaml")["seed"] == 1
+
+
+def test_names_given_by_the_clock_do_not_meet(prepare):
+    names = []
+    for _ in range(3):
+        with prepare().open() as run:
+            names.append(run.directory.name)
+            assert run.config.output.name == run.directory.name
+    assert len(set(names)) == 3
+    assert all(name.startswith("Pong-2") for name in names)
+
+
+def test_folder_that_cannot_be_written(prepare, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot be written: Not a directory$"):
+        prepare(output__run_dir=str(tmp_path / "file")).open()
+
+
+# In a world of MPI
+
+
+@pytest.mark.parametrize(("size", "nodes"), [(1, 1), (2, 1), (3, 2), (41, 40)])
+def test_nodes_are_the_ranks_less_the_masters(prepare, size, nodes):
+    world = World(0, size, started_by_mpi=True)
+    assert prepare(world=world).config.cluster.nodes == nodes
+    assert prepare(world=world, cluster__nodes=nodes).config.cluster.nodes == nodes
+    with pytest.raises(ConfigError, match=f"this world has {size} ranks, one is the master: must be {nodes}$"):
+        prepare(world=world, cluster__nodes=nodes + 1)
+
+
+def test_number_of_nodes_in_a_file_must_fit_the_world_too(prepare):
+    assert prepare("smoke", World(0, 3, started_by_mpi=True)).config.cluster.nodes == 2
+    with pytest.raises(ConfigError, match="must be 3"):
+        prepare("smoke", World(0, 4, started_by_mpi=True))
+
+
+def test_other_ranks_come_when_the_directory_is_there_already(prepare):
+    with prepare(world=World(0, 3, started_by_mpi=True), output__name="world").open() as run:
+        assert prepare(world=World(1, 3, started_by_mpi=True), output__name="world").config == run.config
+
+
+# Resumed runs
+
+
+def test_resume_goes_on_from_the_newest_checkpoint(make_run):
+    directory = make_run()
+    with resume(directory).open() as run:
+        path = add_checkpoint(run, 20)
+    run = resume(directory, stop__agent_steps=1000)
+    assert (run.checkpoint, run.session, run.directory, list(run.remarks)) == (path, 3, directory, [])
+    with run.open():
+        pass
+    _, event = events(directory, "resume")
+    assert (event["session"], event["message"]) == (3, "resuming from step-000000020.safetensors")
+    assert (directory / "about-3.yaml").is_file()
+    assert (directory / "about.yaml").is_file()
+    assert read_yaml(directory / "config.yaml")["stop"]["agent_steps"] == 1000
+    assert resume(directory).config.stop.agent_steps == 1000, "later resumes keep it"
+
+
+def test_session_that_left_no_checkpoint_counts_too(make_run):
+    directory = make_run()
+    sessions = []
+    for _ in range(3):
+        with resume(directory).open() as run:
+            sessions.append(run.session)
+    assert sessions == [2, 3, 4]
+    assert [event["session"] for event in events(directory, "resume")] == sessions
+
+
+def test_damaged_checkpoint_is_passed_over_and_remarked(make_run):
+    directory = make_run()
+    damaged = directory / "checkpoints" / "step-000000020.safetensors"
+    damaged.write_bytes(b"\0" * 100)
+    run = resume(directory)
+    assert run.checkpoint.name == "step-000000010.safetensors"
+    (remark,) = run.remarks
+    assert remark.startswith(f"{damaged}: damaged")
+    with run.open():
+        pass
+    assert [event["message"] for event in events(directory, "warning")] == [remark]
+    assert [event["message"] for event in events(directory, "resume")] == ["resuming from step-000000010.safetensors"]
+
+
+def test_no_good_checkpoint(make_run):
+    directory = make_run()
+    path = directory / "checkpoints" / "step-000000010.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="none of 1 checkpoints can be loaded"):
+        resume(directory)
+
+
+def test_run_renamed_by_its_user_can_be_resumed(make_run, tmp_path):
+    directory = make_run().rename(tmp_path / "new")
+    with resume(directory).open() as run:
+        assert run.directory == directory
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        ({"game": "Boxing"}, "game = 'Boxing': cannot change in a resumed run, which has 'Pong'"),
+        ({"seed": 2}, "seed = 2: cannot change in a resumed run, which has 1"),
+        ({"output__name": "x"}, "output.name = 'x': cannot change in a resumed run, which has 'old'"),
+        ({"output": {"name": "x"}}, "output.name = 'x': cannot change in a resumed run, which has 'old'"),
+        (
+            {"agent__initialisation": "torch"},
+            "agent.initialisation = 'torch': cannot change in a resumed run, which has 'orthogonal'",
+        ),
+        ({"optimiser__name": "sgd"}, "optimiser.name = 'sgd': cannot change in a resumed run, which has 'adam'"),
+    ],
+)
+def test_settings_that_a_resumed_run_keeps(make_run, given, rule):
+    with pytest.raises(ConfigError) as caught:
+        resume(make_run(), **given)
+    assert str(caught.value) == rule
+
+
+def test_settings_that_may_change(make_run):
+    directory = make_run()
+    run = resume(directory, game="pong", seed=1, optimiser__learning_rate=0.1, agent__t_max=40, dpsgd__local_updates=3)
+    config = run.config
+    assert (config.optimiser.learning_rate, config.agent.t_max, config.dpsgd.local_updates) == (0.1, 40, 3)
+
+
+def test_nothing_left_to_do(make_run):
+    directory = make_run(stop__agent_steps=100)
+    with pytest.raises(ConfigError, match=r"nothing left to do: 100 agent steps \(limit 100\); raise the limit$"):
+        resume(directory)
+    assert resume(directory, stop__agent_steps=101).config.stop.agent_steps == 101
+    with pytest.raises(ConfigError, match=r"nothing left to do: 0\.01 minutes of training; raise the limit$"):
+        resume(directory, stop__agent_steps=101, stop__minutes=0.01)
+
+
+FOLLOWED = [
+    # what the run was started with, what the resume is given, then processes, M and rho
+    ({}, {}, (4, 2, 0.5)),
+    ({}, {"cluster__nodes": 4}, (2, 4, 0.25)),
+    ({}, {"cluster__nodes": 2}, (4, 2, 0.5)),
+    ({}, {"cluster__nodes": 1}, (8, 1, 1.0)),
+    ({"dpsgd__global_rate": 0.3}, {"cluster__nodes": 4}, (2, 4, 0.3)),
+    ({"dpsgd__deltas_per_step": 1}, {"cluster__nodes": 4}, (2, 1, 1.0)),
+    ({"dpsgd__momentum": 0.5}, {"cluster__nodes": 4}, (2, 4, 0.125)),
+    ({"dpsgd__global_factor": 3.0}, {"cluster__nodes": 4}, (2, 4, 0.75)),
+    ({}, {"cluster__nodes": 4, "dpsgd__deltas_per_step": 2}, (2, 2, 0.5)),
+    ({}, {"cluster__nodes": 4, "dpsgd__global_rate": 0.1}, (2, 4, 0.1)),
+    ({}, {"cluster__nodes": 4, "cluster__processes": 7}, (7, 4, 0.25)),
+    ({}, {"dpsgd__deltas_per_step": 1}, (4, 1, 1.0)),
+    ({}, {"dpsgd__momentum": 0.75}, (4, 2, 0.125)),
+    ({}, {"dpsgd__global_factor": 3.0}, (4, 2, 1.5)),
+    ({"dpsgd__global_rate": 0.3}, {"dpsgd__momentum": 0.75}, (4, 2, 0.3)),
+    ({"cluster__processes": 3}, {}, (3, 2, 0.5)),
+]
+
+
+@pytest.mark.parametrize(("start", "given", "expected"), FOLLOWED)
+def test_what_followed_by_rule_follows_again(make_run, start, given, expected):
+    config = resume(make_run(**({"cluster__nodes": 2} | start)), **given).config
+    found = (config.cluster.processes, config.dpsgd.deltas_per_step, config.dpsgd.global_rate)
+    assert found == pytest.approx(expected)
+
+
+# One process at a time
+
+
+def test_second_process_is_refused(make_run):
+    directory = make_run()
+    code = f"""
+import sys
+from pathlib import Path
+from hsa2c.atari import APPLICATION
+from hsa2c.errors import ConfigError
+from hsa2c.runtime import rundir
+try:
+    run = rundir.resume(APPLICATION, Path({str(directory)!r}), {{}}, None).open()
+except ConfigError as error:
+    sys.exit(str(error))
+print("opened", flush=True)
+sys.stdin.read()
+"""
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    with resume(directory).open():
+        refused = start().communicate(timeout=100)
+        assert refused == ("", f"{directory}: another process is training in it\n")
+        assert events(directory, "resume")[1:] == [], "the second one wrote nothing"
+    with start() as other:
+        try:
+            assert other.stdout.readline() == "opened\n"
+            with pytest.raises(ConfigError, match=r"another process is training in it$"):
+                resume(directory).open()
+        finally:
+            other.kill()
+    with resume(directory).open():
+        pass
+
+
+# Options and files
+
+
+def test_assignments_are_flat():
+    texts = ["seed=1", "agent={t_max: 5, num_envs: 2}", "a.b={c: {d: 1}}", "seed=2", "env={}"]
+    assert rundir.assignments(texts) == {
+        "seed": 2,
+        "agent.t_max": 5,
+        "agent.num_envs": 2,
+        "a.b.c.d": 1,
+        "env": {},
+    }
+
+
+def test_own_file_comes_before_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = rundir.find_config("pong")
+    assert shipped.parent.name == "configs"
+    Path("pong").write_text("seed: 3")
+    assert rundir.find_config("pong") == Path("pong")
+    Path("smoke").mkdir()
+    assert rundir.find_config("smoke") == shipped.with_name("smoke.yaml")
+
+
+@pytest.mark.parametrize("name", ["", "nope", "/nope", "/nope/x.yaml", "../nope", "paper", "x" * 300, "a/b/c/d", "."])
+def test_file_that_is_not_there(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        rundir.find_config(name)
+    assert str(caught.value) == f"--config {name}: no such file; shipped are paper/hsa2c, pong, smoke"
+
+
+def test_summary_is_of_the_last_row_and_stop(tmp_path):
+    rows = [
+        {"step": 5, "elapsed_s": 1.0, "agent_steps": 5, "games": 1, "score/mean_100": -20.0},
+        {"step": 9, "elapsed_s": 2.0, "agent_steps": 9, "games": 2, "score/mean_100": -19.0},
+        {"step": 9},
+    ]
+    stops = [{"kind": "stop", "message": "old"}, {"kind": "stop", "message": "9 agent steps", "checkpoint": "c"}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stops))
+    assert rundir.summary(tmp_path, 0) == {
+        "run": str(tmp_path),
+        "exit_code": 0,
+        "reason": "9 agent steps",
+        "checkpoint": "c",
+        "elapsed_s": 2.0,
+        "agent_steps": 9,
+        "updates": None,
+        "games": 2,
+        "exchanges": None,
+        "global_steps": None,
+        "mean_score": -19.0,
+        "best_mean_score": None,
+    }
+
+
+def test_summary_of_a_run_that_never_began(tmp_path):
+    summary = rundir.summary(tmp_path, 1)
+    assert (summary["exit_code"], summary["reason"], summary["agent_steps"]) == (1, None, None)

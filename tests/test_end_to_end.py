@@ -1,0 +1,523 @@
+"""Whole runs in real processes: train, resume, evaluate; signals, kills and failures. Tiny settings throughout.
+
+A start takes seconds, so tests that only look share a run.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from hsa2c import checkpoint as checkpoints
+from hsa2c.atari import APPLICATION
+from hsa2c.config import read_yaml
+from hsa2c.dpsgd.crew import SerialCrew
+from hsa2c.dpsgd.optimiser import Rule
+from hsa2c.dpsgd.steps import GlobalStep
+from hsa2c.runlog import read_rows
+from hsa2c.runtime.launch import mpi_starter
+
+TESTS = Path(__file__).resolve().parent
+REPOSITORY = TESTS.parent
+TINY = [
+    *("--set", "agent={num_envs: 2, t_max: 5, passes: 1, minibatches: 1, precision: float32}"),
+    *("--set", "output={log_every_s: 0.3, checkpoint_every_s: 1.0}"),
+]
+SHORT_GAMES = ("--set", "env={max_frames: 400, noop_max: 5}")
+STEPS_PER_UPDATE = 10  # agent steps: 2 environments, 5 steps
+PATIENCE_S = 100.0  # for what takes seconds on a machine that is not busy
+
+pytestmark = pytest.mark.timeout(300)
+
+
+# Processes
+
+
+@dataclass
+class Run:
+    """A training run in processes of its own, and all that belongs to it."""
+
+    directory: Path
+    launcher: subprocess.Popen
+    shm_before: set
+
+    def processes(self):
+        """Every process of this run: they all have its directory, or the folder it is in, on their command line."""
+        folders = {str(self.directory), str(self.directory.parent)}
+        return [process for process in psutil.process_iter() if folders & set(command_line(process))]
+
+    def job(self):
+        """The launcher's child that trains, or that starts the ranks; None before it is there."""
+        children = psutil.Process(self.launcher.pid).children()
+        jobs = [child for child in children if "hsa2c.runtime.job" in command_line(child)]  # not the janitor
+        return jobs[0] if jobs else None
+
+    def events(self, kind):
+        path = self.directory / "journal.jsonl"
+        return [row for row in read_rows(path) if row["kind"] == kind] if path.exists() else []
+
+    def rows(self):
+        return read_rows(self.directory / "metrics.jsonl")
+
+    def checkpoint(self):
+        """The newest one; that it loads is half the test."""
+        return checkpoints.load_newest(self.directory / "checkpoints")[0]
+
+    def wait_for_checkpoint(self):
+        """Training goes on, and something is on disk."""
+        wait_until(lambda: self.events("checkpoint") or self.launcher.poll() is not None, "a checkpoint")
+        assert self.launcher.poll() is None, self.stderr()
+
+    def stderr(self):
+        return self.launcher.stderr_path.read_text()
+
+    def end(self):
+        """The launcher's exit code."""
+        return self.launcher.wait(PATIENCE_S)
+
+    def assert_gone(self):
+        """No process and no shared memory is left."""
+        wait_until(lambda: not self.processes(), "the end of every process", limit_s=30)
+        wait_until(lambda: not self.left_in_shm(), "the removal of shared memory", limit_s=30)
+
+    def left_in_shm(self):
+        """New entries that belong to this run, or to nobody alive (other runs may be going on beside this test)."""
+        new = {name for name in shared_memory() if name not in self.shm_before}
+        return {name for name in new if f"-{self.launcher.pid}-" in name or not is_in_use(name)}
+
+    def kill(self):
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self.launcher.kill()
+        self.launcher.wait()
+
+
+def command_line(process):
+    """Empty if it has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def shared_memory():
+    prefixes = ("hsa2c-", "sm_segment", "torch_", "ompi", "vader")
+    return {path.name for path in Path("/dev/shm").glob("*") if path.name.startswith(prefixes)}
+
+
+def is_in_use(name):
+    """Whether a process that lives made it (ours have its id in their name) or has it in its memory."""
+    if name.startswith("hsa2c-"):
+        return psutil.pid_exists(int(name.split("-")[1]))
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            if name in maps.read_text():
+                return True
+    return False
+
+
+def wait_until(condition, what, limit_s=PATIENCE_S):
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {limit_s:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+def environment(**more):
+    """Nothing of a world of MPI that these tests themselves may run in."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMI", "PRTE_"))}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(REPOSITORY)])} | more
+
+
+@contextlib.contextmanager
+def started(directory, *command, starter=(), **variables):
+    """A run that `command` starts, gone at the end whatever happens."""
+    output = directory.parent / f"{directory.name}.out"
+    errors = directory.parent / f"{directory.name}.err"
+    before = shared_memory()
+    with output.open("w") as out, errors.open("w") as err:
+        launcher = subprocess.Popen(
+            [*starter, sys.executable, *map(str, command)],
+            cwd=REPOSITORY,
+            env=environment(**variables),
+            stdout=out,
+            stderr=err,
+        )
+    launcher.stdout_path, launcher.stderr_path = output, errors
+    run = Run(directory, launcher, before)
+    try:
+        yield run
+    finally:
+        run.kill()
+
+
+@contextlib.contextmanager
+def training(tmp_path, *options, name="run"):
+    """A training run, one node and one actor-learner if the options do not say otherwise."""
+    command = ("train.py", "--run-dir", tmp_path, "--name", name, "--nodes", 1, "--p", 1, "--B", 2, *TINY, *options)
+    with started(tmp_path / name, *command) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def resuming(directory, *options):
+    with started(directory, "train.py", "--resume", directory, *options) as run:
+        yield run
+
+
+def evaluate(directory, *options):
+    """The JSON object that evaluate.py prints."""
+    command = [sys.executable, "evaluate.py", str(directory), "--json", *options]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+# Two nodes and a master over MPI: train, resume, evaluate
+
+
+@dataclass
+class Smoke:
+    directory: Path
+    first: dict
+    second: dict
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The smoke configuration to its end, then resumed to twice as many agent steps."""
+    folder = tmp_path_factory.mktemp("smoke")
+    outputs = []
+    options = ("--run-dir", folder, "--name", "two", *TINY, *SHORT_GAMES, "--json")
+    with started(folder / "two", "train.py", "--config", "smoke", *options) as run:
+        assert run.end() == 0, run.stderr()
+        run.assert_gone()
+        outputs.append(run.launcher.stdout_path.read_text())
+    with resuming(folder / "two", "--agent-steps", 1200, "--json") as run:
+        assert run.end() == 0, run.stderr()
+        run.assert_gone()
+        outputs.append(run.launcher.stdout_path.read_text())
+        stderr = run.stderr()
+    first, second = (json.loads(output.splitlines()[-1]) for output in outputs)
+    assert all(output.count("\n") == 1 for output in outputs)
+    return Smoke(folder / "two", first, second, stderr)
+
+
+def test_smoke_ends_at_its_limit_and_says_so(smoke):
+    for result, limit in ((smoke.first, 600), (smoke.second, 1200)):
+        assert (result["exit_code"], result["run"]) == (0, str(smoke.directory))
+        assert result["reason"].endswith(f" agent steps (limit {limit:,})")
+        # Whatever is on its way when the limit is reached still counts: a round of each of two nodes, at most.
+        assert limit <= result["agent_steps"] <= limit + 2 * 2 * 2 * STEPS_PER_UPDATE
+        assert Path(result["checkpoint"]).is_file() or result is smoke.first
+        assert result["games"] > 0
+    assert smoke.second["reason"] in smoke.stderr
+
+
+def test_resumed_run_goes_on_in_the_same_files(smoke):
+    rows = read_rows(smoke.directory / "metrics.jsonl")
+    assert [row["session"] for row in rows] == sorted(row["session"] for row in rows)
+    assert {row["session"] for row in rows} == {1, 2}
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(steps)
+    full = [row for row in rows if "elapsed_s" in row]
+    (seam,) = (k for k in range(1, len(full)) if full[k]["session"] > full[k - 1]["session"])
+    for key in ("agent_steps", "updates", "games", "exchanges", "global_steps", "elapsed_s"):
+        before, after, last = full[seam - 1][key], full[seam][key], full[-1][key]
+        assert before <= after <= last, key
+        assert before < last, key
+    assert full[-1]["global_steps"] <= full[-1]["exchanges"] <= 2 * full[-1]["global_steps"]
+    assert any(row["speed/node_00"] for row in full), "both nodes worked"
+    assert any(row["speed/node_01"] for row in full), "both nodes worked"
+    assert len(list(smoke.directory.glob("about*.yaml"))) == 2
+
+
+def test_journal_tells_the_story(smoke):
+    events = read_rows(smoke.directory / "journal.jsonl")
+    for session in (1, 2):
+        kinds = [event["kind"] for event in events if event["session"] == session]
+        assert kinds.count("node_ready") == 2
+        assert kinds.count("training") == kinds.count("stop") == 1
+        assert kinds[-2:] == ["checkpoint", "stop"]
+        assert not {"error", "warning"} & set(kinds)
+    assert [event["session"] for event in events if event["kind"] == "resume"] == [2]
+    assert (smoke.directory / "log.txt").read_text() == "", "no library grumbles"
+
+
+def test_last_checkpoint_is_the_whole_state(smoke):
+    checkpoint, path, skipped = checkpoints.load_newest(smoke.directory / "checkpoints")
+    assert (str(path), skipped) == (smoke.second["checkpoint"], [])
+    dim = checkpoint.v.size
+    assert [state.size for state in checkpoint.optimiser_states] == [2 * dim + 1] * 2
+    assert all(state[-1] > 10 for state in checkpoint.optimiser_states), "each node has updated"
+    updates = sum(state[-1] for state in checkpoint.optimiser_states)
+    assert checkpoint.counters["updates"] == updates, "none counted twice or lost, over two sessions"
+    assert checkpoint.t == checkpoint.counters["global_steps"] == smoke.second["global_steps"]
+    assert (checkpoint.v != APPLICATION.initial(APPLICATION.build_config(dict(checkpoint.config)))).any()
+
+
+def test_tensorboard_shows_both_sessions_as_one_curve(smoke):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(smoke.directory), size_guidance={"scalars": 0}).Reload()
+    steps = [point.step for point in board.Scalars("agent_steps")]
+    assert steps == sorted(steps)
+    rows = [row["step"] for row in read_rows(smoke.directory / "metrics.jsonl") if "elapsed_s" in row]
+    assert steps == rows
+    assert {"speed/agent_steps_per_s", "loss/value", "score/mean_100"} <= set(board.Tags()["scalars"])
+    assert "staleness/tau" in board.Tags()["histograms"]
+
+
+def test_trained_run_can_be_evaluated(smoke):
+    result = evaluate(smoke.directory, "--games", "2")
+    assert (result["game"], result["games"], len(result["scores"])) == ("Pong", 2, 2)
+    assert result["mean"] == pytest.approx(np.mean(result["scores"]))
+    assert result["checkpoint"] == smoke.second["checkpoint"]
+    assert result["trained_agent_steps"] == smoke.second["agent_steps"]
+
+
+def test_resume_has_nothing_left_to_do(smoke):
+    with resuming(smoke.directory) as run:
+        assert run.end() == 2
+        assert "nothing left to do" in run.stderr()
+
+
+@pytest.mark.slow
+def test_run_started_by_mpiexec_has_its_nodes_from_there(tmp_path):
+    """As on a cluster: the user starts the ranks, each is ``train.py``."""
+    private = tmp_path / "private"
+    private.mkdir()
+    starter, variables = mpi_starter(3, private)
+    options = ("--config", "smoke", "--run-dir", tmp_path, "--name", "world", *TINY, "--json")
+    with started(tmp_path / "world", "train.py", *options, starter=starter, **variables) as run:
+        assert run.end() == 0, run.stderr()
+        run.assert_gone()
+        result = json.loads(run.launcher.stdout_path.read_text())
+        assert result["reason"].endswith("agent steps (limit 600)")
+        assert "2 of 2 nodes ready" in run.stderr()
+        assert run.checkpoint().t == result["global_steps"]
+
+
+# One node, one actor-learner: the result is known to the bit
+
+
+ROUND = 2 * STEPS_PER_UPDATE  # agent steps between two exchanges, B = 2
+ROUNDS = 6
+
+
+class Nobody:
+    """A listener that never stops anybody."""
+
+    def stopping(self):
+        return False
+
+    def tell(self, report):
+        pass
+
+    def keep(self, state):
+        pass
+
+
+def reference(config, seams):
+    """v and the optimiser's state after so many rounds; the environments begin anew at each seam, as in a resume."""
+    optimiser = config.optimiser
+    rule = Rule(
+        name=optimiser.name,
+        learning_rate=optimiser.learning_rate,
+        beta1=optimiser.beta1,
+        beta2=optimiser.beta2,
+        decay=optimiser.decay,
+        epsilon=optimiser.epsilon,
+    )
+    v, state, t = APPLICATION.initial(config), None, 0
+    step = GlobalStep(config.dpsgd.global_rate, config.dpsgd.momentum, v.size)
+    for rounds in seams:
+        problem = APPLICATION.problems(config, 0, t)(0)
+        crew = SerialCrew(problem, v.size, rule, state=state)
+        for _ in range(rounds):
+            w_sum = np.zeros_like(v)
+            w_sum += crew.run(v, config.dpsgd.local_updates, rate_scale=1.0, listener=Nobody()) - v
+            step(v, w_sum)
+            t += 1
+        state = crew.state().copy()
+        problem.close()
+    return v, state
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def twice_as_long(tmp_path_factory):
+    """Two checkpoints of one run: after its first session, and after its resume to twice the agent steps."""
+    folder = tmp_path_factory.mktemp("exact")
+    limit = ROUNDS * ROUND
+    with training(folder, "--seed", 7, "--agent-steps", limit) as run:
+        assert run.end() == 0, run.stderr()
+        first = run.checkpoint()
+    with resuming(run.directory, "--agent-steps", 2 * limit) as run:
+        assert run.end() == 0, run.stderr()
+        return APPLICATION.build_config(read_yaml(run.directory / "config.yaml")), first, run.checkpoint()
+
+
+def assert_equal_bits(checkpoint, expected):
+    v, state = expected
+    assert checkpoint.v.tobytes() == v.tobytes()
+    assert checkpoint.optimiser_states[0].tobytes() == state.tobytes()
+
+
+def test_same_seed_gives_the_same_bits(twice_as_long, one_thread):
+    config, first, _ = twice_as_long
+    assert first.counters["agent_steps"] == ROUNDS * ROUND
+    assert_equal_bits(first, reference(config, [ROUNDS]))
+
+
+def test_another_seed_gives_others(twice_as_long, one_thread):
+    config, first, _ = twice_as_long
+    other = APPLICATION.build_config(dict(first.config) | {"seed": 8})
+    v, _ = reference(other, [ROUNDS])
+    assert (v != first.v).any()
+    assert config.seed == 7
+
+
+def test_resume_gives_the_same_bits_as_a_run_without_a_stop(twice_as_long, one_thread):
+    config, first, second = twice_as_long
+    assert (first.t, second.t) == (ROUNDS, 2 * ROUNDS)
+    assert second.counters["agent_steps"] == 2 * ROUNDS * ROUND
+    assert_equal_bits(second, reference(config, [ROUNDS, ROUNDS]))
+
+
+# Signals
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_writes_a_checkpoint_and_ends(tmp_path, signum, code):
+    with training(tmp_path) as run:
+        run.wait_for_checkpoint()
+        run.launcher.send_signal(signum)
+        assert run.end() == code
+        run.assert_gone()
+        (stop,) = run.events("stop")
+        assert run.checkpoint().t == stop["global_steps"]
+        assert Path(stop["checkpoint"]).is_file()
+        assert run.rows()[-1]["exchanges"] == stop["exchanges"]
+        assert f"{signal.Signals(signum).name}: writing a checkpoint and stopping" in run.stderr()
+
+
+def test_signal_before_training_begins_ends_at_once(tmp_path):
+    with training(tmp_path) as run:
+        wait_until(run.job, "the launch")
+        run.launcher.send_signal(signal.SIGTERM)
+        assert run.end() == 143
+        run.assert_gone()
+        assert not run.events("training")
+
+
+# Kills, one node
+
+
+def test_kill_of_the_launcher_ends_the_run(tmp_path):
+    with training(tmp_path) as run:
+        run.wait_for_checkpoint()
+        t = run.checkpoint().t
+        run.launcher.kill()
+        run.assert_gone()
+        assert run.checkpoint().t >= t
+
+
+def test_kill_of_the_job_is_told(tmp_path):
+    with training(tmp_path) as run:
+        run.wait_for_checkpoint()
+        run.job().kill()
+        assert run.end() == 1
+        run.assert_gone()
+        assert "the job failed" in run.stderr()
+        assert str(run.directory / "log.txt") in run.stderr()
+        assert run.checkpoint().t > 0
+
+
+def test_kill_of_an_actor_learner_is_told_and_what_there_is_is_kept(tmp_path):
+    with training(tmp_path, "--p", 2) as run:
+        run.wait_for_checkpoint()
+        (ready,) = run.events("node_ready")
+        victim = ready["actor_learners"][1]
+        os.kill(victim, signal.SIGKILL)
+        assert run.end() == 1
+        run.assert_gone()
+        (error,) = run.events("error")
+        assert error["message"] == f"node 0: actor-learner 1 (pid {victim}) was killed by SIGKILL"
+        assert error["message"] in run.stderr()
+        (stop,) = run.events("stop")
+        assert run.checkpoint().t == stop["global_steps"]
+
+
+# Kills, two nodes over MPI
+
+
+def victims(run):
+    """Process ids of the launcher, of mpiexec, and of a node's rank."""
+    nodes = {event["node"]: event["pid"] for event in run.events("node_ready")}
+    return {"launcher": run.launcher.pid, "mpiexec": run.job().pid, "node": nodes[1]}
+
+
+@pytest.mark.parametrize(("who", "code"), [("launcher", -9), ("mpiexec", 1), ("node", 1)])
+def test_kill_in_a_world_of_mpi_leaves_nothing(tmp_path, who, code):
+    with training(tmp_path, "--nodes", 2) as run:
+        run.wait_for_checkpoint()
+        assert len(run.processes()) >= 7, "launcher, mpiexec, master, and two nodes with an actor-learner each"
+        os.kill(victims(run)[who], signal.SIGKILL)
+        assert run.end() == code
+        run.assert_gone()
+        assert run.checkpoint().t > 0
+        if who != "launcher":
+            assert "the job failed" in run.stderr()
+
+
+# Failures
+
+
+@contextlib.contextmanager
+def failing(tmp_path, place, nodes):
+    with started(tmp_path / place, TESTS / "failing_application.py", tmp_path, place, nodes) as run:
+        yield run
+
+
+def test_actor_learner_that_cannot_begin_says_why(tmp_path):
+    with failing(tmp_path, "problem", 1) as run:
+        assert run.end() == 1
+        run.assert_gone()
+        stderr = run.stderr()
+        assert "error: node 0: actor-learner 0 (pid " in stderr
+        assert "Traceback (most recent call last):" in stderr
+        assert "LookupError: no data for the problem" in stderr
+        assert not (run.directory / "checkpoints").exists()
+
+
+def test_exception_in_an_actor_learner_is_told_with_its_node_and_traceback(tmp_path):
+    with failing(tmp_path, "gradient-1", 2) as run:
+        assert run.end() == 1
+        run.assert_gone()
+        stderr = run.stderr()
+        assert "error: node 1: actor-learner 0 (pid " in stderr
+        assert "Traceback (most recent call last):" in stderr
+        assert "ArithmeticError: the gradient is lost" in stderr
+        assert run.events("stop")[0]["message"] == "failed"
+        assert np.isfinite(run.checkpoint().v).all()
