@@ -1,0 +1,1 @@
+"""Benchmarks: one command a question. Each prints what it measured, and on what."""
