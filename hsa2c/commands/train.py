@@ -6,6 +6,7 @@ Loads neither torch nor MPI: bad input is told within a second, before anything 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -93,7 +94,7 @@ def _train(options: argparse.Namespace) -> int:
     app = application.load(APPLICATION)
     world = find_world()
     if options.resume is not None:
-        run = rundir.resume(app, options.resume, given(options), options.config)
+        run = rundir.resume(app, options.resume, given(options), options.config, world)
     else:
         run = rundir.prepare(app, given(options), options.config, world)
     what = Launch(
@@ -107,6 +108,7 @@ def _train(options: argparse.Namespace) -> int:
     if world.rank != 0:
         return join(what, world)
     with run.open():
+        what = dataclasses.replace(what, lock=run.lock)
         code = join(what, world) if world.started_by_mpi else launch(what)
     if options.json:
         print(json.dumps(rundir.summary(run.directory, code)))

@@ -108,7 +108,8 @@ class BaseMasterPort(MasterPort):
     def _sort(self, message: Message, watch: Watch) -> Push | None:
         """Give back a push; what the algorithm need not see is dealt with here."""
         if message.kind is Kind.FAIL:
-            raise NodeError(f"node {message.node}: {message.text.decode(errors='replace')}")
+            who = f"node {message.node}: "
+            raise NodeError(who + message.text.decode(errors="replace").removeprefix(who))
         if message.kind is Kind.PULL:
             self._waiting.append(message.node)
         elif message.kind is Kind.LEAVE:

@@ -50,6 +50,8 @@ class Launch:
     title: str
     resume_from: Path | None = None
     session: int = 1
+    lock: int | None = None
+    """File descriptor that keeps others out of the directory; the job holds it too, in case it outlives the launcher."""
 
     def command(self, run_id: int) -> list[str]:
         """A rank's command line."""
@@ -71,7 +73,9 @@ def launch(what: Launch) -> int:
     nodes = what.config.cluster.nodes
     with _private_directory() as private, (what.directory / "log.txt").open("ab") as log:
         command = what.command(secrets.randbits(62))
-        environment = dict(os.environ)
+        # The job must find this package also where it is not installed and the user stands elsewhere.
+        paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         if nodes > 1:
             starter, extra = mpi_starter(nodes + 1, private)
             command = [*starter, *command]
@@ -89,6 +93,7 @@ def launch(what: Launch) -> int:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    pass_fds=() if what.lock is None else (what.lock,),
                     preexec_fn=_die_with_launcher,  # noqa: PLW1509 - one thread here
                 )
                 code = supervisor.watch(job, console)

@@ -55,6 +55,11 @@ class Run:
             raise
         return self
 
+    @property
+    def lock(self) -> int | None:
+        """File descriptor of the lock, once open."""
+        return self._lock.fileno() if self._lock else None
+
     def close(self) -> None:
         """Let others run in the directory; a second call does nothing."""
         if self._lock:
@@ -69,7 +74,9 @@ class Run:
             session = "" if self.session == 1 else f"-{self.session}"
             _replace(self.directory / f"{Path(ABOUT).stem}{session}.yaml", yaml.safe_dump(about(), sort_keys=False))
             with Journal(self.directory, session=self.session) as journal:
-                if self.checkpoint:
+                if not self.checkpoint:
+                    journal.event("start", "starting")
+                else:
                     journal.event("resume", f"resuming from {self.checkpoint.name}", checkpoint=str(self.checkpoint))
                 for remark in self.remarks:
                     journal.event("warning", remark)
@@ -114,7 +121,9 @@ def prepare(app: Application, given: Mapping[str, Any], config_file: str | None,
     return Run(config=config, directory=directory)
 
 
-def resume(app: Application, directory: Path, given: Mapping[str, Any], config_file: str | None) -> Run:
+def resume(
+    app: Application, directory: Path, given: Mapping[str, Any], config_file: str | None, world: World
+) -> Run:
     """A run that goes on from its newest good checkpoint; nothing is written yet.
 
     Raises:
@@ -125,6 +134,8 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
     if not _is_there(directory / CONFIG):
         raise ConfigError(f"--resume {directory}: not a run directory (it has no {CONFIG})")
     saved = to_dict(app.build_config(read_yaml(directory / CONFIG)))
+    if world.started_by_mpi:
+        given = {"cluster.nodes": _nodes_of(world, given.get("cluster.nodes")), **given}
     values = _follow_nodes(saved, given)
     for dotted, value in given.items():
         values = merge(values, nested(dotted, value))
@@ -137,7 +148,7 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
     reached = app.tracker(config, checkpoint.counters).reached()
     minutes = config.stop.minutes
     if minutes is not None and checkpoint.counters.get("elapsed_s", 0.0) >= 60 * minutes:
-        reached = f"{minutes:g} minutes of training"
+        reached = f"{minutes:g} min of training"
     if reached:
         raise ConfigError(f"--resume {directory}: nothing left to do: {reached}; raise the limit")
     return Run(
@@ -232,11 +243,14 @@ def _follow_nodes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
 
 def _fit_world(values: dict[str, Any], world: World) -> dict[str, Any]:
     """Under mpiexec or srun the nodes are the ranks that are there, less the master's."""
-    wanted = _at(values, "cluster.nodes")
+    return merge(values, nested("cluster.nodes", _nodes_of(world, _at(values, "cluster.nodes"))))
+
+
+def _nodes_of(world: World, wanted: Any) -> int:
     there = max(1, world.size - 1)
     if wanted is not None and wanted != there:
         raise ConfigError(f"--nodes {wanted}: this world has {world.size} ranks, one is the master: must be {there}")
-    return merge(values, nested("cluster.nodes", there))
+    return there
 
 
 def _at(values: Mapping[str, Any], dotted: str) -> Any:

@@ -123,7 +123,7 @@ class MasterWatch(Watch):
                 self._write_row(now)
             minutes = self._config.stop.minutes
             if minutes is not None and self.elapsed_s >= 60 * minutes:
-                self.stop(f"{minutes:g} minutes of training")
+                self.stop(f"{minutes:g} min of training")
         return self._reason is not None
 
     def rate_scale(self) -> float:

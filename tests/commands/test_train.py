@@ -177,7 +177,7 @@ def test_resume_of_a_run_that_is_done(refused, make_run):
     run = make_run(**{"stop.agent_steps": 200})
     line = f"train.py: --resume {run}: nothing left to do: "
     assert refused(train.main, "--resume", run) == f"{line}200 agent steps (limit 200); raise the limit"
-    line += "1.5 minutes of training; raise the limit"
+    line += "1.5 min of training; raise the limit"
     assert refused(train.main, "--resume", run, "--agent-steps", 300, "--minutes", 1.5) == line
 
 

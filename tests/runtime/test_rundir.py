@@ -62,7 +62,7 @@ def add_checkpoint(run, t, **counters):
 
 
 def resume(directory, **given):
-    return rundir.resume(APPLICATION, directory, {key.replace("__", "."): value for key, value in given.items()}, None)
+    return rundir.resume(APPLICATION, directory, {key.replace("__", "."): value for key, value in given.items()}, None, World(0, 1, False))
 
 
 def events(directory, kind):
@@ -246,7 +246,7 @@ def test_nothing_left_to_do(make_run):
     with pytest.raises(ConfigError, match=r"nothing left to do: 100 agent steps \(limit 100\); raise the limit$"):
         resume(directory)
     assert resume(directory, stop__agent_steps=101).config.stop.agent_steps == 101
-    with pytest.raises(ConfigError, match=r"nothing left to do: 0\.01 minutes of training; raise the limit$"):
+    with pytest.raises(ConfigError, match=r"nothing left to do: 0\.01 min of training; raise the limit$"):
         resume(directory, stop__agent_steps=101, stop__minutes=0.01)
 
 
@@ -289,8 +289,9 @@ from pathlib import Path
 from hsa2c.atari import APPLICATION
 from hsa2c.errors import ConfigError
 from hsa2c.runtime import rundir
+from hsa2c.runtime.world import World
 try:
-    run = rundir.resume(APPLICATION, Path({str(directory)!r}), {{}}, None).open()
+    run = rundir.resume(APPLICATION, Path({str(directory)!r}), {{}}, None, World(0, 1, False)).open()
 except ConfigError as error:
     sys.exit(str(error))
 print("opened", flush=True)

@@ -363,7 +363,7 @@ def test_minutes_are_of_training_and_count_over_sessions(make_watch, clock):
     assert not watch.stopping()
     clock.now += 0.1
     assert watch.stopping()
-    assert watch.reason == "1 minutes of training"
+    assert watch.reason == "1 min of training"
 
 
 def test_first_reason_counts(make_watch):
