@@ -51,7 +51,7 @@ class Launch:
     resume_from: Path | None = None
     session: int = 1
     lock: int | None = None
-    """File descriptor that keeps others out of the directory; the job holds it too, in case it outlives the launcher."""
+    """File descriptor that keeps others out of the directory; the job holds it too, for it may outlive the launcher."""
 
     def command(self, run_id: int) -> list[str]:
         """A rank's command line."""

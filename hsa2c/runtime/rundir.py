@@ -121,9 +121,7 @@ def prepare(app: Application, given: Mapping[str, Any], config_file: str | None,
     return Run(config=config, directory=directory)
 
 
-def resume(
-    app: Application, directory: Path, given: Mapping[str, Any], config_file: str | None, world: World
-) -> Run:
+def resume(app: Application, directory: Path, given: Mapping[str, Any], config_file: str | None, world: World) -> Run:
     """A run that goes on from its newest good checkpoint; nothing is written yet.
 
     Raises:

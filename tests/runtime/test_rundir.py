@@ -16,6 +16,8 @@ from hsa2c.runlog import read_rows
 from hsa2c.runtime import rundir
 from hsa2c.runtime.world import World
 
+ALONE = World(0, 1, started_by_mpi=False)
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 ALONE = World(0, 1, started_by_mpi=False)
 
@@ -62,7 +64,8 @@ def add_checkpoint(run, t, **counters):
 
 
 def resume(directory, **given):
-    return rundir.resume(APPLICATION, directory, {key.replace("__", "."): value for key, value in given.items()}, None, World(0, 1, False))
+    fields = {key.replace("__", "."): value for key, value in given.items()}
+    return rundir.resume(APPLICATION, directory, fields, None, ALONE)
 
 
 def events(directory, kind):
