@@ -71,7 +71,7 @@ class OptimiserConfig:
     name: Literal["sgd", "rmsprop", "adam"] = "adam"
     """sgd (the paper's Algorithm 2), rmsprop (Mnih et al. 2016) or adam (Adamski et al. 2018)."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2.5e-4
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1.5e-4
     """Local learning rate. eta."""
 
     anneal: bool = False

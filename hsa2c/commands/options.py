@@ -27,12 +27,19 @@ class OneLineParser(argparse.ArgumentParser):
         raise SystemExit(EXIT_BAD_INPUT)
 
 
-def guarded(prog: str, act: Callable[[], int]) -> int:
-    """Run a command; an error of ours, or Ctrl-C, becomes one line on stderr and its exit code."""
+def guarded(prog: str, act: Callable[[], int], *, quiet: bool = False) -> int:
+    """Run a command; an error of ours, or Ctrl-C, becomes one line on stderr and its exit code.
+
+    Args:
+        prog: The command's name, for the line.
+        act: What to run.
+        quiet: No line for an error of ours: another rank of the same world prints it.
+    """
     try:
         return act()
     except HSA2CError as error:
-        print(f"{prog}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        if not quiet:
+            print(f"{prog}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)

@@ -15,7 +15,7 @@ from typing import Any
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.runtime import application, rundir
 from hsa2c.runtime.launch import Launch, join, launch
-from hsa2c.runtime.world import find_world
+from hsa2c.runtime.world import World, find_world
 
 PROG = "train.py"
 APPLICATION = "hsa2c.atari"
@@ -87,12 +87,12 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives back the exit code: 0 done, 1 failed, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
     options = parser().parse_args(arguments)
-    return guarded(PROG, lambda: _train(options))
-
-
-def _train(options: argparse.Namespace) -> int:
-    app = application.load(APPLICATION)
     world = find_world()
+    return guarded(PROG, lambda: _train(options, world), quiet=world.rank != 0)
+
+
+def _train(options: argparse.Namespace, world: World) -> int:
+    app = application.load(APPLICATION)
     if options.resume is not None:
         run = rundir.resume(app, options.resume, given(options), options.config, world)
     else:

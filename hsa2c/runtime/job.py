@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def _run_alone(task: Task) -> int:
     try:
         port, (node_port,) = inprocess.connect(1, task.limits)
         thread = threading.Thread(target=_node_thread, args=(task, crew, node_port), name="node-0", daemon=True)
-        code = _direct(task, port, thread.start)
+        code = _direct(task, port, thread.start, "queues")
         if code == EXIT_DONE:
             thread.join(_LEAVE_S)
         return code
@@ -134,7 +135,7 @@ def _run_master(task: Task, world: World) -> int:
     port = mpi.MPIMaster(nodes, dim, task.rule().state_size(dim), task.run_id, task.limits)
     code = EXIT_FAILED
     try:
-        code = _direct(task, port, lambda: None)
+        code = _direct(task, port, lambda: None, mpi.library())
         if code == EXIT_DONE:
             port.flush()
             mpi.finish()
@@ -206,7 +207,7 @@ def _work(task: Task, crew: Any, port: WorkerPort, node: int) -> None:
     worker(port, crew, task.config.dpsgd.local_updates)
 
 
-def _direct(task: Task, port: MasterPort, start_nodes: Any) -> int:
+def _direct(task: Task, port: MasterPort, start_nodes: Callable[[], None], transport: str) -> int:
     """The master, from the first message to the last checkpoint."""
     import numpy as np
 
@@ -245,7 +246,7 @@ def _direct(task: Task, port: MasterPort, start_nodes: Any) -> int:
         if not port.assemble(watch):
             watch.give_up()
             return EXIT_NOT_STARTED
-        watch.begin()
+        watch.begin(transport)
         master(v, step, port, watch, M, t=checkpoint.t if checkpoint else 0)
         watch.finish(v)
         return EXIT_DONE

@@ -93,10 +93,14 @@ class MasterWatch(Watch):
             return self._elapsed_before_s
         return self._elapsed_before_s + time.monotonic() - self._started_at
 
-    def begin(self) -> None:
-        """Every node is ready: the clock starts."""
+    def begin(self, transport: str) -> None:
+        """Every node is ready: the clock starts.
+
+        Args:
+            transport: What carries the messages, for the journal.
+        """
         self._started_at = self._row_at = self._checkpoint_at = time.monotonic()
-        self._log.event("training", "training", nodes=self._nodes)
+        self._log.event("training", "training", nodes=self._nodes, transport=transport)
 
     def stop(self, reason: str) -> None:
         """Ask for an end; the first reason counts."""

@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from hsa2c.dpsgd.master import master as algorithm_1
-from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Limits
+from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho
 from hsa2c.dpsgd.transport import Listener, Vector
 from hsa2c.dpsgd.worker import Crew
@@ -184,6 +184,41 @@ class VStaysAsPulled(Check):
             assert t == 1
             assert (v == 2).all()
             port.push(v, since=t, report=b"[]")
+        part(port, np.zeros(self.state_dim, np.float32))
+
+
+class SlowReaderGetsWhatWasSent(Check):
+    """Node 0 does not look at its answer for a while; meanwhile v goes on, and what was sent is not touched."""
+
+    nodes = 2
+    dim = 700_001
+
+    def master(self, port: BaseMasterPort, cues: Cues) -> None:
+        watch = Record(stop=lambda record: record.t == 4)
+        v = np.ones(self.dim, np.float32)
+        assert port.assemble(watch)
+        assert algorithm_1(v, GlobalStep(1.0, 0.0, self.dim), port, watch, 1) == 4
+        assert (v == 5).all()
+
+    def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
+        if node == 0:
+            port._send(Kind.PULL)
+            cues.take(1)
+            arrived, pulled = port._receive_answer(LIMIT_S)
+            assert arrived
+            assert pulled is not None
+            assert pulled.t == 0
+            assert (pulled.v == 1).all()
+            cues.give(1)
+        else:
+            for t in range(4):
+                v, pulled_t = pull(port)
+                assert pulled_t == t
+                assert (v == t + 1).all()
+                if t == 3:
+                    cues.give(0)
+                    cues.take(0)
+                port.push(np.ones(self.dim, np.float32), since=t, report=b"")
         part(port, np.zeros(self.state_dim, np.float32))
 
 

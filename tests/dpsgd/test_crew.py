@@ -383,6 +383,41 @@ def test_closing_one_crew_does_not_wait_for_another(
     run(second)
 
 
+class Lost(Exception):
+    """A listener's: the node has lost its master in the middle of a round."""
+
+
+def lose_when(condition: Callable[[], bool]) -> Ear:
+    def stopping() -> bool:
+        if condition():
+            raise Lost
+        return False
+
+    return Ear(stop=stopping)
+
+
+def test_close_in_the_middle_of_a_round_lets_processes_end_in_order(
+    made: Callable[..., LockFreeCrew], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew_module, "_FINISH_S", LIMIT_S)
+    events = Turns()
+
+    class Waits(Behaviour):
+        def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
+            events.next()
+            wait_until(interrupted, "interrupted")
+            return None
+
+        def close(self) -> None:
+            events.next()
+
+    crew = made(lambda _: Waits(lambda: None))
+    with pytest.raises(Lost):
+        run(crew, listener=lose_when(lambda: events.done == 1))
+    crew.close()
+    assert events.done == 2
+
+
 def test_close_kills_a_process_that_hangs(made: Callable[..., LockFreeCrew], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew_module, "_FINISH_S", 0.2)
     hanging = Turns()
@@ -392,17 +427,8 @@ def test_close_kills_a_process_that_hangs(made: Callable[..., LockFreeCrew], mon
         time.sleep(1000)
 
     crew = made(lambda index: Behaviour(hang) if index == 1 else fine(index), p=2)
-
-    class Lost(Exception):
-        pass
-
-    def lose_patience() -> bool:
-        if hanging.done == 1:
-            raise Lost
-        return False
-
     with pytest.raises(Lost):
-        run(crew, listener=Ear(stop=lose_patience))
+        run(crew, listener=lose_when(lambda: hanging.done == 1))
     crew.close()
     assert not any(psutil.pid_exists(pid) for pid in crew.pids)
 
@@ -515,11 +541,13 @@ def test_signals_of_the_terminal_and_the_batch_system_are_not_for_actor_learners
 
 
 def _node(pipe: Any) -> None:
-    """A node's process: it makes a crew that is in the middle of a round for ever."""
-    crew = LockFreeCrew(lambda _: Behaviour(lambda: time.sleep(1000)), DIM, SGD, 2)
-    crew.wait_ready()
-    pipe.send(crew.pids)
-    crew.run(V, 1, rate_scale=1.0, listener=Ear())
+    """A node's process: its crew is in the middle of a round for ever."""
+
+    def hang() -> None:
+        pipe.send(os.getpid())
+        time.sleep(1000)
+
+    LockFreeCrew(lambda _: Behaviour(hang), DIM, SGD, 2).run(V, 1, rate_scale=1.0, listener=Ear())
 
 
 def test_actor_learners_die_with_a_node_that_is_killed() -> None:
@@ -527,13 +555,19 @@ def test_actor_learners_die_with_a_node_that_is_killed() -> None:
     ours, theirs = context.Pipe()
     node = context.Process(target=_node, args=(theirs,))
     node.start()
-    assert ours.poll(LIMIT_S)
-    pids = ours.recv()
-    assert len(pids) == 2
+    pids = []
+    for _ in range(2):
+        assert ours.poll(LIMIT_S)
+        pids.append(ours.recv())
     assert not any(gone(pid) for pid in pids)
     node.kill()
     node.join()
-    wait_until(lambda: all(gone(pid) for pid in pids), "the end of the actor-learners")
+    try:
+        wait_until(lambda: all(gone(pid) for pid in pids), "the end of the actor-learners")
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     node.close()
     ours.close()
     theirs.close()

@@ -115,8 +115,8 @@ def test_row_every_interval_of_training(make_watch, clock):
     clock.now += 100
     assert not watch.stopping()
     assert log.rows == [], "start-up is no training"
-    watch.begin()
-    assert log.events == [("training", "training", {"nodes": 1})]
+    watch.begin("queues")
+    assert log.events == [("training", "training", {"nodes": 1, "transport": "queues"})]
     watch.heard(0, report({"work": 20}))
     clock.now += 4.9
     watch.stopping()
@@ -133,7 +133,7 @@ def test_row_every_interval_of_training(make_watch, clock):
 
 def test_row_by_hand(make_watch, clock):
     watch, log, _ = make_watch(cluster={"nodes": 2}, optimiser={"learning_rate": 0.1})
-    watch.begin()
+    watch.begin("queues")
     for tau, node in [(0, 0), (3, 1), (0, 0)]:
         watch.received(push(node, waited_s=0.5), tau)
     watch.stepped(2, V)
@@ -156,7 +156,7 @@ def test_row_by_hand(make_watch, clock):
 
 def test_time_left_is_to_the_nearest_limit(make_watch, clock):
     watch, log, tracker = make_watch(stop={"minutes": 1.0})
-    watch.begin()
+    watch.begin("queues")
     clock.now += 15
     tracker.share = 0.1
     watch.stopping()
@@ -174,7 +174,7 @@ def test_resumed_run_counts_on(make_watch, clock):
     watch, log, _ = make_watch(counters=counters, session=4)
     clock.now += 30
     assert watch.elapsed_s == 50.0
-    watch.begin()
+    watch.begin("queues")
     watch.received(push(), 0)
     clock.now += 10
     watch.stopping()
@@ -202,7 +202,7 @@ def test_ready_nodes_are_told_and_not_tracked(make_watch):
 
 def test_rate_is_constant_without_annealing(make_watch, clock):
     watch, _, tracker = make_watch(stop={"minutes": 1.0})
-    watch.begin()
+    watch.begin("queues")
     clock.now += 30
     tracker.share = 0.9
     assert watch.rate_scale() == 1.0
@@ -211,7 +211,7 @@ def test_rate_is_constant_without_annealing(make_watch, clock):
 def test_annealed_rate_falls_to_0_at_the_nearest_limit(make_watch, clock):
     watch, log, tracker = make_watch(stop={"minutes": 1.0}, optimiser={"anneal": True, "learning_rate": 0.2})
     assert watch.rate_scale() == 1.0
-    watch.begin()
+    watch.begin("queues")
     clock.now += 15
     assert watch.rate_scale() == 0.75
     tracker.share = 0.6
@@ -228,7 +228,7 @@ def test_annealed_rate_falls_to_0_at_the_nearest_limit(make_watch, clock):
 def test_checkpoint_is_due_after_the_interval(make_watch, clock, tmp_path):
     watch, log, _ = make_watch()
     clock.now += 500
-    watch.begin()
+    watch.begin("queues")
     watch.stepped(1, V)
     clock.now += 59
     watch.stepped(2, V)
@@ -245,7 +245,7 @@ def test_checkpoint_is_due_after_the_interval(make_watch, clock, tmp_path):
 
 def test_checkpoint_comes_a_little_early_when_every_state_is_there(make_watch, clock, tmp_path):
     watch, *_ = make_watch(cluster={"nodes": 2})
-    watch.begin()
+    watch.begin("queues")
     state = np.ones(4, np.float32)
     for node in (0, 1):
         watch.kept(node, state + node)
@@ -266,7 +266,7 @@ def test_checkpoint_comes_a_little_early_when_every_state_is_there(make_watch, c
 
 def test_checkpoint_holds_what_a_resume_needs(make_watch, tmp_path):
     watch, _, tracker = make_watch(mu=0.5, cluster={"nodes": 2})
-    watch.begin()
+    watch.begin("queues")
     watch._step(V.copy(), np.array([1, 2, 3], np.float32))
     live = np.full(4, 7.0, np.float32)
     watch.kept(1, live)
@@ -337,7 +337,7 @@ def test_old_checkpoints_go(make_watch, tmp_path):
 
 def test_nothing_stops_a_run_without_limits(make_watch, clock):
     watch, *_ = make_watch()
-    watch.begin()
+    watch.begin("queues")
     clock.now += 1e6
     watch.heard(0, report({"work": 10**9}))
     assert not watch.stopping()
@@ -346,7 +346,7 @@ def test_nothing_stops_a_run_without_limits(make_watch, clock):
 
 def test_tracker_stops_the_run(make_watch):
     watch, _, tracker = make_watch()
-    watch.begin()
+    watch.begin("queues")
     assert not watch.stopping()
     tracker.done = "10 agent steps (limit 10)"
     watch.heard(0, report({"work": 10}))
@@ -358,7 +358,7 @@ def test_minutes_are_of_training_and_count_over_sessions(make_watch, clock):
     watch, *_ = make_watch(stop={"minutes": 1.0}, counters={"elapsed_s": 40.0})
     clock.now += 1000
     assert not watch.stopping(), "start-up is no training"
-    watch.begin()
+    watch.begin("queues")
     clock.now += 19.9
     assert not watch.stopping()
     clock.now += 0.1
@@ -393,7 +393,7 @@ def test_signals_stop_the_run(make_watch, signum, reason):
 
 def test_finish_writes_the_last_row_and_checkpoint(make_watch, clock, tmp_path):
     watch, log, _ = make_watch()
-    watch.begin()
+    watch.begin("queues")
     clock.now += 2
     watch.received(push(), 0)
     watch.stepped(1, V)
@@ -420,7 +420,7 @@ def test_giving_up_before_training_writes_no_checkpoint(make_watch, tmp_path):
 
 def test_failure_is_told_with_its_traceback_and_what_there_is_is_kept(make_watch, clock, tmp_path):
     watch, log, _ = make_watch()
-    watch.begin()
+    watch.begin("queues")
     clock.now += 1
     watch.stepped(4, V)
     watch.fail("node 1: actor-learner 0 failed\nTraceback\n  KeyError", V)
@@ -439,7 +439,7 @@ def test_failure_before_training_keeps_nothing(make_watch, tmp_path):
 
 def test_parameter_that_is_not_finite_is_never_saved(make_watch, tmp_path):
     watch, log, _ = make_watch()
-    watch.begin()
+    watch.begin("queues")
     watch.save(V)
     bad = np.array([0, np.nan, 1], np.float32)
     watch._t = 1
