@@ -71,14 +71,15 @@ class OptimiserConfig:
     name: Literal["sgd", "rmsprop", "adam"] = "adam"
     """sgd (the paper's Algorithm 2), rmsprop (Mnih et al. 2016) or adam (Adamski et al. 2018)."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1.5e-4
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2.5e-4
     """Local learning rate. eta."""
 
     anneal: bool = False
     """Fall linearly to 0 at the run's limit (`stop.agent_steps` or `stop.minutes`, whichever is nearer)."""
 
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Adam: decay of the mean of gradients."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Adam: decay of the mean of gradients, its momentum. Processes that share u without a lock act like more momentum
+    (Mitliagkas et al. 2016), so less of it is set than the usual 0.9; Adamski et al. 2018 had 0.8."""
 
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Adam: decay of the mean of squared gradients."""
