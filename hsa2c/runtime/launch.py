@@ -8,7 +8,6 @@ sends TERM to the job when the launcher dies, even by kill -9.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import secrets
@@ -22,12 +21,14 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from hsa2c.config import to_dict
 from hsa2c.console import Console
+from hsa2c.dpsgd.lifetime import die_with_parent
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 from hsa2c.runtime import application
 from hsa2c.runtime.application import RunConfig
@@ -94,7 +95,7 @@ def launch(what: Launch) -> int:
                     stderr=log,
                     start_new_session=True,
                     pass_fds=() if what.lock is None else (what.lock,),
-                    preexec_fn=_die_with_launcher,  # noqa: PLW1509 - one thread here
+                    preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - one thread here
                 )
                 code = supervisor.watch(job, console)
         finally:
@@ -251,10 +252,6 @@ def _journal_tells_error(directory: Path) -> bool:
     except OSError:
         return False
     return any('"kind": "error"' in line or '"kind":"error"' in line for line in last)
-
-
-def _die_with_launcher() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG; see hsa2c.dpsgd.lifetime
 
 
 def _common_run_id(config: RunConfig) -> int:

@@ -73,7 +73,6 @@ class MasterWatch(Watch):
         self._exchanges_at_row = self._exchanges
         self._taus: list[int] = []
         self._waited_s = 0.0
-        self._ready: set[int] = set()
         self._reason: str | None = None
 
     @property
@@ -138,7 +137,6 @@ class MasterWatch(Watch):
         """See `Watch.heard`."""
         for item in json.loads(report):
             if "ready" in item:
-                self._ready.add(node)
                 self._log.event("node_ready", f"node {node} is ready", node=node, **item["ready"])
             else:
                 self._tracker.add(node, item)
