@@ -72,10 +72,15 @@ class OptimiserConfig:
     """sgd (the paper's Algorithm 2), rmsprop (Mnih et al. 2016) or adam (Adamski et al. 2018)."""
 
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 2.5e-4
-    """Local learning rate. eta."""
+    """Local learning rate at the start. eta."""
+
+    half_after: Annotated[float, Field(gt=0, le=1e15)] | None = None
+    """Work over all nodes (agent steps in HSA2C) after which the local learning rate has fallen to a half: it is
+    learning_rate / (1 + work / half_after), whose sum diverges while that of its squares does not (Robbins and Monro
+    1951). None: it does not fall."""
 
     anneal: bool = False
-    """Fall linearly to 0 at the run's limit (`stop.agent_steps` or `stop.minutes`, whichever is nearer)."""
+    """Fall, also, linearly to 0 at the run's limit (`stop.agent_steps` or `stop.minutes`, whichever is nearer)."""
 
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Adam: decay of the mean of gradients, its momentum. Processes that share u without a lock act like more momentum

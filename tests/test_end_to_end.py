@@ -31,6 +31,7 @@ TESTS = Path(__file__).resolve().parent
 REPOSITORY = TESTS.parent
 TINY = [
     *("--set", "agent={num_envs: 2, t_max: 5, passes: 1, minibatches: 1, precision: float32}"),
+    *("--set", "optimiser.half_after=null"),  # `reference` knows no schedule
     *("--set", "output={log_every_s: 0.3, checkpoint_every_s: 1.0}"),
 ]
 SHORT_GAMES = ("--set", "env={max_frames: 400, noop_max: 5}")

@@ -130,8 +130,12 @@ class MasterWatch(Watch):
         return self._reason is not None
 
     def rate_scale(self) -> float:
-        """See `Watch.rate_scale`: 1, or on an annealed schedule the share of the run that is left."""
-        return 1.0 - self._progress() if self._config.optimiser.anneal else 1.0
+        """See `Watch.rate_scale`: falls as `OptimiserConfig.half_after` and `OptimiserConfig.anneal` say."""
+        optimiser = self._config.optimiser
+        left = 1.0 - self._progress() if optimiser.anneal else 1.0
+        if optimiser.half_after is None:
+            return left
+        return left / (1.0 + self._tracker.work / optimiser.half_after)
 
     def heard(self, node: int, report: bytes) -> None:
         """See `Watch.heard`."""

@@ -200,16 +200,36 @@ def test_ready_nodes_are_told_and_not_tracked(make_watch):
 # Rates
 
 
-def test_rate_is_constant_without_annealing(make_watch, clock):
-    watch, _, tracker = make_watch(stop={"minutes": 1.0})
+def test_rate_is_constant_on_no_schedule(make_watch, clock):
+    watch, _, tracker = make_watch(stop={"minutes": 1.0}, optimiser={"half_after": None})
     watch.begin("queues")
     clock.now += 30
     tracker.share = 0.9
+    tracker.work = 10**9
     assert watch.rate_scale() == 1.0
 
 
+def test_rate_falls_with_work(make_watch):
+    watch, log, tracker = make_watch(optimiser={"half_after": 1000.0, "learning_rate": 0.2})
+    assert watch.rate_scale() == 1.0
+    for work, scale in ((1000, 1 / 2), (3000, 1 / 4), (9000, 1 / 10)):
+        tracker.work = work
+        assert watch.rate_scale() == pytest.approx(scale)
+    watch.begin("queues")
+    watch.finish(V)
+    assert log.rows[-1][1]["rate/eta"] == pytest.approx(0.02)
+
+
+def test_both_schedules_multiply(make_watch):
+    watch, _, tracker = make_watch(optimiser={"half_after": 1000.0, "anneal": True}, stop={"agent_steps": 4000})
+    tracker.work, tracker.share = 1000, 0.25
+    assert watch.rate_scale() == pytest.approx(0.5 * 0.75)
+
+
 def test_annealed_rate_falls_to_0_at_the_nearest_limit(make_watch, clock):
-    watch, log, tracker = make_watch(stop={"minutes": 1.0}, optimiser={"anneal": True, "learning_rate": 0.2})
+    watch, log, tracker = make_watch(
+        stop={"minutes": 1.0}, optimiser={"anneal": True, "half_after": None, "learning_rate": 0.2}
+    )
     assert watch.rate_scale() == 1.0
     watch.begin("queues")
     clock.now += 15
