@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from agents.losses import LossParts, actor_critic_loss, clip_by_global_norm, explained_variance, normalise
-from agents.network import OBSERVATION_SHAPE, ActorCritic, autocast, bind, bind_gradients, num_parameters
+from agents.network import ActorCritic, autocast, bind, bind_gradients, num_parameters
 from agents.returns import Bools, Floats, gae, n_step_returns
 from agents.rollout import Environments, Player, Rollout
-from agents.settings import AgentConfig, Precision
+from agents.settings import OBSERVATION_SHAPE, AgentConfig, Precision
 
 
 class A2C:
@@ -44,7 +44,7 @@ class A2C:
     ) -> None:
         self._config = config
         self._environments = environments
-        self._network = ActorCritic(num_actions)
+        self._network = ActorCritic(num_actions, config.pixels)
         self._g = torch.zeros(num_parameters(self._network))
         self._bound_to = 0
         self._precision = precision

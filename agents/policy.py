@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.network import ActorCritic, autocast, bind
-from agents.settings import Precision
+from agents.settings import Pixels, Precision
 
 
 def sample_actions(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -33,6 +33,7 @@ class Policy:
     Args:
         v: float32 [dim]; copied, so later writes to it change nothing here.
         num_actions: Of the game.
+        pixels: What the network was trained with (`agents.settings.AgentConfig.pixels`).
         greedy: Take the likeliest action; otherwise sample.
         seed: Of the sampling.
         precision: Of the hidden layers.
@@ -43,11 +44,12 @@ class Policy:
         v: Tensor | NDArray[np.float32],
         num_actions: int,
         *,
+        pixels: Pixels,
         greedy: bool,
         seed: int,
         precision: Precision = "float32",
     ) -> None:
-        self._network = ActorCritic(num_actions)
+        self._network = ActorCritic(num_actions, pixels)
         flat = v.detach().clone() if isinstance(v, Tensor) else torch.from_numpy(v.copy())
         bind(self._network, flat)
         self._greedy = greedy

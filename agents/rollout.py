@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from agents.losses import log_prob_and_entropy
-from agents.network import OBSERVATION_SHAPE, ActorCritic, autocast
+from agents.network import ActorCritic, autocast
 from agents.policy import sample_actions
 from agents.returns import Bools, Floats
-from agents.settings import Precision
+from agents.settings import OBSERVATION_SHAPE, Precision
 
 
 class GameResult(Protocol):

@@ -12,6 +12,10 @@ from hsa2c.config import STRICT
 Returns = Literal["gae", "n-step"]
 Initialisation = Literal["orthogonal", "torch"]
 Precision = Literal["float32", "bfloat16"]
+Pixels = Literal["standardised", "raw"]
+
+OBSERVATION_SHAPE = (4, 84, 84)
+"""Last 4 frames, 84 x 84 grey levels in uint8."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -59,6 +63,11 @@ class AgentConfig:
     """Longest gradient, Euclidean norm over all weights; a longer one is scaled back (OpenAI baselines, 0.5). None:
     never."""
 
+    pixels: Pixels = "standardised"
+    """What the network makes of grey levels. standardised: an observation less its mean, over its standard deviation,
+    so that a bright background does not drown what moves (LeCun et al. 1998, Efficient BackProp, section 4.3); raw:
+    grey level / 255."""
+
     initialisation: Initialisation = "orthogonal"
     """Weights at the start: orthogonal, with a small policy head (OpenAI baselines; Andrychowicz et al. 2021), or
     torch, uniform in +- 1 / sqrt(inputs)."""
@@ -75,3 +84,9 @@ class AgentConfig:
         if samples % minibatches:
             raise ValueError(f"a divisor of t_max * num_envs = {samples}")
         return minibatches
+
+
+def network_identity(num_actions: int, pixels: Pixels) -> str:
+    """What two flat vectors must share to be of the same network, for example ``mnih2013-standardised-4x84x84-6``."""
+    kind = "mnih2013" if pixels == "raw" else f"mnih2013-{pixels}"
+    return f"{kind}-{'x'.join(str(size) for size in OBSERVATION_SHAPE)}-{num_actions}"

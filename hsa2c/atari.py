@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from agents.games import GameTracker
-from agents.settings import AgentConfig, Precision
+from agents.settings import AgentConfig, Pixels, Precision, network_identity
 from envs.actions import num_actions
 from envs.names import resolve_game
 from envs.settings import EnvConfig
@@ -78,7 +78,7 @@ class Atari(Application):
         return {
             "application": self.name,
             "game": config.game,
-            "network": f"mnih2013-4x84x84-{actions}",  # agents.network.network_identity; torch is not loaded for it
+            "network": network_identity(actions, config.agent.pixels),
             "actions": str(actions),
         }
 
@@ -137,14 +137,17 @@ def _actions(config: AtariConfig) -> int:
 
 
 def _precision(config: AtariConfig) -> Precision:
-    return _measured_precision(_actions(config)) if config.agent.precision == "auto" else config.agent.precision
+    agent = config.agent
+    if agent.precision != "auto":
+        return agent.precision
+    return _measured_precision(_actions(config), agent.pixels, agent.num_envs * agent.t_max // agent.minibatches)
 
 
 @cache
-def _measured_precision(actions: int) -> Precision:
+def _measured_precision(actions: int, pixels: Pixels, batch: int) -> Precision:
     from agents.network import choose_precision
 
-    return choose_precision(actions)
+    return choose_precision(actions, pixels, batch)
 
 
 APPLICATION = Atari()

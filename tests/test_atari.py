@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.network import ActorCritic, initial_vector, network_identity, num_parameters
+from agents.network import ActorCritic, initial_vector, num_parameters
+from agents.settings import network_identity
 from envs.atari import MAX_SEED
 from hsa2c.atari import APPLICATION
 from hsa2c.config import build, read_yaml, to_dict
@@ -86,7 +87,7 @@ def test_identity_dim_and_initial_vector_are_of_one_network(game, full, actions)
     assert identity == {
         "application": "hsa2c",
         "game": game,
-        "network": network_identity(actions),
+        "network": network_identity(actions, "standardised"),
         "actions": str(actions),
     }
     v = APPLICATION.initial(config)

@@ -127,17 +127,18 @@ def _scores(protocol: Any, game: Any, checkpoint: Checkpoint, *, quiet: bool) ->
 def _policy(protocol: Any, checkpoint: Checkpoint, num_actions: int) -> Any:
     import torch
 
-    from agents.network import network_identity
     from agents.policy import Policy
+    from agents.settings import network_identity
 
-    if checkpoint.identity.get("network") != network_identity(num_actions):
+    pixels = checkpoint.config["agent"].get("pixels", "raw")  # as it was before there was a choice
+    needed = network_identity(num_actions, pixels)
+    if checkpoint.identity.get("network") != needed:
         raise ConfigError(
-            f"the checkpoint has the network {checkpoint.identity.get('network')!r}, the game needs"
-            f" {network_identity(num_actions)!r}"
+            f"the checkpoint has the network {checkpoint.identity.get('network')!r}, the game needs {needed!r}"
         )
     # One thread: several gain little on so small a network, and on a busy machine they wait for each other.
     torch.set_num_threads(1)
-    return Policy(checkpoint.v, num_actions, greedy=protocol.greedy, seed=protocol.seed)
+    return Policy(checkpoint.v, num_actions, pixels=pixels, greedy=protocol.greedy, seed=protocol.seed)
 
 
 def _record(path: Path, protocol: Any, game: Any, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class MasterWatch(Watch):
         left = 1.0 - self._progress() if optimiser.anneal else 1.0
         if optimiser.half_after is None:
             return left
-        return left / (1.0 + self._tracker.work / optimiser.half_after)
+        return left / (1.0 + self._tracker.work / self._nodes / optimiser.half_after)
 
     def heard(self, node: int, report: bytes) -> None:
         """See `Watch.heard`."""

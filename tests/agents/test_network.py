@@ -15,7 +15,6 @@ from agents.network import (
     choose_precision,
     initial_vector,
     initialise,
-    network_identity,
     num_parameters,
     parameter_layout,
 )
@@ -28,17 +27,18 @@ def observations(n: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (n, 4, 84, 84), dtype=torch.uint8, generator=generator)
 
 
-def bound(flat: torch.Tensor) -> ActorCritic:
-    network = ActorCritic(NUM_ACTIONS)
+def bound(flat: torch.Tensor, pixels="standardised") -> ActorCritic:
+    network = ActorCritic(NUM_ACTIONS, pixels)
     bind(network, flat)
     return network
 
 
 class Textbook(nn.Module):
-    """The same network from ordinary layers with ordinary parameters, pixels divided by 255."""
+    """The same network from ordinary layers with ordinary parameters, pixels scaled before they enter."""
 
-    def __init__(self, flat: torch.Tensor):
+    def __init__(self, flat: torch.Tensor, pixels: str):
         super().__init__()
+        self.pixels = pixels
         self.body = nn.Sequential(
             nn.Conv2d(4, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten(),
             nn.Linear(2592, 256), nn.ReLU(),
@@ -48,8 +48,16 @@ class Textbook(nn.Module):
         nn.utils.vector_to_parameters(flat.clone(), self.all)
 
     def forward(self, x):
-        x = self.body(x.float() / 255)
+        x = self.body(torch.stack([scaled(one, self.pixels) for one in x]))
         return self.heads[0](x), self.heads[1](x)[:, 0]
+
+
+def scaled(observation: torch.Tensor, pixels: str) -> torch.Tensor:
+    if pixels == "raw":
+        return observation.float() / 255
+    rows = observation.double()[:, [*range(0, 84, 4)]]
+    mean = rows.mean().round()
+    return ((observation - mean) / max((rows - mean).square().mean().sqrt(), 1.0)).float()
 
 
 def some_loss(logits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -73,20 +81,40 @@ def test_layout_has_no_gaps_and_names_the_slices():
     assert len(parameters) == len(parameter_layout(NUM_ACTIONS))
 
 
-def test_identity():
-    assert network_identity(6) == "mnih2013-4x84x84-6"
-    assert network_identity(18) != network_identity(6)
+both = pytest.mark.parametrize("pixels", ["standardised", "raw"])
 
 
-def test_outputs_equal_the_textbook_network():
+@both
+def test_outputs_equal_the_textbook_network(pixels):
     flat = initial_vector(NUM_ACTIONS, seed=1, initialisation="torch")
     x = observations(3)
-    logits, values = bound(flat)(x)
-    expected_logits, expected_values = Textbook(flat)(x)
+    x[1] //= 8  # dark
+    x[2] = x[2] // 64 + 190  # bright, and of little contrast
+    logits, values = bound(flat, pixels)(x)
+    expected_logits, expected_values = Textbook(flat, pixels)(x)
     assert logits.shape == (3, NUM_ACTIONS)
     assert values.shape == (3,)
     torch.testing.assert_close(logits, expected_logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(values, expected_values, rtol=1e-4, atol=1e-5)
+
+
+def test_standardised_pixels_do_not_see_brightness_nor_contrast():
+    network = bound(initial_vector(NUM_ACTIONS, seed=1, initialisation="torch"))
+    x = observations(2) // 4
+    torch.testing.assert_close(network(x + 100)[0], network(x)[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(network(2 * x + 10)[0], network(x)[0], rtol=0, atol=0.02)  # means are whole grey levels
+
+
+@pytest.mark.parametrize("level", [0, 87, 255])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_blank_screen_is_finite_and_like_any_other(level, precision):
+    network = bound(initial_vector(NUM_ACTIONS, seed=1, initialisation="torch"))
+    blank = torch.full((2, 4, 84, 84), level, dtype=torch.uint8)
+    with autocast(precision):
+        logits, values = network(blank)
+        assert torch.equal(logits, network(torch.zeros_like(blank))[0])
+    some_loss(logits, values).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
 def test_writing_the_flat_vector_changes_the_outputs():
@@ -101,14 +129,15 @@ def test_writing_the_flat_vector_changes_the_outputs():
     assert next(network.parameters()).data_ptr() == flat.data_ptr()
 
 
-def test_gradients_land_in_the_flat_vector_and_accumulate():
+@both
+def test_gradients_land_in_the_flat_vector_and_accumulate(pixels):
     flat = initial_vector(NUM_ACTIONS, seed=1, initialisation="torch")
     x = observations(4)
-    textbook = Textbook(flat)
+    textbook = Textbook(flat, pixels)
     some_loss(*textbook(x)).backward()
     expected = nn.utils.parameters_to_vector([p.grad for p in textbook.all])
 
-    network = bound(flat)
+    network = bound(flat, pixels)
     gradient = torch.zeros_like(flat)
     bind_gradients(network, gradient)
     some_loss(*network(x)).backward()
@@ -159,16 +188,17 @@ def test_the_global_generator_is_left_alone():
     before = torch.get_rng_state()
     initial_vector(NUM_ACTIONS, seed=0)
     initial_vector(NUM_ACTIONS, seed=0, initialisation="torch")
-    choose_precision(NUM_ACTIONS, batch=2)
+    choose_precision(NUM_ACTIONS, "raw", 2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_bfloat16_is_close_and_hands_out_float32():
+@both
+def test_bfloat16_is_close_and_hands_out_float32(pixels):
     flat = initial_vector(NUM_ACTIONS, seed=1, initialisation="torch")
     x = observations(8)
     results = {}
     for precision in ("float32", "bfloat16"):
-        network, gradient = bound(flat), torch.zeros_like(flat)
+        network, gradient = bound(flat, pixels), torch.zeros_like(flat)
         bind_gradients(network, gradient)
         with autocast(precision):
             logits, values = network(x)
@@ -207,8 +237,8 @@ def test_choice_of_precision(monkeypatch, bfloat16_s, choice):
     # Whatever the first of each takes (kernels being prepared) must not count; nor does one disturbed measurement.
     times = {"float32": [0.1, 9.0, 1.0, *[1.5] * 9], "bfloat16": [50.0, 9.0, bfloat16_s, *[2.0 * bfloat16_s] * 9]}
     monkeypatch.setattr(agents.network, "_time_update_s", lambda network, x, precision: times[precision].pop(0))
-    assert choose_precision(NUM_ACTIONS, batch=1) == choice
+    assert choose_precision(NUM_ACTIONS, "raw", 1) == choice
 
 
 def test_measured_choice_is_a_precision():
-    assert choose_precision(NUM_ACTIONS, batch=2) in {"float32", "bfloat16"}
+    assert choose_precision(NUM_ACTIONS, "standardised", 2) in {"float32", "bfloat16"}

@@ -8,6 +8,7 @@ from agents.network import ActorCritic, bind, initial_vector
 from agents.policy import Policy, sample_actions
 
 NUM_ACTIONS = 6
+PIXELS = {"pixels": "standardised"}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_greedy_takes_the_likeliest_action(v, observations):
     network = ActorCritic(NUM_ACTIONS)
     bind(network, v)
     expected = network(torch.from_numpy(observations))[0].argmax(1).numpy()
-    actions = Policy(v, NUM_ACTIONS, greedy=True, seed=0)(observations)
+    actions = Policy(v, NUM_ACTIONS, **PIXELS, greedy=True, seed=0)(observations)
     assert actions.dtype == np.int64
     np.testing.assert_array_equal(actions, expected)
 
@@ -48,7 +49,7 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_global_generator_alone(v,
     before = torch.get_rng_state()
 
     def play(seed):
-        policy = Policy(v, NUM_ACTIONS, greedy=False, seed=seed)
+        policy = Policy(v, NUM_ACTIONS, **PIXELS, greedy=False, seed=seed)
         return np.stack([policy(observations) for _ in range(4)])
 
     np.testing.assert_array_equal(play(1), play(1))
@@ -60,7 +61,7 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_global_generator_alone(v,
 @pytest.mark.parametrize("kind", [torch.Tensor, np.ndarray])
 def test_weights_are_copied(v, observations, kind):
     source = v.clone()
-    policy = Policy(source if kind is torch.Tensor else source.numpy(), NUM_ACTIONS, greedy=True, seed=0)
+    policy = Policy(source if kind is torch.Tensor else source.numpy(), NUM_ACTIONS, **PIXELS, greedy=True, seed=0)
     before = policy(observations)
     assert before.any()
     source.zero_()  # all logits equal: action 0 everywhere
@@ -70,10 +71,10 @@ def test_weights_are_copied(v, observations, kind):
 def test_weights_may_be_read_only(v, observations):
     source = v.numpy().copy()
     source.setflags(write=False)
-    assert Policy(source, NUM_ACTIONS, greedy=True, seed=0)(observations).shape == (5,)
+    assert Policy(source, NUM_ACTIONS, **PIXELS, greedy=True, seed=0)(observations).shape == (5,)
 
 
 def test_bfloat16_samples_too(v, observations):
-    actions = Policy(v, NUM_ACTIONS, greedy=False, seed=0, precision="bfloat16")(observations)
+    actions = Policy(v, NUM_ACTIONS, **PIXELS, greedy=False, seed=0, precision="bfloat16")(observations)
     assert actions.shape == (5,)
     assert set(actions) <= set(range(NUM_ACTIONS))

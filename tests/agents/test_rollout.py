@@ -14,7 +14,7 @@ def never():
 
 def network(seed=0):
     """Weights drawn by torch's rule: policies differ from uniform and from each other."""
-    module = ActorCritic(ACTIONS)
+    module = ActorCritic(ACTIONS, "raw")
     bind(module, initial_vector(ACTIONS, seed, "torch"))
     return module
 

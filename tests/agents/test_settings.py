@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from agents.settings import AgentConfig
+from agents.settings import AgentConfig, network_identity
 from hsa2c.config import to_yaml
 
 
@@ -40,3 +40,8 @@ def test_bad_value_is_refused_by_its_name(values, field, message):
 
 def test_minibatches_that_divide_are_taken():
     assert AgentConfig(num_envs=3, t_max=5, minibatches=15).minibatches == 15
+
+
+def test_identity_tells_networks_apart():
+    assert network_identity(6, "raw") == "mnih2013-4x84x84-6"
+    assert network_identity(18, "standardised") == "mnih2013-standardised-4x84x84-18"

@@ -170,7 +170,9 @@ def test_resume_without_a_checkpoint(refused, make_run):
 
 def test_resume_with_another_network(refused, make_run):
     line = refused(train.main, "--resume", make_run(), "--set", "env.full_action_set=true")
-    assert line.endswith("is of network 'mnih2013-4x84x84-6', this run is of 'mnih2013-4x84x84-18'")
+    assert line.endswith(
+        "is of network 'mnih2013-standardised-4x84x84-6', this run is of 'mnih2013-standardised-4x84x84-18'"
+    )
 
 
 def test_resume_of_a_run_that_is_done(refused, make_run):

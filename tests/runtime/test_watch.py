@@ -220,6 +220,12 @@ def test_rate_falls_with_work(make_watch):
     assert log.rows[-1][1]["rate/eta"] == pytest.approx(0.02)
 
 
+def test_rate_falls_with_the_work_of_a_node(make_watch):
+    watch, _, tracker = make_watch(optimiser={"half_after": 1000.0}, cluster={"nodes": 4})
+    tracker.work = 4000
+    assert watch.rate_scale() == pytest.approx(1 / 2)
+
+
 def test_both_schedules_multiply(make_watch):
     watch, _, tracker = make_watch(optimiser={"half_after": 1000.0, "anneal": True}, stop={"agent_steps": 4000})
     tracker.work, tracker.share = 1000, 0.25
