@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from agents.stall import stall
+
 _WINDOW = 100  # games in the mean that curves, the best checkpoint and the stop condition speak of
 
 
@@ -16,6 +18,7 @@ class GameTracker:
 
     Args:
         nodes: How many there are.
+        num_actions: Of the game.
         limit_agent_steps: Stop after so many; None: never.
         limit_score: Stop when the mean score of the last 100 games is at least this; None: never.
         counters: What `counters` gave before, empty at the start of a run.
@@ -26,16 +29,25 @@ class GameTracker:
     """
 
     def __init__(
-        self, nodes: int, *, limit_agent_steps: int | None, limit_score: float | None, counters: Mapping[str, Any]
+        self,
+        nodes: int,
+        num_actions: int,
+        *,
+        limit_agent_steps: int | None,
+        limit_score: float | None,
+        counters: Mapping[str, Any],
     ) -> None:
         self.work: int = counters.get("agent_steps", 0)
         self._updates: int = counters.get("updates", 0)
         self._games: int = counters.get("games", 0)
         self._scores: deque[float] = deque(counters.get("last_scores", ()), maxlen=_WINDOW)
         self._best: float | None = counters.get("best_mean_score")
+        self._best_at: int = counters.get("best_mean_score_at", self.work)
+        self._stall: str | None = None
         self._limit_agent_steps = limit_agent_steps
         self._limit_score = limit_score
         self._nodes = nodes
+        self._num_actions = num_actions
         self._clear()
 
     def _clear(self) -> None:
@@ -71,7 +83,7 @@ class GameTracker:
             self._new_frames.append(frames)
             quality = self.quality
             if quality is not None and (self._best is None or quality > self._best):
-                self._best = quality
+                self._best, self._best_at = quality, self.work
 
     def row(self, seconds: float) -> dict[str, float | int | None]:
         """Values of the curves now; means are over the `seconds` since the last row."""
@@ -91,8 +103,19 @@ class GameTracker:
             **{key: value / max(self._new_rollouts, 1) for key, value in self._rollout_sums.items()},
             **{f"time/{key}_share": value / spent if spent else None for key, value in self._seconds.items()},
         }
+        self._stall = stall(
+            without_gain=self.work - self._best_at,
+            nodes=self._nodes,
+            entropy=row.get("policy/entropy"),
+            num_actions=self._num_actions,
+        )
+        row["score/stalled"] = int(self._stall is not None)
         self._clear()
         return row
+
+    def warning(self) -> str | None:
+        """As of the last row: why training seems to have stalled."""
+        return self._stall
 
     def counters(self) -> dict[str, Any]:
         """JSON values from which a tracker goes on when the run is resumed."""
@@ -102,6 +125,7 @@ class GameTracker:
             "games": self._games,
             "last_scores": list(self._scores),
             "best_mean_score": self._best,
+            "best_mean_score_at": self._best_at,
         }
 
     def reached(self) -> str | None:

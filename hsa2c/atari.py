@@ -122,6 +122,7 @@ class Atari(Application):
         """Learning curves."""
         return GameTracker(
             config.cluster.nodes,
+            _actions(config),
             limit_agent_steps=config.stop.agent_steps,
             limit_score=config.stop.score,
             counters=counters,

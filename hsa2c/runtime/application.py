@@ -58,6 +58,9 @@ class Tracker(Protocol):
     def row(self, seconds: float) -> dict[str, float | int | None]:
         """Values of the curves now; means are over the `seconds` since the last row."""
 
+    def warning(self) -> str | None:
+        """What its user should worry about, as of the last row; None if nothing."""
+
     def counters(self) -> dict[str, Any]:
         """JSON values from which a tracker goes on when the run is resumed."""
 

@@ -74,6 +74,7 @@ class MasterWatch(Watch):
         self._taus: list[int] = []
         self._waited_s = 0.0
         self._reason: str | None = None
+        self._worried = False
 
     @property
     def reason(self) -> str | None:
@@ -265,4 +266,8 @@ class MasterWatch(Watch):
         if seconds < self._config.output.log_every_s / 2:  # the last row: too short a time to speak of a speed
             row |= {key: None for key in row if key.startswith(("speed/", "time/"))}
         self._log.row(self._tracker.work, row, {"staleness/tau": taus} if taus else {})
+        worry = self._tracker.warning()
+        if worry and not self._worried:  # once, until it is over
+            self._log.event("warning", worry)
+        self._worried = worry is not None
         self._row_at, self._exchanges_at_row, self._taus, self._waited_s = now, self._exchanges, [], 0.0

@@ -20,7 +20,7 @@ def report(steps=0, *, games=(), updates=1, **sums):
 
 
 def tracker(nodes=1, steps=None, score=None, counters=None):
-    return GameTracker(nodes, limit_agent_steps=steps, limit_score=score, counters=counters or {})
+    return GameTracker(nodes, 6, limit_agent_steps=steps, limit_score=score, counters=counters or {})
 
 
 def play(games, scores):
@@ -53,6 +53,7 @@ def test_row_by_hand():
         "score/mean_100": -20.0,
         "score/best_mean_100": None,
         "score/last": -20.0,
+        "score/stalled": 0,
         "length/mean_frames": 4000.0,
         "speed/agent_steps_per_s": 40.0,
         "speed/updates_per_s": 1.0,
@@ -176,3 +177,22 @@ def test_no_limits_are_never_reached():
     games.add(0, report(10**12))
     assert games.reached() is None
     assert games.progress() == 0.0
+
+
+def test_stall_is_told_until_the_score_is_better(counters=None):
+    games = tracker()
+    play(games, [-20.0] * 100)
+    for steps, stalled in ((400_000, 0), (200_000, 1), (1, 1)):
+        games.add(0, report(steps, **{"policy/entropy": 1.79}))
+        assert games.row(5.0)["score/stalled"] == stalled
+        assert (games.warning() is not None) == bool(stalled)
+    assert games.warning().startswith(
+        "no better mean score for 600,001 agent steps, and the policy plays nearly at random"
+    )
+    resumed = tracker(counters=json.loads(json.dumps(games.counters())))
+    for one in (games, resumed):
+        one.add(0, report(1, **{"policy/entropy": 1.79}))
+        assert one.row(5.0)["score/stalled"] == 1
+        one.add(0, report(1, games=[(-10.0, 400)], **{"policy/entropy": 1.79}))
+        assert one.row(5.0)["score/stalled"] == 0
+        assert one.warning() is None

@@ -29,6 +29,7 @@ class FakeTracker:
         self.quality = None
         self.done = None
         self.share = 0.0
+        self.worry = None
         self.heard = []
 
     def add(self, node, report):
@@ -37,6 +38,9 @@ class FakeTracker:
 
     def row(self, seconds):
         return {"work_per_s": self.work / seconds}
+
+    def warning(self):
+        return self.worry
 
     def counters(self):
         return {"agent_steps": self.work}
@@ -246,6 +250,19 @@ def test_annealed_rate_falls_to_0_at_the_nearest_limit(make_watch, clock):
     assert log.rows[-1][1]["rate/eta"] == pytest.approx(0.08)
     clock.now += 60
     assert watch.rate_scale() == 0.0
+
+
+# Warnings
+
+
+def test_a_worry_is_said_once_until_it_is_over(make_watch):
+    watch, log, tracker = make_watch(output={"log_every_s": 1e-9})
+    watch.begin("queues")
+    for worry in (None, "stalled", "stalled for longer", None, "stalled again"):
+        tracker.worry = worry
+        watch.finish(V)
+    said = [message for kind, message, _ in log.events if kind == "warning"]
+    assert said == ["stalled", "stalled again"]
 
 
 # Checkpoints
