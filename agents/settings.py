@@ -29,12 +29,11 @@ class AgentConfig:
     """Length of a rollout in agent steps of each environment. t_max in Mnih et al. 2016."""
 
     passes: Annotated[int, Field(ge=1, le=100)] = 2
-    """Times each rollout is used. K (epochs) in Schulman et al. 2017, 3 in their Atari runs; 1 is Mnih et al. 2016. 2
-    costs a sixth less time an agent step than 3."""
+    """Times each rollout is used. K (epochs) in Schulman et al. 2017, 3 in their Atari runs; 1 is Mnih et al. 2016."""
 
-    minibatches: Annotated[int, Field(ge=1, le=100_000, validate_default=True)] = 4
-    """Equal parts, one update each, that a pass cuts the shuffled t_max * num_envs samples of a rollout into. 4 in
-    the Atari runs of Schulman et al. 2017; 1 is Mnih et al. 2016."""
+    minibatches: Annotated[int, Field(ge=1, le=100_000, validate_default=True)] = 16
+    """Equal parts, one update each, that a pass cuts the shuffled t_max * num_envs samples of a rollout into. The
+    default makes updates of 32 samples; 4 in the Atari runs of Schulman et al. 2017, of 256; 1 is Mnih et al. 2016."""
 
     discount: Annotated[float, Field(ge=0, le=1)] = 0.99
     """Discount for each agent step. gamma."""

@@ -74,7 +74,7 @@ class OptimiserConfig:
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 2.5e-4
     """Local learning rate at the start. eta."""
 
-    half_after: Annotated[float, Field(gt=0, le=1e15)] | None = None
+    half_after: Annotated[float, Field(gt=0, le=1e15)] | None = 1e6
     """Work of a node (agent steps in HSA2C) after which the local learning rate has fallen to a half: it is
     learning_rate / (1 + work / half_after), whose sum diverges while that of its squares does not (Robbins and Monro
     1951). Of a node, not of all: v moves by the mean of the nodes' deltas. None: it does not fall."""
@@ -82,9 +82,9 @@ class OptimiserConfig:
     anneal: bool = False
     """Fall, also, linearly to 0 at the run's limit (`stop.agent_steps` or `stop.minutes`, whichever is nearer)."""
 
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Adam: decay of the mean of gradients, its momentum. Processes that share u without a lock act like more momentum
-    (Mitliagkas et al. 2016), so less of it is set than the usual 0.9; Adamski et al. 2018 had 0.8."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Adam: decay of the mean of gradients, its momentum (Kingma and Ba 2015, 0.9). Processes that share u without a
+    lock act like more of it (Mitliagkas et al. 2016): with many, less may be better; Adamski et al. 2018 had 0.8."""
 
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Adam: decay of the mean of squared gradients."""
