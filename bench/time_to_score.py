@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from hsa2c.runlog import JOURNAL, METRICS, read_rows
+from bench.runs import events, rows, train
 
 _CAP_MINUTES = 60.0
 
@@ -56,20 +55,12 @@ def _train(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One run: whether and when it reached the score."""
     name = f"{options.game}-to-{options.score:g}-seed-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     directory = Path(options.run_dir) / name
-    command = [sys.executable, "-m", "hsa2c", "train", "--game", options.game, "--score", str(options.score)]
-    command += ["--minutes", str(options.minutes), "--seed", str(seed), "--run-dir", options.run_dir, "--name", name]
+    limits = ["--score", str(options.score), "--minutes", str(options.minutes)]
+    where = ["--run-dir", options.run_dir, "--name", name]
     began_at = time.time()
-    run = subprocess.Popen([*command, *options.train], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        _, errors = run.communicate()
-    finally:
-        if run.poll() is None:
-            run.send_signal(signal.SIGTERM)
-            run.wait()
-    if run.returncode != 0:
-        raise SystemExit(f"train.py failed ({run.returncode}): {errors}")
-    last = [row for row in read_rows(directory / METRICS) if "elapsed_s" in row][-1]
-    ended = next(event for event in read_rows(directory / JOURNAL) if event["kind"] == "stop")
+    train(["--game", options.game, "--seed", str(seed), *limits, *where, *options.train])
+    last = rows(directory)[-1]
+    (ended,) = events(directory, "stop")
     best = last.get("score/best_mean_100")
     return {
         "seed": seed,

@@ -1,28 +1,18 @@
-"""The benchmark against real, very short runs: games that a frame cap ends after 100 agent steps."""
+"""The benchmark against real, very short runs."""
 
 import json
 
 import pytest
-import yaml
 
 from bench.time_to_score import main
 
 pytestmark = pytest.mark.timeout(300)
 
-SHORT = {
-    "agent": {"num_envs": 8, "t_max": 5, "passes": 1, "minibatches": 1, "precision": "float32"},
-    "env": {"max_frames": 400, "noop_max": 5},
-    "output": {"log_every_s": 0.5, "checkpoint_every_s": 5.0},
-}
-
 
 @pytest.fixture
-def measure(tmp_path, capfd):
+def measure(short, capfd):
     def measure(*arguments):
-        config = tmp_path / "short.yaml"
-        config.write_text(yaml.safe_dump(SHORT))
-        fixed = ["--games", "2", "--run-dir", str(tmp_path), "--json", f"--train=--config={config}", "--train=--p=1"]
-        code = main([*fixed, *arguments])
+        code = main(["--games", "2", "--train=--p=1", *short, *arguments])
         return code, json.loads(capfd.readouterr().out)
 
     return measure
@@ -40,6 +30,7 @@ def test_reaches_a_score_that_anybody_reaches(measure):
     assert result["machine"]["cores"] >= 1
 
 
+@pytest.mark.slow
 def test_says_so_if_the_score_is_not_reached(measure):
     code, result = measure("--score", "21", "--minutes", "0.05", "--seeds", "3", "4")
     assert code == 1

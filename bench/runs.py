@@ -1,0 +1,45 @@
+"""Training runs as benchmarks start them: through the product's own command, one after the other."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hsa2c.runlog import JOURNAL, METRICS, Row, append_row, read_rows
+
+
+def train(options: Sequence[str]) -> None:
+    """Run ``train.py`` with these options to its end; stopped in good order if this process is.
+
+    Raises:
+        SystemExit: It failed; with what it said.
+    """
+    command = [sys.executable, "-m", "hsa2c", "train", *options]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        _, errors = run.communicate()
+    finally:
+        if run.poll() is None:
+            run.send_signal(signal.SIGTERM)
+            run.wait()
+    if run.returncode != 0:
+        raise SystemExit(f"train.py failed ({run.returncode}): {errors}")
+
+
+def rows(directory: Path) -> list[Row]:
+    """The rows of a run, those of what a resume made void left out."""
+    history: list[Row] = []
+    for row in read_rows(directory / METRICS):
+        append_row(history, row)
+    return [row for row in history if "elapsed_s" in row]
+
+
+def events(directory: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of a kind in a run's journal, in their order; none where there is no run."""
+    if not (directory / JOURNAL).exists():
+        return []
+    return [event for event in read_rows(directory / JOURNAL) if event.get("kind") == kind]
