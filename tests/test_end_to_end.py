@@ -432,6 +432,21 @@ def test_signal_before_training_begins_ends_at_once(tmp_path):
         assert not run.events("training")
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_second_ctrl_c_ends_a_job_that_does_not_stop(tmp_path, nodes):
+    with training(tmp_path, "--nodes", nodes) as run:
+        run.wait_for_checkpoint()
+        run.job().suspend()
+        run.launcher.send_signal(signal.SIGINT)
+        wait_until(lambda: "once more to stop at once" in run.stderr(), "the answer to the first Ctrl-C")
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.launcher.wait(1.0)
+        run.launcher.send_signal(signal.SIGINT)
+        assert run.end() == 130
+        run.assert_gone()
+        assert run.checkpoint().t > 0
+
+
 # Kills, one node
 
 
