@@ -170,8 +170,6 @@ class LockFreeCrew:
         self._shared = SharedVectors(dim, rule.state_size(dim))
         if state is not None:
             self._shared.state.numpy()[:] = state
-        # The first optimiser of a process loads 800 modules of torch, 70 MB: once here, not once in each process.
-        SharedOptimiser(self._shared.u, self._shared.state, rule)
         self._limits = limits or CrewLimits()
         self._reports = Reports()
         self._kept_at = time.monotonic()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -55,6 +58,34 @@ def test_equals_torch_on_ordinary_parameters(rule: Rule) -> None:
         optimiser.step(g)
         torch.testing.assert_close(u, torch.cat([p.reshape(-1) for p in parameters]), rtol=2e-5, atol=1e-6)
     assert not torch.allclose(u, start(), atol=0.05)
+
+
+@every_rule
+def test_equals_torch_to_the_bit(rule: Rule) -> None:
+    """Where torch is told to compute in one pass, as here."""
+    parameter = start()
+    reference = textbook(rule, [parameter])
+    reference.param_groups[0].update({"adam": {"fused": True}, "rmsprop": {"foreach": False}}.get(rule.name, {}))
+    u = start()
+    optimiser = SharedOptimiser(u, torch.zeros(rule.state_size(DIM)), rule)
+    for g in gradients(30):
+        parameter.grad = g
+        reference.step()
+        optimiser.step(g)
+        assert torch.equal(u, parameter)
+
+
+def test_loads_no_compiler() -> None:
+    program = """
+import sys, torch
+from hsa2c.dpsgd.optimiser import Rule, SharedOptimiser
+for name in ("sgd", "rmsprop", "adam"):
+    rule = Rule(name=name, learning_rate=0.1)
+    SharedOptimiser(torch.zeros(3), torch.zeros(rule.state_size(3)), rule).step(torch.ones(3))
+print("torch._dynamo" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
+    assert run.stdout == "False\n"
 
 
 @every_rule
