@@ -22,8 +22,9 @@ class EnvConfig:
     """Chance, each frame, that the emulator repeats the action of the frame before. 0: the paper; 0.25: ALE v5
     (Machado et al. 2018, section 5.2)."""
 
-    life_loss_episodes: bool = False
-    """A lost life ends the episode for learning; the game goes on, and the score is still that of the whole game."""
+    life_loss_episodes: bool = True
+    """A lost life ends the episode for learning; the game goes on, and the score is still that of the whole game (Mnih
+    et al. 2015)."""
 
     full_action_set: bool = False
     """All 18 joystick actions instead of the game's own few."""

@@ -57,7 +57,7 @@ def test_observations_are_those_of_gymnasiums_wrappers_to_the_pixel(game):
     reference = AtariPreprocessing(FireFirst(reference), noop_max=0, frame_skip=4)
     reference = FrameStackObservation(reference, 4, padding_type="zero")
     rng = np.random.default_rng(0)
-    with AtariEnvs(game, EnvConfig(noop_max=0, clip_rewards=False), 1, seed=0) as envs:
+    with AtariEnvs(game, EnvConfig(noop_max=0, clip_rewards=False, life_loss_episodes=False), 1, seed=0) as envs:
         assert envs.num_actions == reference.action_space.n
         np.testing.assert_array_equal(envs.reset()[0], reference.reset(seed=0)[0])
         for _ in range(300):
@@ -86,7 +86,9 @@ def test_shapes_and_types(pong):
 
 @pytest.mark.parametrize("max_frames", [108_000, 302])
 def test_books_are_kept_over_whole_games(max_frames):
-    with AtariEnvs(BREAKOUT, EnvConfig(clip_rewards=False, max_frames=max_frames), 2, seed=3) as envs:
+    with AtariEnvs(
+        BREAKOUT, EnvConfig(clip_rewards=False, life_loss_episodes=False, max_frames=max_frames), 2, seed=3
+    ) as envs:
         _, steps = play(envs, 320)
     score, agent_steps, before, seen = np.zeros(2), np.zeros(2, int), None, 0
     for step in steps:
@@ -134,7 +136,7 @@ def test_negative_rewards_stay_negative(pong):
 
 def test_a_lost_life_ends_the_episode_and_nothing_else():
     """The game itself must be the same: the same images, scores and new games."""
-    with AtariEnvs(BREAKOUT, EnvConfig(), 1, seed=0) as envs:
+    with AtariEnvs(BREAKOUT, EnvConfig(life_loss_episodes=False), 1, seed=0) as envs:
         whole = play(envs, 280)
     with AtariEnvs(BREAKOUT, EnvConfig(life_loss_episodes=True), 1, seed=0) as envs:
         lives = play(envs, 280)

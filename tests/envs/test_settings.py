@@ -9,7 +9,7 @@ from hsa2c.errors import ConfigError
 def test_defaults_are_the_papers():
     assert to_dict(EnvConfig()) == {
         "sticky_actions": 0.0,
-        "life_loss_episodes": False,
+        "life_loss_episodes": True,
         "full_action_set": False,
         "noop_max": 30,
         "fire_reset": True,
