@@ -22,7 +22,7 @@ OBSERVATION_SHAPE = (4, 84, 84)
 class AgentConfig:
     """What each actor-learner process plays, and how it turns play into gradients."""
 
-    num_envs: Annotated[int, Field(ge=1, le=4096)] = 16
+    num_envs: Annotated[int, Field(ge=1, le=4096)] = 24
     """Environments that each actor-learner process plays side by side."""
 
     t_max: Annotated[int, Field(ge=1, le=10_000)] = 32
@@ -33,7 +33,7 @@ class AgentConfig:
 
     minibatches: Annotated[int, Field(ge=1, le=100_000, validate_default=True)] = 16
     """Equal parts, one update each, that a pass cuts the shuffled t_max * num_envs samples of a rollout into. The
-    default makes updates of 32 samples; 4 in the Atari runs of Schulman et al. 2017, of 256; 1 is Mnih et al. 2016."""
+    default makes updates of 48 samples; 4 in the Atari runs of Schulman et al. 2017, of 256; 1 is Mnih et al. 2016."""
 
     discount: Annotated[float, Field(ge=0, le=1)] = 0.99
     """Discount for each agent step. gamma."""

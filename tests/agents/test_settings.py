@@ -21,7 +21,7 @@ def test_frozen():
 @pytest.mark.parametrize(
     ("values", "field", "message"),
     [
-        ({"minibatches": 3}, "minibatches", "Value error, a divisor of t_max * num_envs = 512"),
+        ({"minibatches": 5}, "minibatches", "Value error, a divisor of t_max * num_envs = 768"),
         ({"num_envs": 1, "t_max": 5}, "minibatches", "Value error, a divisor of t_max * num_envs = 5"),
         ({"t_max": 0}, "t_max", "Input should be greater than or equal to 1"),
         ({"t_max": 2.0}, "t_max", "Input should be a valid integer"),
