@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from hsa2c.runlog import METRICS, read_rows
+from bench.runs import rows
 from hsa2c.runtime.host import cap_threads
 
 _SEED = 1
@@ -144,13 +144,13 @@ def _training(setting: Setting) -> dict[str, Any]:
                 run.wait()
             if run.stderr:
                 run.stderr.close()
-        rows = [row for row in read_rows(Path(folder) / "run" / METRICS) if "elapsed_s" in row]
-    return {**_steady(rows, setting.warm_up_s), "peak_pss_mib": peak}
+        history = rows(Path(folder) / "run")
+    return {**_steady(history, setting.warm_up_s), "peak_pss_mib": peak}
 
 
-def _steady(rows: list[dict[str, Any]], warm_up_s: float) -> dict[str, Any]:
+def _steady(history: list[dict[str, Any]], warm_up_s: float) -> dict[str, Any]:
     """Speed between the first row after the warm-up and the last, and the mean shares of time there."""
-    steady = [row for row in rows if row["elapsed_s"] >= warm_up_s]
+    steady = [row for row in history if row["elapsed_s"] >= warm_up_s]
     first, last = steady[0], steady[-1]
     shares = sorted({key for row in steady for key in row if key.startswith("time/") and key.endswith("_share")})
     return {

@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(machine.headline(facts), file=sys.stderr)
     runs = []
     for seed in options.seeds:
-        run = _train(options, seed) | {"evaluated": None}
+        run = _train(options, seed)
         run["evaluated"] = _evaluate(Path(run["directory"]), options.games)
         runs.append(run)
         print(_line(options.score, run), file=sys.stderr if options.json else sys.stdout, flush=True)

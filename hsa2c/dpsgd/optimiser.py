@@ -52,6 +52,7 @@ class SharedOptimiser:
         dim = u.numel()
         self._means = [state[k * dim : (k + 1) * dim] for k in range(_MEANS[rule.name])]
         self._count = state[-1:].squeeze()
+        self._apply = {"sgd": self._sgd, "rmsprop": self._rmsprop, "adam": self._adam}[rule.name]
 
     def scale_rate(self, scale: float) -> None:
         """Set the learning rate to `scale` times the rule's."""
@@ -59,7 +60,7 @@ class SharedOptimiser:
 
     def step(self, g: torch.Tensor) -> None:
         """U <- u - eta * (g as the rule transforms it), in place and unlocked."""
-        {"sgd": self._sgd, "rmsprop": self._rmsprop, "adam": self._adam}[self._rule.name](g)
+        self._apply(g)
 
     def _sgd(self, g: torch.Tensor) -> None:
         self._u.add_(g, alpha=-self._eta)

@@ -179,7 +179,7 @@ def test_no_limits_are_never_reached():
     assert games.progress() == 0.0
 
 
-def test_stall_is_told_until_the_score_is_better(counters=None):
+def test_stall_is_told_until_the_score_is_better():
     games = tracker()
     play(games, [-20.0] * 100)
     for steps, stalled in ((400_000, 0), (200_000, 1), (1, 1)):
