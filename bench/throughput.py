@@ -23,7 +23,7 @@ from typing import Any
 
 from bench import machine
 from bench.runs import rows
-from hsa2c.runtime.host import cap_threads
+from hsa2c.runtime.host import cap_threads, keep_freed_memory
 
 _SEED = 1
 
@@ -108,6 +108,7 @@ def _play(setting: Setting, index: int, barrier: Barrier, results: Any) -> None:
     from envs.names import resolve_game
     from envs.settings import EnvConfig
 
+    keep_freed_memory()
     num_envs = AgentConfig().num_envs
     envs = AtariEnvs(resolve_game(setting.game), EnvConfig(), num_envs, seed=_SEED + index * num_envs)
     random = np.random.default_rng(index)

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hsa2c.runtime.host import cap_threads, share_of_cores
+from hsa2c.runtime.host import cap_threads, keep_freed_memory, share_of_cores
 
 cap_threads()  # before numpy, torch and OpenCV are loaded below
+keep_freed_memory()
 
 from hsa2c import checkpoint as checkpoints  # noqa: E402
 from hsa2c.config import to_dict  # noqa: E402

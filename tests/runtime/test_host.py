@@ -1,5 +1,6 @@
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,30 @@ def test_no_commit_outside_a_checkout(monkeypatch, error):
 
     monkeypatch.setattr(host, "_git", git)
     assert host._commit() is None
+
+
+def test_freed_memory_is_kept():
+    """Page faults of ten blocks of 4 MB, ten times over: 10,000 a time, or only the first's."""
+    script = """
+import resource, sys
+import numpy as np
+from hsa2c.runtime import host
+if sys.argv[1] == "keep":
+    assert host.keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    blocks = [np.ones(1_000_000, np.float32) for _ in range(10)]
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {
+        mode: int(subprocess.check_output([sys.executable, "-c", script, mode], text=True, timeout=60))
+        for mode in ("keep", "give back")
+    }
+    assert faults["keep"] < 20_000
+    assert faults["keep"] < faults["give back"] / 3
+
+
+def test_an_allocator_that_is_not_glibc_is_left_alone(monkeypatch):
+    monkeypatch.setattr(host.ctypes, "CDLL", lambda _: object())
+    assert not host.keep_freed_memory()
