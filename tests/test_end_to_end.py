@@ -60,7 +60,7 @@ class Run:
     def job(self):
         """The launcher's child that trains, or that starts the ranks; None before it is there."""
         children = psutil.Process(self.launcher.pid).children()
-        jobs = [child for child in children if "hsa2c.runtime.job" in command_line(child)]  # not the janitor
+        jobs = [child for child in children if "hsa2c.runtime.rank" in command_line(child)]  # not the janitor
         return jobs[0] if jobs else None
 
     def events(self, kind):

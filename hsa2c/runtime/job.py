@@ -1,4 +1,4 @@
-"""The job: what runs as master, as node, or (one node, no MPI) as both. Started by `hsa2c.runtime.launch`.
+"""The job: what runs as master, as node, or (one node, no MPI) as both. Started by `hsa2c.runtime.rank`.
 
 A node forks its actor-learners first and only then imports MPI: a process that has called MPI_Init must not fork.
 """
@@ -83,6 +83,18 @@ def main(arguments: list[str] | None = None) -> int:
     if world.started_by_mpi:
         die_with_parent(os.getppid())  # mpiexec, or its daemon on this host
     return run(task, world)
+
+
+def prepare(arguments: list[str]) -> None:
+    """Load and measure what a node will need, in a process that is to be forked for several."""
+    import torch
+
+    torch.set_num_threads(1)
+    task = _parse(arguments)
+    task.app.dim(task.config)
+    task.app.problems(task.config, 0, 0)
+    task.app.describe(task.config)
+    from hsa2c.dpsgd import crew, optimiser  # noqa: F401
 
 
 def run(task: Task, world: World) -> int:
@@ -280,12 +292,3 @@ def _parse(arguments: list[str] | None) -> Task:
         session=options.session,
         limits=Limits(),
     )
-
-
-if __name__ == "__main__":
-    exit_code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Everything is written and every child has ended. Taking Python and torch apart in good order as well costs seconds
-    # of a core in each of forty ranks, and nobody sees it.
-    os._exit(exit_code)

@@ -33,6 +33,7 @@ from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 from hsa2c.runtime import application
 from hsa2c.runtime.application import RunConfig
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
+from hsa2c.runtime.nursery import ADDRESS, nursery
 from hsa2c.runtime.world import World
 
 _REFRESH_S = 0.25
@@ -65,22 +66,26 @@ class Launch:
         ]
         if self.resume_from:
             arguments += ["--resume-from", str(self.resume_from.resolve())]
-        return [sys.executable, "-m", "hsa2c.runtime.job", *arguments]
+        return [sys.executable, "-m", "hsa2c.runtime.rank", *arguments]
 
 
 def launch(what: Launch) -> int:
     """Run the job to its end on this machine; gives back the exit code for the shell."""
     cap_threads()
     nodes = what.config.cluster.nodes
-    with _private_directory() as private, (what.directory / "log.txt").open("ab") as log:
+    with contextlib.ExitStack() as stack:
+        private = stack.enter_context(_private_directory())
+        log = stack.enter_context((what.directory / "log.txt").open("ab"))
         command = what.command(secrets.randbits(62))
         # The job must find this package also where it is not installed and the user stands elsewhere.
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         if nodes > 1:
+            arguments = command[3:]
             starter, extra = mpi_starter(nodes + 1, private)
             command = [*starter, *command]
             environment |= extra
+            environment |= {ADDRESS: stack.enter_context(nursery(private, arguments, environment, log))}
         console = _console(what)
         console.start()
         console.say(f"1 thread in each process ({', '.join(THREAD_CAPS)}, torch)")

@@ -1,0 +1,29 @@
+"""A process that the launcher or mpiexec starts: the job itself, or a stand-in for it (`hsa2c.runtime.nursery`)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from hsa2c.runtime.nursery import ADDRESS, stand_in
+from hsa2c.runtime.world import find_world
+
+
+def main(arguments: list[str]) -> int:
+    """Be this process's part of the job; gives back the exit code."""
+    world = find_world()
+    address = os.environ.get(ADDRESS)
+    if address and world.rank > 0:
+        return stand_in(address, arguments)
+    from hsa2c.runtime import job
+
+    return job.main(arguments)
+
+
+if __name__ == "__main__":
+    exit_code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is written and every child has ended. Taking Python and torch apart in good order as well costs seconds
+    # of a core in each of forty ranks, and nobody sees it.
+    os._exit(exit_code)
