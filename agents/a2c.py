@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.losses import LossParts, actor_critic_loss, clip_by_global_norm, explained_variance, normalise
-from agents.network import ActorCritic, autocast, bind, bind_gradients, num_parameters
+from agents.fast_network import FastActorCritic, Features, join
+from agents.losses import LossParts, actor_critic_gradient, clip_by_global_norm, explained_variance, normalise
 from agents.returns import Bools, Floats, gae, n_step_returns
 from agents.rollout import Environments, Player, Rollout
 from agents.settings import OBSERVATION_SHAPE, AgentConfig, Precision
+
+#: Under which names the parts of the loss are reported; in the order of `LossParts`.
+_PARTS = ("loss/policy", "loss/value", "policy/entropy", "policy/approx_kl", "policy/clip_fraction")
 
 
 class A2C:
@@ -44,31 +47,32 @@ class A2C:
     ) -> None:
         self._config = config
         self._environments = environments
-        self._network = ActorCritic(num_actions, config.pixels)
-        self._g = torch.zeros(num_parameters(self._network))
-        self._bound_to = 0
-        self._precision = precision
+        self._network = FastActorCritic(num_actions, config.pixels, precision)
         self._random = np.random.default_rng(seed)
         self._player = Player(
-            environments, self._network, t_max=config.t_max, precision=precision, seed=int(self._random.integers(2**31))
+            environments,
+            self._network,
+            t_max=config.t_max,
+            num_actions=num_actions,
+            seed=int(self._random.integers(2**31)),
         )
-        self._samples: _Samples | None = None
+        self._targets: _Targets | None = None
         self._queue: list[NDArray[np.intp]] = []
         self._told = _Told()
 
     def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
         """See `hsa2c.dpsgd.problem.Problem.gradient`."""
-        self._use(u_hat)
+        self._network.read(u_hat)
         if not self._queue:
             rollout = self._player.play(interrupted)
             if rollout is None:
                 return None
-            self._samples = self._prepare(rollout)
-        assert self._samples is not None
+            self._targets = self._prepare(rollout)
+        assert self._targets is not None
         begin = time.perf_counter()
-        parts, norm = self._backward(self._samples, self._queue.pop(0))
+        parts, norm = self._backward(self._player.rollout, self._targets, self._queue.pop(0))
         self._told.update(parts, norm, time.perf_counter() - begin)
-        return self._g
+        return self._network.g
 
     def report(self) -> Mapping[str, Any]:
         """See `hsa2c.dpsgd.problem.Problem.report`; read by `agents.games.GameTracker`."""
@@ -78,49 +82,57 @@ class A2C:
         """See `hsa2c.dpsgd.problem.Problem.close`."""
         self._environments.close()
 
-    def _use(self, u_hat: torch.Tensor) -> None:
-        """Make u_hat the network's weights; it is nearly always the same memory."""
-        if u_hat.data_ptr() != self._bound_to:
-            bind(self._network, u_hat)
-            bind_gradients(self._network, self._g)
-            self._bound_to = u_hat.data_ptr()
-
-    def _prepare(self, rollout: Rollout) -> _Samples:
-        """Flatten a rollout into samples, and queue the minibatches of its passes."""
-        advantages, returns = estimate(rollout, self._config)
-        samples = _Samples(rollout, advantages, returns)
-        chosen = np.flatnonzero(rollout.valid)  # the ignored action of a reset is nothing to learn from
+    def _prepare(self, rollout: Rollout) -> _Targets:
+        """What to learn from a rollout, and the queue of its minibatches: time steps, all environments of each."""
+        targets = _Targets(*estimate(rollout, self._config))
         for _ in range(self._config.passes):
-            parts = np.array_split(self._random.permutation(chosen), self._config.minibatches)
-            self._queue += [part for part in parts if part.size]
+            parts = np.split(self._random.permutation(self._config.t_max), self._config.minibatches)
+            self._queue += [steps for steps in parts if rollout.valid[steps].any()]
         if not self._queue:  # a rollout of resets alone, which only tiny ones can be
             self._queue = [np.arange(0)]
-        self._told.rollout(samples, chosen)
-        return samples
+        self._told.rollout(rollout, targets)
+        return targets
 
-    def _backward(self, samples: _Samples, chosen: NDArray[np.intp]) -> tuple[LossParts | None, float]:
-        """The gradient of the loss on the chosen samples, into `self._g`; its parts and its norm before clipping."""
-        config = self._config
-        self._g.zero_()
+    def _backward(self, rollout: Rollout, targets: _Targets, steps: NDArray[np.intp]) -> tuple[LossParts | None, float]:
+        """The gradient of the loss on some time steps, into the network's g; its parts and its norm before clipping."""
+        config, network = self._config, self._network
+        chosen = np.flatnonzero(rollout.valid[steps])  # the ignored action of a reset is nothing to learn from
         if not chosen.size:
+            network.g.zero_()
             return None, 0.0
-        advantages = torch.from_numpy(samples.advantages[chosen])
-        with autocast(self._precision):
-            logits, values = self._network(torch.from_numpy(samples.observations[chosen]))
-        loss, parts = actor_critic_loss(
-            logits,
-            values,
-            actions=torch.from_numpy(samples.actions[chosen]),
-            behaviour_log_prob=torch.from_numpy(samples.log_probs[chosen]),
+
+        def of(values: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(values[steps].reshape(-1)[chosen])
+
+        features = self._features(rollout, steps)
+        logits, values, hidden = network.heads(features)
+        advantages = of(targets.advantages)
+        to_logits, to_values, parts = actor_critic_gradient(
+            logits[chosen],
+            values[chosen],
+            actions=of(rollout.actions),
+            behaviour_log_prob=of(rollout.log_probs),
             advantages=normalise(advantages) if config.normalise_advantages else advantages,
-            returns=torch.from_numpy(samples.returns[chosen]),
+            returns=of(targets.returns),
             policy_clip=config.policy_clip,
             entropy_weight=config.entropy_weight,
             value_weight=config.value_weight,
         )
-        loss.backward()  # type: ignore[no-untyped-call]
+        network.backward(
+            features,
+            hidden,
+            torch.zeros_like(logits).index_copy_(0, torch.from_numpy(chosen), to_logits),
+            torch.zeros_like(values).index_copy_(0, torch.from_numpy(chosen), to_values),
+        )
         limit = np.inf if config.max_gradient_norm is None else config.max_gradient_norm
-        return parts, clip_by_global_norm(self._g, limit)
+        return parts, clip_by_global_norm(network.g, limit)
+
+    def _features(self, rollout: Rollout, steps: NDArray[np.intp]) -> Features:
+        """What the convolutions make of all observations of some time steps."""
+        if self._config.convolutions == "acting":
+            # Paper: the whole gradient is at u_hat; here that of the convolutions is a rollout staler, for speed.
+            return join([rollout.features[step] for step in steps])
+        return self._network.features(torch.from_numpy(rollout.observations[steps].reshape(-1, *OBSERVATION_SHAPE)))
 
 
 def estimate(rollout: Rollout, config: AgentConfig) -> tuple[Floats, Floats]:
@@ -139,16 +151,11 @@ class _Ends(TypedDict):
     valid: Bools
 
 
-class _Samples:
-    """A rollout as t_max * num_envs samples."""
+class _Targets(NamedTuple):
+    """What to learn from a rollout, float32 [t_max, num_envs] each."""
 
-    def __init__(self, rollout: Rollout, advantages: Floats, returns: Floats) -> None:
-        self.observations = rollout.observations[:-1].reshape(-1, *OBSERVATION_SHAPE)
-        self.actions = rollout.actions.reshape(-1)
-        self.log_probs = rollout.log_probs.reshape(-1)
-        self.values = rollout.values.reshape(-1)
-        self.advantages = advantages.reshape(-1)
-        self.returns = returns.reshape(-1)
+    advantages: Floats
+    returns: Floats
 
 
 class _Told:
@@ -162,7 +169,9 @@ class _Told:
 
     def _clear(self) -> None:
         self._updates = 0
-        self._sums: dict[str, float] = {}
+        self._norm = 0.0
+        self._parts = torch.zeros(len(_PARTS))
+        self._learnt = 0
         self._rollouts = 0
         self._rollout_sums: dict[str, float] = {}
         self._learning_s = 0.0
@@ -171,30 +180,29 @@ class _Told:
         """One gradient was computed."""
         self._updates += 1
         self._learning_s += seconds
-        values = {"gradient/norm": norm}
+        self._norm += norm
         if parts is not None:
-            values |= {
-                "loss/policy": float(parts.policy_loss),
-                "loss/value": float(parts.value_loss),
-                "policy/entropy": float(parts.entropy),
-                "policy/approx_kl": float(parts.approx_kl),
-                "policy/clip_fraction": float(parts.clip_fraction),
-            }
-        for key, value in values.items():
-            self._sums[key] = self._sums.get(key, 0.0) + value
+            self._parts += torch.stack(parts)
+            self._learnt += 1
 
-    def rollout(self, samples: _Samples, chosen: NDArray[np.intp]) -> None:
+    def rollout(self, rollout: Rollout, targets: _Targets) -> None:
         """One rollout was played."""
-        if not chosen.size:
+        if not rollout.valid.any():
             return
         self._rollouts += 1
-        values = torch.from_numpy(samples.values[chosen])
-        returns = torch.from_numpy(samples.returns[chosen])
+        values = torch.from_numpy(rollout.values[rollout.valid])
+        returns = torch.from_numpy(targets.returns[rollout.valid])
         for key, value in (
             ("value/mean", float(values.mean())),
             ("value/explained_variance", explained_variance(values, returns)),
         ):
             self._rollout_sums[key] = self._rollout_sums.get(key, 0.0) + value
+
+    def _update_sums(self) -> dict[str, float]:
+        sums = {"gradient/norm": self._norm} if self._updates else {}
+        if self._learnt:
+            sums |= dict(zip(_PARTS, self._parts.tolist(), strict=True))
+        return sums
 
     def take(self, player: Player) -> dict[str, Any]:
         """The report, as JSON values."""
@@ -203,7 +211,7 @@ class _Told:
             "agent_steps": player.agent_steps - self._agent_steps,
             "updates": self._updates,
             "games": [[game.score, game.frames] for game in games],
-            "update_sums": self._sums,
+            "update_sums": self._update_sums(),
             "rollouts": self._rollouts,
             "rollout_sums": self._rollout_sums,
             "seconds": {

@@ -1,4 +1,4 @@
-"""The actor-critic losses, as pure functions of float32 tensors over the n valid samples of one update."""
+"""The actor-critic loss by its gradient: pure functions of float32 tensors over the n valid samples of an update."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EPSILON = 1e-8  # keeps a division by a vanishing deviation finite
 
 
 class LossParts(NamedTuple):
-    """What made a loss: float32 scalars cut from the graph, means over the samples of the update."""
+    """What made a loss: float32 scalars, means over the samples of the update."""
 
     policy_loss: Tensor
     value_loss: Tensor
@@ -25,47 +25,12 @@ class LossParts(NamedTuple):
     """Share of samples whose ratio lies outside the clip; 0 without one."""
 
 
-def log_prob_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """What a policy thinks of actions.
-
-    Args:
-        logits: float32 [n, num_actions].
-        actions: int64 [n].
-
-    Returns:
-        log pi(action), float32 [n], and the entropy of pi in nats, float32 [n].
-    """
-    log_probs = functional.log_softmax(logits, dim=1)
-    log_prob = log_probs.gather(1, actions[:, None]).squeeze(1)
-    return log_prob, -(log_probs.exp() * log_probs).sum(dim=1)
+def action_log_prob(logits: Tensor, actions: Tensor) -> Tensor:
+    """Log pi(action), float32 [...], from logits float32 [..., num_actions] and actions int64 [...]."""
+    return functional.log_softmax(logits, dim=-1).gather(-1, actions[..., None]).squeeze(-1)
 
 
-def policy_loss(log_prob: Tensor, behaviour_log_prob: Tensor, advantages: Tensor, clip: float | None) -> Tensor:
-    """The loss whose gradient raises the probability of actions that did better than expected.
-
-    With a clip, -mean(min(ratio * A, clamp(ratio, 1 - clip, 1 + clip) * A)), ratio = pi / pi_behaviour; without,
-    -mean(log pi * A). Their gradients are equal where pi is the behaviour policy.
-
-    Args:
-        log_prob: log pi(action), float32 [n].
-        behaviour_log_prob: The same when the action was taken, float32 [n]; unused without a clip.
-        advantages: float32 [n].
-        clip: How far the ratio may move from 1, or None.
-
-    Sources: Schulman et al. 2017, Eq. 7; Mnih et al. 2016, section 4.
-    """
-    if clip is None:
-        return -(log_prob * advantages).mean()
-    ratio = (log_prob - behaviour_log_prob).exp()
-    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
-
-
-def value_loss(values: Tensor, returns: Tensor) -> Tensor:
-    """Half the mean squared error of values [n] against returns [n]."""
-    return 0.5 * functional.mse_loss(values, returns)
-
-
-def actor_critic_loss(
+def actor_critic_gradient(
     logits: Tensor,
     values: Tensor,
     *,
@@ -76,37 +41,62 @@ def actor_critic_loss(
     policy_clip: float | None,
     entropy_weight: float,
     value_weight: float,
-) -> tuple[Tensor, LossParts]:
-    """Policy loss + value_weight * value loss - entropy_weight * mean entropy.
+) -> tuple[Tensor, Tensor, LossParts]:
+    """How to move logits and values: the gradient of L, in closed form.
+
+    L = L_pi + value_weight * L_V - entropy_weight * H, means over the n samples of
+
+    - L_pi: -min(r A, clamp(r, 1 - clip, 1 + clip) A), r = pi(a) / pi_behaviour(a): dL_pi / dlog pi(a) = -r A where the
+      first is the smaller, else 0. Without a clip -log pi(a) A, and -A: equal where pi is the behaviour policy.
+    - L_V: (V - R)^2 / 2.
+    - H: -sum_k pi_k log pi_k, so that dH / dlogits_k = -pi_k (log pi_k + H).
+
+    dlog pi(a) / dlogits_k = (1 if k = a else 0) - pi_k does the rest.
 
     Args:
         logits: Of the present policy, float32 [n, num_actions].
         values: Of the present network, float32 [n].
         actions: Taken, int64 [n].
-        behaviour_log_prob: log pi(action) when it was taken, float32 [n].
+        behaviour_log_prob: log pi(action) when it was taken, float32 [n]; decides nothing without a clip.
         advantages: float32 [n], normalised already if they are to be.
         returns: Targets of the values, float32 [n].
-        policy_clip: See `policy_loss`.
+        policy_clip: How far the ratio may move from 1, or None.
         entropy_weight: beta of Mnih et al. 2016.
-        value_weight: Of half the mean squared error.
+        value_weight: c_1 of Schulman et al. 2017.
 
     Returns:
-        The loss to call backward on, and its parts.
+        dL / dlogits, float32 [n, num_actions]; dL / dvalues, float32 [n]; and the parts of L.
 
-    Source: Schulman et al. 2017, Eq. 9.
+    Sources: Schulman et al. 2017, Eq. 7 and 9; Mnih et al. 2016, section 4.
     """
-    assert len(actions) > 0, "a mean over no samples would make every weight NaN"
-    log_prob, entropies = log_prob_and_entropy(logits, actions)
-    of_policy = policy_loss(log_prob, behaviour_log_prob, advantages, policy_clip)
-    of_value = value_loss(values, returns)
-    entropy = entropies.mean()
-    loss = of_policy + value_weight * of_value - entropy_weight * entropy
-    with torch.no_grad():
-        log_ratio = log_prob - behaviour_log_prob
-        off = log_ratio.expm1()  # ratio - 1
-        approx_kl = (off - log_ratio).mean()
-        clip_fraction = (off.abs() > (math.inf if policy_clip is None else policy_clip)).float().mean()
-    return loss, LossParts(of_policy.detach(), of_value.detach(), entropy.detach(), approx_kl, clip_fraction)
+    n = len(actions)
+    assert n > 0, "a mean over no samples would make every weight NaN"
+    log_pi = functional.log_softmax(logits, dim=1)
+    pi = log_pi.exp()
+    log_prob = log_pi.gather(1, actions[:, None]).squeeze(1)
+    entropies = -(pi * log_pi).sum(dim=1)
+    log_ratio = log_prob - behaviour_log_prob
+    off = log_ratio.expm1()  # ratio - 1
+    if policy_clip is None:
+        losses, to_log_prob = -log_prob * advantages, -advantages
+        clip_fraction = torch.zeros(())
+    else:
+        free, held = (off + 1) * advantages, (off.clamp(-policy_clip, policy_clip) + 1) * advantages
+        losses, to_log_prob = -torch.minimum(free, held), -free * (free <= held)
+        clip_fraction = (off.abs() > policy_clip).float().mean()
+
+    to_logits = pi * -to_log_prob[:, None]
+    to_logits.scatter_add_(1, actions[:, None], to_log_prob[:, None])
+    to_logits.add_(pi * (log_pi + entropies[:, None]), alpha=entropy_weight)
+    error = values - returns
+    parts = LossParts(
+        policy_loss=losses.mean(),
+        value_loss=0.5 * error.square().mean(),
+        entropy=entropies.mean(),
+        approx_kl=(off - log_ratio).mean(),
+        clip_fraction=clip_fraction,
+    )
+    return to_logits.div_(n), error.mul_(value_weight / n), parts
 
 
 def normalise(advantages: Tensor) -> Tensor:

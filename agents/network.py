@@ -1,13 +1,12 @@
 """The network of Mnih et al. 2013 with a policy and a value head, its weights living in one flat vector.
 
-The flat vector is the parameter that the rest of the project knows: `bind` makes the weights views of it, and
-`bind_gradients` makes backward accumulate into a second one, so nothing is ever gathered or scattered.
+The flat vector is the parameter that the rest of the project knows: `bind` makes the weights views of it. This is the
+definition; what trains is `agents.fast_network`.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from typing import NamedTuple
 
 import torch
@@ -16,9 +15,10 @@ from torch.nn import functional
 
 from agents.settings import OBSERVATION_SHAPE, Initialisation, Pixels, Precision
 
+CONV1_STRIDE = 4
+CONV2_STRIDE = 2
+
 _HIDDEN_INPUTS = 32 * 9 * 9
-_WORTHWHILE = 0.9  # bfloat16 must take at most this share of float32's time: less is not worth its rounding
-_MEASURE_S = 0.5
 
 
 class ParameterSlice(NamedTuple):
@@ -58,8 +58,8 @@ class ActorCritic(nn.Module):
     def __init__(self, num_actions: int, pixels: Pixels = "standardised") -> None:
         super().__init__()
         self._raw = pixels == "raw"
-        self.conv1 = _Conv2d(OBSERVATION_SHAPE[0], 16, kernel_size=8, stride=4)
-        self.conv2 = _Conv2d(16, 32, kernel_size=4, stride=2)
+        self.conv1 = _Conv2d(OBSERVATION_SHAPE[0], 16, kernel_size=8, stride=CONV1_STRIDE)
+        self.conv2 = _Conv2d(16, 32, kernel_size=4, stride=CONV2_STRIDE)
         self.hidden = _Linear(_HIDDEN_INPUTS, 256)
         self.policy = _Linear(256, num_actions)
         self.value = _Linear(256, 1)
@@ -89,12 +89,12 @@ class ActorCritic(nn.Module):
         assert bias is not None
         if self._raw:
             return functional.conv2d(pixels, weight * (1 / 255), bias, stride=stride)
-        mean, deviation = _grey_levels(observations)
+        mean, deviation = grey_levels(observations)
         x = functional.conv2d(pixels.sub_(mean.to(pixels.dtype)), weight, stride=stride)
         return x * (1 / deviation).to(x.dtype) + bias[:, None, None].to(x.dtype)
 
 
-def _grey_levels(observations: Tensor) -> tuple[Tensor, Tensor]:
+def grey_levels(observations: Tensor) -> tuple[Tensor, Tensor]:
     """Mean, to a whole grey level, and the standard deviation about it, at least 1; float32 [batch, 1, 1, 1] each.
 
     Of every fourth row of pixels: as good for a scale, in a third of the time.
@@ -128,25 +128,12 @@ def bind(module: nn.Module, flat: Tensor) -> None:
         module: Any module with float32 parameters.
         flat: float32 [dim], contiguous; may be shared memory.
     """
-    for parameter, view in zip(module.parameters(), _views(module, flat), strict=True):
+    for parameter, view in zip(module.parameters(), parameter_views(module, flat), strict=True):
         parameter.data = view
 
 
-def bind_gradients(module: nn.Module, flat_gradient: Tensor) -> None:
-    """Make backward accumulate into a flat vector, in the order of `module.parameters()`.
-
-    Clear it between updates with ``flat_gradient.zero_()``: `nn.Module.zero_grad` would undo the binding.
-
-    Args:
-        module: Any module with float32 parameters.
-        flat_gradient: float32 [dim], contiguous.
-    """
-    for parameter, view in zip(module.parameters(), _views(module, flat_gradient), strict=True):
-        parameter.grad = view
-
-
-def _views(module: nn.Module, flat: Tensor) -> list[Tensor]:
-    """`flat` cut into the shapes of the module's parameters."""
+def parameter_views(module: nn.Module, flat: Tensor) -> list[Tensor]:
+    """`flat`, float32 [dim], cut into the shapes of the module's parameters, in their order, without a copy."""
     dim = num_parameters(module)
     assert flat.dtype == torch.float32 and flat.shape == (dim,) and flat.is_contiguous(), (
         f"flat vector is {flat.dtype} {list(flat.shape)}, the network needs contiguous float32 [{dim}]"
@@ -199,38 +186,3 @@ def parameter_layout(num_actions: int) -> list[ParameterSlice]:
         layout.append(ParameterSlice(name, tuple(parameter.shape), offset))
         offset += parameter.numel()
     return layout
-
-
-def choose_precision(num_actions: int, pixels: Pixels, batch: int) -> Precision:
-    """The faster precision of forward and backward here and now, float32 unless bfloat16 is at least 10 % faster.
-
-    Takes well under a second. It is a measurement: two hosts, or two runs, may choose differently, so a run should
-    keep what it was given.
-
-    Args:
-        num_actions: Of the game.
-        pixels: See `agents.settings.AgentConfig.pixels`.
-        batch: Samples of one update.
-    """
-    network = ActorCritic(num_actions, pixels)
-    initialise(network, seed=0)
-    observations = torch.full((batch, *OBSERVATION_SHAPE), 128, dtype=torch.uint8)
-    best: dict[Precision, float] = {"float32": math.inf, "bfloat16": math.inf}
-    begin = time.perf_counter()
-    for trial in range(6):
-        for precision, seconds in best.items():
-            now = _time_update_s(network, observations, precision)
-            if trial > 0:  # the first of each prepares kernels
-                best[precision] = min(seconds, now)
-        if trial > 0 and time.perf_counter() - begin > _MEASURE_S:
-            break
-    return "bfloat16" if best["bfloat16"] <= _WORTHWHILE * best["float32"] else "float32"
-
-
-def _time_update_s(network: ActorCritic, observations: Tensor, precision: Precision) -> float:
-    """Seconds of one forward and backward."""
-    begin = time.perf_counter()
-    with autocast(precision):
-        logits, values = network(observations)
-    (logits.sum() + values.sum()).backward()
-    return time.perf_counter() - begin

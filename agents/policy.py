@@ -11,20 +11,20 @@ from agents.network import ActorCritic, autocast, bind
 from agents.settings import Pixels, Precision
 
 
-def sample_actions(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One action for each row, with probability softmax(logits).
+def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Noise for sampling actions: ``(logits + noise).argmax(-1)`` has the distribution softmax(logits).
 
-    The Gumbel-max trick: -log of an Exp(1) variable is a Gumbel variable, and logits + Gumbel noise is largest at an
-    action with just that probability. A third of the time of softmax and torch.multinomial on a few rows.
+    The Gumbel-max trick; -log of an Exp(1) variable is a Gumbel variable. A third of the time of softmax and
+    torch.multinomial on a few rows.
 
     Args:
-        logits: float32 [n, num_actions].
+        shape: [..., num_actions].
         generator: Where the randomness comes from, and the only thing that changes.
 
     Returns:
-        int64 [n].
+        float32, of that shape.
     """
-    return (logits - torch.empty_like(logits).exponential_(generator=generator).log_()).argmax(dim=1)
+    return torch.empty(shape).exponential_(generator=generator).log_().neg_()
 
 
 class Policy:
@@ -62,6 +62,6 @@ class Policy:
         with autocast(self._precision):
             logits, _ = self._network(torch.from_numpy(observations))
         actions: NDArray[np.int64] = (
-            logits.argmax(dim=1) if self._greedy else sample_actions(logits, self._generator)
-        ).numpy()
+            (logits if self._greedy else logits + gumbel_noise(logits.shape, self._generator)).argmax(dim=1).numpy()
+        )
         return actions

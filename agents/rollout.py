@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.losses import log_prob_and_entropy
-from agents.network import ActorCritic, autocast
-from agents.policy import sample_actions
+from agents.fast_network import FastActorCritic, Features
+from agents.losses import action_log_prob
+from agents.policy import gumbel_noise
 from agents.returns import Bools, Floats
-from agents.settings import OBSERVATION_SHAPE, Precision
+from agents.settings import OBSERVATION_SHAPE
 
 
 class GameResult(Protocol):
@@ -91,6 +91,8 @@ class Rollout:
     """See `agents.returns`."""
     bootstrap_value: Floats
     """V of the state after the last step, [num_envs]."""
+    features: list[Features]
+    """Of the observations of each step, with the weights that acted; t_max of them once it was played."""
 
 
 def empty_rollout(t_max: int, num_envs: int) -> Rollout:
@@ -106,6 +108,7 @@ def empty_rollout(t_max: int, num_envs: int) -> Rollout:
         truncated=np.empty(shape, dtype=np.bool_),
         valid=np.empty(shape, dtype=np.bool_),
         bootstrap_value=np.empty(num_envs, dtype=np.float32),
+        features=[],
     )
 
 
@@ -116,7 +119,7 @@ class Player:
         environments: What is played.
         network: Whose weights act; they may change between two rollouts.
         t_max: Length of a rollout, agent steps.
-        precision: Of the hidden layers.
+        num_actions: Of the game.
         seed: Of the sampling of actions.
 
     Attributes:
@@ -128,12 +131,12 @@ class Player:
     """
 
     def __init__(
-        self, environments: Environments, network: ActorCritic, *, t_max: int, precision: Precision, seed: int
+        self, environments: Environments, network: FastActorCritic, *, t_max: int, num_actions: int, seed: int
     ) -> None:
         self._environments = environments
         self._network = network
-        self._precision = precision
         self._generator = torch.Generator().manual_seed(seed)
+        self._logits = torch.empty(t_max, environments.num_envs, num_actions)
         self.rollout = empty_rollout(t_max, environments.num_envs)
         self.rollout.observations[-1] = environments.reset()
         self.games: list[GameResult] = []
@@ -145,28 +148,28 @@ class Player:
         """The next rollout; None if interrupted on the way."""
         rollout = self.rollout
         rollout.observations[0] = rollout.observations[-1]
+        rollout.features.clear()
+        noise = gumbel_noise(tuple(self._logits.shape), self._generator)
         for t in range(len(rollout.actions)):
             if interrupted():
                 rollout.observations[-1] = rollout.observations[t]  # where the next one would begin
                 return None
-            self._step(t)
+            self._step(t, noise[t])
         begin = time.perf_counter()
-        with torch.inference_mode(), autocast(self._precision):
-            _, values = self._network(torch.from_numpy(rollout.observations[-1]))
+        _, values = self._network(torch.from_numpy(rollout.observations[-1]))
         rollout.bootstrap_value[:] = values.numpy()
+        rollout.log_probs[:] = action_log_prob(self._logits, torch.from_numpy(rollout.actions)).numpy()
         self.acting_s += time.perf_counter() - begin
         return rollout
 
-    def _step(self, t: int) -> None:
+    def _step(self, t: int, noise: torch.Tensor) -> None:
         rollout = self.rollout
         begin = time.perf_counter()
-        with torch.inference_mode():
-            with autocast(self._precision):
-                logits, values = self._network(torch.from_numpy(rollout.observations[t]))
-            actions = sample_actions(logits, self._generator)
-            log_prob, _ = log_prob_and_entropy(logits, actions)
-        rollout.actions[t] = actions.numpy()
-        rollout.log_probs[t] = log_prob.numpy()
+        features = self._network.features(torch.from_numpy(rollout.observations[t]))
+        logits, values, _ = self._network.heads(features)
+        self._logits[t] = logits
+        rollout.features.append(features)
+        rollout.actions[t] = (logits + noise).argmax(dim=1).numpy()
         rollout.values[t] = values.numpy()
         acted = time.perf_counter()
         step = self._environments.step(rollout.actions[t])

@@ -22,18 +22,23 @@ OBSERVATION_SHAPE = (4, 84, 84)
 class AgentConfig:
     """What each actor-learner process plays, and how it turns play into gradients."""
 
-    num_envs: Annotated[int, Field(ge=1, le=4096)] = 24
+    num_envs: Annotated[int, Field(ge=1, le=4096)] = 48
     """Environments that each actor-learner process plays side by side."""
 
     t_max: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Length of a rollout in agent steps of each environment. t_max in Mnih et al. 2016."""
 
-    passes: Annotated[int, Field(ge=1, le=100)] = 2
-    """Times each rollout is used. K (epochs) in Schulman et al. 2017, 3 in their Atari runs; 1 is Mnih et al. 2016."""
+    passes: Annotated[int, Field(ge=1, le=100)] = 1
+    """Times each rollout is used. 1 is Mnih et al. 2016; K (epochs) in Schulman et al. 2017, 3 in their Atari runs."""
 
-    minibatches: Annotated[int, Field(ge=1, le=100_000, validate_default=True)] = 16
-    """Equal parts, one update each, that a pass cuts the shuffled t_max * num_envs samples of a rollout into. The
-    default makes updates of 48 samples; 4 in the Atari runs of Schulman et al. 2017, of 256; 1 is Mnih et al. 2016."""
+    minibatches: Annotated[int, Field(ge=1, le=10_000, validate_default=True)] = 32
+    """Equal parts, one update each, that a pass deals the shuffled t_max time steps of a rollout into; all environments
+    of a time step stay together. The default makes updates of one time step, 48 samples; 4 in the Atari runs of
+    Schulman et al. 2017, of 256; 1 is Mnih et al. 2016."""
+
+    convolutions: Literal["acting", "fresh"] = "acting"
+    """What an update learns from. acting: what the convolutions gave when the sample was played, a rollout ago at most,
+    while the layers above them are computed anew; fresh: everything is computed anew, a third more work."""
 
     discount: Annotated[float, Field(ge=0, le=1)] = 0.99
     """Discount for each agent step. gamma."""
@@ -79,9 +84,9 @@ class AgentConfig:
     @classmethod
     def _divides_the_rollout(cls, minibatches: int, info: ValidationInfo) -> int:
         """Every update must have the same number of samples."""
-        samples = info.data.get("t_max", 0) * info.data.get("num_envs", 0)  # 0 where one of them was itself refused
-        if samples % minibatches:
-            raise ValueError(f"a divisor of t_max * num_envs = {samples}")
+        t_max = info.data.get("t_max", 0)  # 0 where it was itself refused
+        if t_max % minibatches:
+            raise ValueError(f"a divisor of t_max = {t_max}")
         return minibatches
 
 

@@ -146,7 +146,7 @@ def _precision(config: AtariConfig) -> Precision:
 
 @cache
 def _measured_precision(actions: int, pixels: Pixels, batch: int) -> Precision:
-    from agents.network import choose_precision
+    from agents.fast_network import choose_precision
 
     return choose_precision(actions, pixels, batch)
 

@@ -9,12 +9,16 @@ import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from agents.a2c import A2C
+from agents.fast_network import FastActorCritic
 from agents.network import ActorCritic, initial_vector
 from agents.settings import AgentConfig
 
 ACTIONS = 3
 SMALL = {"num_envs": 2, "t_max": 4, "passes": 1, "minibatches": 1, "policy_clip": 0.2, "precision": "float32"}
-SMALL |= {"pixels": "raw"}  # whole observations here are of one grey level, which is all that they say
+SMALL |= {
+    "convolutions": "fresh",
+    "pixels": "raw",
+}  # whole observations here are of one grey level, which is all that they say
 
 
 def never():
@@ -34,14 +38,14 @@ def agent_of(envs, seed=3, **settings):
 def learnt(monkeypatch, levels):
     """The grey levels (60 env + clock) of each minibatch that was learnt from, in order."""
     seen = []
-    forward = ActorCritic.forward
+    backward = FastActorCritic.backward
 
-    def spy(self, observations):
-        if torch.is_grad_enabled():
-            seen.append(levels(observations.numpy()).tolist())
-        return forward(self, observations)
+    def spy(self, features, hidden, to_logits, to_values):
+        chosen = to_values != 0
+        seen.append(levels(features.pixels[chosen].numpy()).astype(int).tolist())
+        return backward(self, features, hidden, to_logits, to_values)
 
-    monkeypatch.setattr(ActorCritic, "forward", spy)
+    monkeypatch.setattr(FastActorCritic, "backward", spy)
     return seen
 
 
@@ -190,19 +194,38 @@ def test_later_minibatches_are_judged_by_the_policy_that_acted(make_envs, learnt
     assert report["update_sums"]["policy/approx_kl"] > 0
 
 
-@pytest.mark.parametrize(("minibatches", "sizes"), [(1, [7]), (2, [4, 3]), (4, [2, 2, 2, 1]), (8, [1] * 7)])
+def test_features_of_the_acting_pass_are_older_and_heads_are_not(make_envs):
+    """At the weights that acted there is no difference; later only the convolutions' are of then."""
+    v, moved = vector(), vector(1)
+    gradients = {}
+    for convolutions in ("acting", "fresh"):
+        agent, _ = agent_of(make_envs([3, None]), passes=3, convolutions=convolutions, max_gradient_norm=None)
+        heads_moved = v.clone()
+        heads_moved[-4:] = moved[-4:]  # the value's bias and the last of its weights
+        gradients[convolutions] = [agent.gradient(at, never).clone() for at in (v, heads_moved, moved)]
+    acting, fresh = gradients["acting"], gradients["fresh"]
+    torch.testing.assert_close(acting[0], fresh[0])
+    torch.testing.assert_close(acting[1], fresh[1])
+    assert (fresh[1] != fresh[0]).any()
+    assert not torch.allclose(acting[2], fresh[2], rtol=0.01)
+
+
+@pytest.mark.parametrize("minibatches", [1, 2, 4])
 @pytest.mark.parametrize("passes", [1, 3])
-def test_each_pass_uses_every_valid_sample_once(make_envs, learnt, minibatches, sizes, passes):
+@pytest.mark.parametrize("convolutions", ["acting", "fresh"])
+def test_each_pass_uses_every_valid_sample_once(make_envs, learnt, minibatches, passes, convolutions):
     envs = make_envs([2, None])  # of 8 steps one is a reset
-    agent, _ = agent_of(envs, minibatches=minibatches, passes=passes)
-    for _ in range(passes * len(sizes)):
+    agent, _ = agent_of(envs, minibatches=minibatches, passes=passes, convolutions=convolutions)
+    for _ in range(passes * minibatches):
         agent.gradient(vector(), never)
     assert len(envs.log) == 4
-    assert [len(batch) for batch in learnt] == sizes * passes
-    orders = [list(chain(*learnt[k : k + len(sizes)])) for k in range(0, len(learnt), len(sizes))]
+    assert len(learnt) == passes * minibatches
+    for batch in learnt:  # all environments of a time step stay together
+        assert {level for level in batch if level < 60} - {2} == {level - 60 for level in batch if level >= 60} - {2}
+    orders = [list(chain(*learnt[k : k + minibatches])) for k in range(0, len(learnt), minibatches)]
     for order in orders:
         assert sorted(order) == [0, 1, 3, 60, 61, 62, 63]
-    assert len({tuple(order) for order in orders}) == passes, "each pass has an order of its own"
+    assert passes == 1 or len({tuple(order) for order in orders}) > 1, "each pass has an order of its own"
     agent.gradient(vector(), never)
     assert len(envs.log) == 8, "the next gradient needs a new rollout"
 

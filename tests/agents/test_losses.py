@@ -8,13 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.losses import (
-    actor_critic_loss,
+    action_log_prob,
+    actor_critic_gradient,
     clip_by_global_norm,
     explained_variance,
-    log_prob_and_entropy,
     normalise,
-    policy_loss,
-    value_loss,
 )
 
 
@@ -51,38 +49,68 @@ def slow_parts(b, clip):
     return [x / n for x in (policy, value, entropy, kl, clipped)]
 
 
+def reference_loss(b, clip, entropy_weight, value_weight):
+    """The loss as the papers write it, for automatic differentiation."""
+    log_pi = b["logits"].log_softmax(1)
+    log_prob = log_pi[torch.arange(len(log_pi)), b["actions"]]
+    if clip is None:
+        of_policy = -(log_prob * b["advantages"]).mean()
+    else:
+        ratio = (log_prob - b["behaviour_log_prob"]).exp()
+        of_policy = -torch.minimum(ratio * b["advantages"], ratio.clamp(1 - clip, 1 + clip) * b["advantages"]).mean()
+    entropy = -(log_pi.exp() * log_pi).sum(1).mean()
+    return of_policy + value_weight * 0.5 * (b["values"] - b["returns"]).square().mean() - entropy_weight * entropy
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), clip=st.sampled_from([None, 0.1, 0.2, 0.5]))
-def test_loss_and_parts_equal_the_slow_loop(seed, clip):
+def test_parts_equal_the_slow_loop_and_gradients_automatic_differentiation(seed, clip):
     b = batch(seed)
-    loss, parts = actor_critic_loss(**b, policy_clip=clip, entropy_weight=0.03, value_weight=0.7)
+    to_logits, to_values, parts = actor_critic_gradient(**b, policy_clip=clip, entropy_weight=0.03, value_weight=0.7)
     slow = slow_parts(b, clip)
     assert [float(p) for p in parts] == pytest.approx(slow, rel=1e-4, abs=1e-5)
-    assert float(loss.detach()) == pytest.approx(slow[0] + 0.7 * slow[1] - 0.03 * slow[2], rel=1e-4, abs=1e-5)
-
-
-def test_parts_are_cut_from_the_graph_and_the_loss_is_not():
-    b = batch(0)
     b["logits"].requires_grad_()
     b["values"].requires_grad_()
-    loss, parts = actor_critic_loss(**b, policy_clip=0.2, entropy_weight=0.01, value_weight=0.5)
-    assert not any(p.requires_grad for p in parts)
+    loss = reference_loss(b, clip, 0.03, 0.7)
+    assert float(loss.detach()) == pytest.approx(slow[0] + 0.7 * slow[1] - 0.03 * slow[2], rel=1e-4, abs=1e-5)
     loss.backward()
-    assert b["logits"].grad.any()
-    # d/dv of 0.5 * mean((v - R)^2) * 0.5
-    torch.testing.assert_close(b["values"].grad, 0.5 * (b["values"].detach() - b["returns"]) / 7)
+    torch.testing.assert_close(to_logits, b["logits"].grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(to_values, b["values"].grad, rtol=1e-4, atol=1e-6)
+
+
+def test_arguments_are_left_alone():
+    b = batch(0)
+    before = {key: value.clone() for key, value in b.items()}
+    actor_critic_gradient(**b, policy_clip=0.2, entropy_weight=0.01, value_weight=0.5)
+    assert all(torch.equal(b[key], before[key]) for key in b)
 
 
 def test_no_samples_are_refused():
     with pytest.raises(AssertionError, match="no samples"):
-        actor_critic_loss(**batch(0, n=0), policy_clip=0.2, entropy_weight=0.01, value_weight=0.5)
+        actor_critic_gradient(**batch(0, n=0), policy_clip=0.2, entropy_weight=0.01, value_weight=0.5)
 
 
-def test_log_prob_and_entropy_by_hand():
-    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [math.log(3), 0.0, -1e9, -1e9]])
-    log_prob, entropy = log_prob_and_entropy(logits, torch.tensor([2, 0]))
-    torch.testing.assert_close(log_prob, torch.tensor([0.25, 0.75]).log())
-    torch.testing.assert_close(entropy, torch.tensor([math.log(4), -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))]))
+def test_action_log_prob_by_hand():
+    logits = torch.tensor([[[0.0, 0.0, 0.0, 0.0], [math.log(3), 0.0, -1e9, -1e9]]])
+    log_prob = action_log_prob(logits, torch.tensor([[2, 0]]))
+    torch.testing.assert_close(log_prob, torch.tensor([[0.25, 0.75]]).log())
+
+
+def one_sample(ratio, advantage, clip):
+    """Policy loss, and slope in log pi(a), of one sample of two actions of which the other is as likely."""
+    to_logits, _, parts = actor_critic_gradient(
+        torch.zeros(1, 2),
+        torch.zeros(1),
+        actions=torch.tensor([0]),
+        behaviour_log_prob=torch.tensor([math.log(0.5 / ratio)]),
+        advantages=torch.tensor([advantage]),
+        returns=torch.zeros(1),
+        policy_clip=clip,
+        entropy_weight=0.0,
+        value_weight=0.5,
+    )
+    assert float(to_logits.sum()) == pytest.approx(0, abs=1e-6)
+    return float(parts.policy_loss), 2 * float(to_logits[0, 0])  # dlog pi(a) / dlogit_a is 1 - 0.5
 
 
 @pytest.mark.parametrize(
@@ -96,27 +124,19 @@ def test_log_prob_and_entropy_by_hand():
     ],
 )
 def test_clipped_surrogate_by_hand(ratio, advantage, loss, slope):
-    log_prob = torch.tensor([math.log(ratio) - 1.0], requires_grad=True)
-    result = policy_loss(log_prob, torch.tensor([-1.0]), torch.tensor([advantage]), 0.2)
-    result.backward()
-    assert float(result.detach()) == pytest.approx(loss, rel=1e-5)
-    assert float(log_prob.grad) == pytest.approx(slope, rel=1e-5)
+    assert one_sample(ratio, advantage, 0.2) == pytest.approx((loss, slope), rel=1e-5)
 
 
 def test_clip_changes_no_gradient_where_the_policy_has_not_moved():
-    b = batch(5)
-    gradients = []
-    for clip in (0.2, None):
-        logits = b["logits"].clone().requires_grad_()
-        log_prob, _ = log_prob_and_entropy(logits, b["actions"])
-        policy_loss(log_prob, log_prob.detach(), b["advantages"], clip).backward()
-        gradients.append(logits.grad)
-    assert gradients[0].abs().max() > 0.01
-    torch.testing.assert_close(gradients[0], gradients[1])
+    for advantage in (-2.0, 0.5):
+        assert one_sample(1.0, advantage, 0.2)[1] == pytest.approx(one_sample(1.0, advantage, None)[1]) != 0
 
 
-def test_value_loss_by_hand():
-    assert float(value_loss(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.0]))) == 0.5 * (4 + 1) / 2
+def test_value_gradient_and_loss_by_hand():
+    b = batch(3, n=2) | {"values": torch.tensor([1.0, 2.0]), "returns": torch.tensor([3.0, 1.0])}
+    _, to_values, parts = actor_critic_gradient(**b, policy_clip=0.2, entropy_weight=0.01, value_weight=0.5)
+    assert float(parts.value_loss) == 0.5 * (4 + 1) / 2
+    assert to_values.tolist() == [0.5 * -2 / 2, 0.5 * 1 / 2]
 
 
 def test_normalise():

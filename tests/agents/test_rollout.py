@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.network import ActorCritic, bind, initial_vector
+from agents.fast_network import FastActorCritic
+from agents.network import initial_vector
 from agents.rollout import Player, empty_rollout
 
 ACTIONS = 3
@@ -12,21 +13,20 @@ def never():
     return False
 
 
-def network(seed=0):
+def network(seed=0, precision="float32"):
     """Weights drawn by torch's rule: policies differ from uniform and from each other."""
-    module = ActorCritic(ACTIONS, "raw")
-    bind(module, initial_vector(ACTIONS, seed, "torch"))
+    module = FastActorCritic(ACTIONS, "raw", precision)
+    module.read(initial_vector(ACTIONS, seed, "torch"))
     return module
 
 
 def player(envs, t_max, net=None, seed=5):
-    return Player(envs, net or network(), t_max=t_max, precision="float32", seed=seed)
+    return Player(envs, net or network(), t_max=t_max, num_actions=ACTIONS, seed=seed)
 
 
 def slow_outputs(module, observation):
     """log pi and V of one observation, by the network alone."""
-    with torch.no_grad():
-        logits, value = module(torch.from_numpy(observation[None]))
+    logits, value = module(torch.from_numpy(observation[None]))
     probabilities = np.exp(logits[0].double().numpy())
     return np.log(probabilities / probabilities.sum()), float(value[0])
 
@@ -72,7 +72,7 @@ def test_new_weights_act_in_the_next_rollout(make_envs):
     envs, net = make_envs([None]), network()
     plays = player(envs, 3, net)
     old = plays.play(never).bootstrap_value.copy()
-    bind(net, initial_vector(ACTIONS, 1, "torch"))
+    net.read(initial_vector(ACTIONS, 1, "torch"))
     rollout = plays.play(never)
     check_against_log(rollout, net, envs.log[3:])
     assert abs(rollout.values[0] - old).item() > 1e-4  # the same observation, seen by other weights
@@ -134,15 +134,22 @@ def test_actions_are_drawn_by_the_seed(make_envs):
     assert set(actions(1).flat) == set(range(ACTIONS))
 
 
-def test_no_gradient_graph_is_kept(make_envs):
-    net = network()
-    player(make_envs([None]), 2, net).play(never)
-    assert all(parameter.grad is None for parameter in net.parameters())
+def test_features_are_those_of_the_weights_that_acted(make_envs):
+    envs, net = make_envs([3, None]), network()
+    plays = player(envs, 4, net)
+    for seed in (0, 1):
+        net.read(initial_vector(ACTIONS, seed, "torch"))
+        rollout = plays.play(never)
+        assert len(rollout.features) == 4
+        for observations, features in zip(rollout.observations, rollout.features, strict=False):
+            expected = network(seed).features(torch.from_numpy(observations))
+            for ours, theirs in zip(features, expected, strict=True):
+                torch.testing.assert_close(ours, theirs)
 
 
 def test_bfloat16_rounds_values_but_little(make_envs):
     exact = player(make_envs([None, None]), 1).play(never)
-    rough = Player(make_envs([None, None]), network(), t_max=1, precision="bfloat16", seed=5).play(never)
+    rough = player(make_envs([None, None]), 1, network(precision="bfloat16")).play(never)
     assert rough.values.dtype == np.float32
     assert (rough.values != exact.values).any()
     np.testing.assert_allclose(rough.values, exact.values, atol=0.02)

@@ -74,7 +74,7 @@ def launched(monkeypatch, tmp_path):
         ("--set agent={minibatches:7}", "train.py: agent.minibatches:7: no such setting; did you mean minibatches?"),
         (
             "--set agent.t_max=5 --set agent.num_envs=2 --set agent.minibatches=7",
-            "train.py: agent.minibatches = 7: must be a divisor of t_max * num_envs = 10",
+            "train.py: agent.minibatches = 7: must be a divisor of t_max = 5",
         ),
         (
             "--set optimiser.anneal=true",
