@@ -2,7 +2,7 @@
 
 A stochastic gradient is that of the actor-critic loss on one minibatch of a rollout. The rollout is played with the
 weights u_hat that the first of its gradients is computed at; later minibatches of it are used at newer weights, which
-the clipped importance ratio allows for (Schulman et al. 2017).
+the clipped importance ratio allows for (Schulman et al. 2017). A minibatch is some time steps of all environments.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class A2C:
         """What to learn from a rollout, and the queue of its minibatches: time steps, all environments of each."""
         targets = _Targets(*estimate(rollout, self._config))
         for _ in range(self._config.passes):
-            parts = np.split(self._random.permutation(self._config.t_max), self._config.minibatches)
+            parts = np.split(self._random.permutation(self._config.t_max), self._config.updates_per_pass)
             self._queue += [steps for steps in parts if rollout.valid[steps].any()]
         if not self._queue:  # a rollout of resets alone, which only tiny ones can be
             self._queue = [np.arange(0)]

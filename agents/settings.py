@@ -31,10 +31,10 @@ class AgentConfig:
     passes: Annotated[int, Field(ge=1, le=100)] = 1
     """Times each rollout is used. 1 is Mnih et al. 2016; K (epochs) in Schulman et al. 2017, 3 in their Atari runs."""
 
-    minibatches: Annotated[int, Field(ge=1, le=10_000, validate_default=True)] = 32
+    minibatches: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Equal parts, one update each, that a pass deals the shuffled t_max time steps of a rollout into; all environments
-    of a time step stay together. The default makes updates of one time step, 48 samples; 4 in the Atari runs of
-    Schulman et al. 2017, of 256; 1 is Mnih et al. 2016."""
+    of a time step stay together. None: t_max, so that an update is one time step, 48 samples by default; 4 in the Atari
+    runs of Schulman et al. 2017, of 256; 1 is Mnih et al. 2016."""
 
     convolutions: Literal["acting", "fresh"] = "acting"
     """What an update learns from. acting: what the convolutions gave when the sample was played, a rollout ago at most,
@@ -82,12 +82,17 @@ class AgentConfig:
 
     @field_validator("minibatches")
     @classmethod
-    def _divides_the_rollout(cls, minibatches: int, info: ValidationInfo) -> int:
+    def _divides_the_rollout(cls, minibatches: int | None, info: ValidationInfo) -> int | None:
         """Every update must have the same number of samples."""
         t_max = info.data.get("t_max", 0)  # 0 where it was itself refused
-        if t_max % minibatches:
+        if minibatches is not None and t_max % minibatches:
             raise ValueError(f"a divisor of t_max = {t_max}")
         return minibatches
+
+    @property
+    def updates_per_pass(self) -> int:
+        """What `minibatches` comes to."""
+        return self.minibatches or self.t_max
 
 
 def network_identity(num_actions: int, pixels: Pixels) -> str:

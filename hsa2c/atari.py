@@ -141,7 +141,7 @@ def _precision(config: AtariConfig) -> Precision:
     agent = config.agent
     if agent.precision != "auto":
         return agent.precision
-    return _measured_precision(_actions(config), agent.pixels, agent.num_envs * agent.t_max // agent.minibatches)
+    return _measured_precision(_actions(config), agent.pixels, agent.num_envs * agent.t_max // agent.updates_per_pass)
 
 
 @cache

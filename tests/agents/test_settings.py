@@ -22,7 +22,7 @@ def test_frozen():
     ("values", "field", "message"),
     [
         ({"minibatches": 5}, "minibatches", "Value error, a divisor of t_max = 32"),
-        ({"num_envs": 1, "t_max": 5}, "minibatches", "Value error, a divisor of t_max = 5"),
+        ({"minibatches": 4, "t_max": 5}, "minibatches", "Value error, a divisor of t_max = 5"),
         ({"t_max": 0}, "t_max", "Input should be greater than or equal to 1"),
         ({"t_max": 2.0}, "t_max", "Input should be a valid integer"),
         ({"discount": 1.5}, "discount", "Input should be less than or equal to 1"),
@@ -38,8 +38,9 @@ def test_bad_value_is_refused_by_its_name(values, field, message):
     assert [(e["loc"], e["msg"]) for e in error.value.errors()] == [((field,), message)]
 
 
-def test_minibatches_that_divide_are_taken():
-    assert AgentConfig(num_envs=3, t_max=15, minibatches=5).minibatches == 5
+def test_minibatches_that_divide_are_taken_and_none_makes_updates_of_a_time_step():
+    assert AgentConfig(num_envs=3, t_max=15, minibatches=5).updates_per_pass == 5
+    assert AgentConfig(num_envs=3, t_max=15).updates_per_pass == 15
 
 
 def test_identity_tells_networks_apart():
