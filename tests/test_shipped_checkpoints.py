@@ -10,7 +10,10 @@ from hsa2c.atari import APPLICATION
 from hsa2c.commands import evaluate
 
 FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
-AGENTS = {"pong": ("Pong", 10.0)}  # a score that chance never gives and that these reach in any game
+AGENTS = {
+    "pong": ("Pong", 10.0),
+    "spaceinvaders": ("SpaceInvaders", 200.0),
+}  # a score that chance never gives and that these reach in any game
 
 pytestmark = pytest.mark.timeout(300)
 
