@@ -36,6 +36,7 @@ _STATUS = struct.Struct("=i")  # as os.waitpid gives it
 _MAX_REQUEST = 1 << 20
 _FIND_S = 60.0  # until the nursery listens; it does so before it loads anything
 _FAILED = 1
+_OF_THE_MASTER = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)  # what to do about them is its matter
 
 
 # The launcher's side.
@@ -74,8 +75,8 @@ def nursery(private: Path, command: Sequence[str], environment: dict[str, str], 
 def stand_in(address: str, arguments: Sequence[str]) -> int:
     """Let the nursery be this rank; gives back its exit code."""
     die_with_parent(os.getppid())  # mpiexec, or its daemon on this host
-    for name in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)  # what to do about them is the master's matter
+    for name in _OF_THE_MASTER:
+        signal.signal(name, signal.SIG_IGN)
     with _connect(address) as connection:
         request = json.dumps({"arguments": list(arguments), "environment": dict(os.environ)}).encode()
         try:
@@ -180,8 +181,9 @@ class _Nursery:
         self._listening.close()
         for child in self._children:
             child.connection.close()
-        os.dup2(outputs[0], 1)
-        os.dup2(outputs[1], 2)
+        for output, standard in zip(outputs, (1, 2), strict=True):
+            os.dup2(output, standard)
+            os.close(output)
         asked = json.loads(request)
         os.environ.clear()
         os.environ.update(asked["environment"])
@@ -219,7 +221,7 @@ def listen(address: str) -> socket.socket:
 
 def serve(listening: socket.socket, be: Callable[[list[str]], int]) -> None:
     """Fork a process for every stand-in, to call `be` with its arguments; for ever: whoever started this ends it."""
-    for name in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+    for name in _OF_THE_MASTER:
         signal.signal(name, signal.SIG_IGN)
     gc.collect()
     gc.freeze()  # what was loaded stays where it is, in pages that all share
