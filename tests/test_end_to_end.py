@@ -22,6 +22,7 @@ from hsa2c import checkpoint as checkpoints
 from hsa2c.atari import APPLICATION
 from hsa2c.config import read_yaml
 from hsa2c.dpsgd.crew import SerialCrew
+from hsa2c.dpsgd.layout import DenseLayout
 from hsa2c.dpsgd.optimiser import Rule
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.runlog import read_rows
@@ -347,7 +348,7 @@ def reference(config, seams):
     step = GlobalStep(config.dpsgd.global_rate, config.dpsgd.momentum, v.size)
     for rounds in seams:
         problem = APPLICATION.problems(config, 0, t)(0)
-        crew = SerialCrew(problem, v.size, rule, state=state)
+        crew = SerialCrew(problem, DenseLayout(v.size, rule), state=state)
         for _ in range(rounds):
             w_sum = np.zeros_like(v)
             w_sum += crew.run(v, config.dpsgd.local_updates, rate_scale=1.0, listener=Nobody()) - v

@@ -25,8 +25,8 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import torch
 
+from hsa2c.dpsgd.layout import Layout
 from hsa2c.dpsgd.lifetime import die_with_parent
-from hsa2c.dpsgd.optimiser import Rule, SharedOptimiser
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.transport import Listener, Vector
 from hsa2c.dpsgd.worker import actor_learner
@@ -58,15 +58,15 @@ class SharedVectors:
     """u, the optimiser's state and the interrupt flag of a node, in one anonymous shared mapping.
 
     Attributes:
-        u: float32 [dim].
+        u: float32 [size], in the node's layout.
         state: float32 [state_dim], zeros at first.
     """
 
-    def __init__(self, dim: int, state_dim: int) -> None:
-        self._memory = mmap.mmap(-1, 4 * (dim + state_dim) + 1)
-        floats = torch.frombuffer(self._memory, dtype=torch.float32, count=dim + state_dim)
-        self.u = floats[:dim]
-        self.state = floats[dim:]
+    def __init__(self, size: int, state_dim: int) -> None:
+        self._memory = mmap.mmap(-1, 4 * (size + state_dim) + 1)
+        floats = torch.frombuffer(self._memory, dtype=torch.float32, count=size + state_dim)
+        self.u = floats[:size]
+        self.state = floats[size:]
 
     @property
     def interrupted(self) -> bool:
@@ -99,28 +99,27 @@ class SerialCrew:
 
     Args:
         problem: What to minimise.
-        dim: Length of u.
-        rule: The local optimiser.
+        layout: How u lies in memory and is changed.
         state: The optimiser's state to start from, float32 [state_dim].
     """
 
-    def __init__(self, problem: Problem, dim: int, rule: Rule, *, state: Vector | None = None) -> None:
-        self._shared = SharedVectors(dim, rule.state_size(dim))
+    def __init__(self, problem: Problem, layout: Layout, *, state: Vector | None = None) -> None:
+        self._shared = SharedVectors(layout.size, layout.state_size)
         if state is not None:
             self._shared.state.numpy()[:] = state
         self._problem = problem
-        self._u_hat = torch.empty(dim)
-        self._optimiser = SharedOptimiser(self._shared.u, self._shared.state, rule)
+        self._layout = layout
+        self._access = layout.attach(self._shared.u, self._shared.state, problem)
         self._reports = Reports()
 
     def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
         """See `hsa2c.dpsgd.worker.Crew.run`."""
-        u = self._shared.u
-        u.numpy()[:] = v
-        self._optimiser.scale_rate(rate_scale)
-        actor_learner(u, self._u_hat, self._problem, self._optimiser.step, B, listener.stopping)
+        u = self._shared.u.numpy()
+        self._layout.enter(v, u)
+        self._access.scale_rate(rate_scale)
+        actor_learner(self._access.read, self._problem, self._access.step, B, listener.stopping)
         self._reports.add(_to_json(self._problem.report()))
-        return u.numpy()
+        return self._layout.value(u)
 
     def report(self) -> bytes:
         """See `hsa2c.dpsgd.worker.Crew.report`."""
@@ -150,8 +149,7 @@ class LockFreeCrew:
 
     Args:
         make_problem: Called in each process with its index, 0 to p - 1.
-        dim: Length of u.
-        rule: The local optimiser; its state is shared and kept from one `run` to the next.
+        layout: How u lies in memory and is changed; the local optimiser's state is kept from one `run` to the next.
         p: Processes.
         state: The optimiser's state to start from, float32 [state_dim].
         limits: The crew's clock.
@@ -160,23 +158,23 @@ class LockFreeCrew:
     def __init__(
         self,
         make_problem: MakeProblem,
-        dim: int,
-        rule: Rule,
+        layout: Layout,
         p: int,
         *,
         state: Vector | None = None,
         limits: CrewLimits | None = None,
     ) -> None:
-        self._shared = SharedVectors(dim, rule.state_size(dim))
+        self._shared = SharedVectors(layout.size, layout.state_size)
         if state is not None:
             self._shared.state.numpy()[:] = state
+        self._layout = layout
         self._limits = limits or CrewLimits()
         self._reports = Reports()
         self._kept_at = time.monotonic()
         self._hands: list[_Hand] = []
         self._selector = selectors.DefaultSelector()
         for index in range(p):
-            hand = _fork(index, make_problem, self._shared, rule, [h.socket for h in self._hands])
+            hand = _fork(index, make_problem, self._shared, layout, [h.socket for h in self._hands])
             self._hands.append(hand)
             self._selector.register(hand.socket, selectors.EVENT_READ, hand)
 
@@ -206,7 +204,8 @@ class LockFreeCrew:
         Raises:
             NodeError: An actor-learner raised (its traceback is in the message) or died.
         """
-        self._shared.u.numpy()[:] = v
+        u = self._shared.u.numpy()
+        self._layout.enter(v, u)
         self._shared.interrupted = False
         for hand in self._hands:
             self._send(hand, _ORDER.pack(B, rate_scale))
@@ -215,7 +214,7 @@ class LockFreeCrew:
         if time.monotonic() - self._kept_at >= self._limits.keep_s:
             listener.keep(self.state())
             self._kept_at = time.monotonic()
-        return self._shared.u.numpy()
+        return self._layout.value(u)
 
     def report(self) -> bytes:
         """See `hsa2c.dpsgd.worker.Crew.report`."""
@@ -299,12 +298,12 @@ class _Attention:
 
 
 def _fork(
-    index: int, make_problem: MakeProblem, shared: SharedVectors, rule: Rule, foreign: list[socket.socket]
+    index: int, make_problem: MakeProblem, shared: SharedVectors, layout: Layout, foreign: list[socket.socket]
 ) -> _Hand:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     process = multiprocessing.get_context("fork").Process(
         target=_live,
-        args=(index, make_problem, shared, rule, theirs, [ours, *foreign], os.getpid()),
+        args=(index, make_problem, shared, layout, theirs, [ours, *foreign], os.getpid()),
         name=f"actor-learner-{index}",
         daemon=True,
     )
@@ -317,7 +316,7 @@ def _live(
     index: int,
     make_problem: MakeProblem,
     shared: SharedVectors,
-    rule: Rule,
+    layout: Layout,
     orders: socket.socket,
     foreign: list[socket.socket],
     parent: int,
@@ -332,7 +331,7 @@ def _live(
         other.close()
     code = 0
     try:
-        _work(make_problem(index), shared, rule, orders)
+        _work(make_problem(index), shared, layout, orders)
     except BaseException:
         code = 1
         with contextlib.suppress(OSError):
@@ -340,18 +339,17 @@ def _live(
     os._exit(code)  # the parent's exit handlers and buffers, inherited by the fork, are not ours to run
 
 
-def _work(problem: Problem, shared: SharedVectors, rule: Rule, orders: socket.socket) -> None:
-    optimiser = SharedOptimiser(shared.u, shared.state, rule)
-    u_hat = torch.empty_like(shared.u)
+def _work(problem: Problem, shared: SharedVectors, layout: Layout, orders: socket.socket) -> None:
+    access = layout.attach(shared.u, shared.state, problem)
     talking = _Talking(problem, orders)
-    step = talking.timed("optimiser", optimiser.step)
+    step = talking.timed("optimiser", access.step)
     wait = talking.timed("waiting", lambda: orders.recv(_ORDER.size))
     orders.send(_READY)
     with contextlib.closing(problem):
         while order := wait():
             B, rate_scale = _ORDER.unpack(order)
-            optimiser.scale_rate(rate_scale)
-            actor_learner(shared.u, u_hat, talking, step, B, lambda: shared.interrupted)
+            access.scale_rate(rate_scale)
+            actor_learner(access.read, talking, step, B, lambda: shared.interrupted)
             talking.send(_DONE)
 
 
@@ -386,7 +384,7 @@ class _Talking:
             raise ValueError(f"a report of {len(message)} bytes: must be at most {_MAX_MESSAGE}")
         self._orders.send(message)
 
-    def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
+    def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any | None:
         if time.monotonic() - self._told_at >= self._every_s:
             self.send(_PROGRESS)
             self._told_at = time.monotonic()

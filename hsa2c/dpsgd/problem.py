@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any, Protocol
 
 
 class Problem(Protocol):
@@ -15,15 +12,17 @@ class Problem(Protocol):
     A problem is made in the process that uses it, and nothing of it is shared: whatever must be is in `u`.
     """
 
-    def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
+    def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any | None:
         """A stochastic gradient at `u_hat`: line 5 of Algorithm 2.
 
         Args:
-            u_hat: The private copy of the local parameter, float32 [dim]; constant during the call.
+            u_hat: The private copy of the local parameter, constant during the call: a torch.Tensor, float32 [dim], or
+                what the layout of this problem reads (`hsa2c.dpsgd.layout`).
             interrupted: Says that the run is stopping. A gradient that takes seconds asks it now and then.
 
         Returns:
-            float32 [dim], the problem's own buffer, valid until the next call; None if interrupted.
+            What the layout's step takes: a torch.Tensor, float32 [dim], the problem's own buffer, valid until the next
+            call; None if interrupted.
         """
 
     def report(self) -> Mapping[str, Any]:

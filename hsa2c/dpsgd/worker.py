@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.transport import Listener, Vector, WorkerPort
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Crew(Protocol):
@@ -34,20 +31,19 @@ def worker(port: WorkerPort, crew: Crew, B: int) -> None:
 
 
 def actor_learner(
-    u: torch.Tensor,
-    u_hat: torch.Tensor,
+    read: Callable[[], Any],
     problem: Problem,
-    step: Callable[[torch.Tensor], None],
+    step: Callable[[Any], None],
     B: int,
     interrupted: Callable[[], bool],
 ) -> int:
     """One process's share, lines 3 to 6: B updates of the shared u, without any lock.
 
     Args:
-        u: The node's parameter in shared memory, float32 [dim]; all p processes read and write it at any time.
-        u_hat: This process's private copy, float32 [dim].
+        read: Line 4: gives a private copy of u, the node's parameter in shared memory, or of the part that is needed;
+            all p processes read and write u at any time (`hsa2c.dpsgd.layout`).
         problem: Gives the gradient.
-        step: Line 6 on u (`hsa2c.dpsgd.optimiser.SharedOptimiser`).
+        step: Line 6 on u.
         B: Local updates.
         interrupted: The run is stopping: finish early.
 
@@ -57,7 +53,7 @@ def actor_learner(
     for b in range(B):
         if interrupted():
             return b
-        u_hat.copy_(u)  # line 4; unlocked: u may be between two updates, P_{b,j} of Eq. 5
+        u_hat = read()  # line 4; unlocked: u may be between two updates, P_{b,j} of Eq. 5
         g = problem.gradient(u_hat, interrupted)  # line 5
         if g is None:
             return b

@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
-from hsa2c.config import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
+from hsa2c.config import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig
 from hsa2c.console import Field
 from hsa2c.dpsgd.transport import Vector
+
+if TYPE_CHECKING:
+    from hsa2c.dpsgd.layout import Layout
+
+
+class RateConfig(Protocol):
+    """What the master's watch needs of the local optimiser's section; `hsa2c.config.OptimiserConfig` says more."""
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Local learning rate at the start; None: the application's tracker reports it, as ``rate/eta``."""
+
+    @property
+    def half_after(self) -> float | None:
+        """Work of a node after which it has fallen to a half."""
+
+    @property
+    def anneal(self) -> bool:
+        """Fall to 0 at the run's limit."""
+
+
+class LimitConfig(Protocol):
+    """What the runtime needs of the section on when to stop."""
+
+    @property
+    def minutes(self) -> float | None:
+        """Wall-clock of training."""
 
 
 class RunConfig(Protocol):
@@ -27,11 +54,11 @@ class RunConfig(Protocol):
         """Algorithm 1 and 2."""
 
     @property
-    def optimiser(self) -> OptimiserConfig:
+    def optimiser(self) -> RateConfig:
         """Line 6."""
 
     @property
-    def stop(self) -> StopConfig:
+    def stop(self) -> LimitConfig:
         """When to end."""
 
     @property
@@ -54,6 +81,18 @@ class Tracker(Protocol):
 
     def add(self, node: int, report: Mapping[str, Any]) -> None:
         """Take in one problem's report."""
+
+    def measure(self, v: Vector, *, due: bool) -> bool:
+        """Look at v, after each global step; where `quality` is a property of v, this may be when it is measured.
+
+        Args:
+            v: The global parameter.
+            due: A checkpoint of v is about to be written: `quality` must be v's.
+
+        Returns:
+            Whether `quality` was measured.
+        """
+        return False
 
     def row(self, seconds: float) -> dict[str, float | int | None]:
         """Values of the curves now; means are over the `seconds` since the last row."""
@@ -86,6 +125,10 @@ class Application(Protocol):
     """What the console shows."""
     curve: Field
     """What it draws."""
+    fixed: ClassVar[Sequence[str]] = ()
+    """Settings, by dotted name, that a resumed run keeps: others of them would make it another run."""
+    summary: ClassVar[Mapping[str, str]] = {}
+    """What ``--json`` says of a finished run beside what all have: name to key of a row."""
 
     def label(self, config: Any) -> str:
         """The first part of a run's name, where its user gives none."""
@@ -99,11 +142,23 @@ class Application(Protocol):
     def identity(self, config: Any) -> dict[str, str]:
         """What a checkpoint and a run must agree on."""
 
+    def resolve(self, config: Any) -> Any:
+        """`config` with what was left to rules of this application; the cluster is resolved already.
+
+        Raises:
+            ConfigError: What belongs together does not fit.
+        """
+        return config
+
     def dim(self, config: Any) -> int:
         """Length of v."""
 
     def initial(self, config: Any) -> Vector:
         """v_0, float32 [dim]."""
+
+    def layout(self, config: Any) -> Layout:
+        """How a node holds u: a copy of v that the configured optimiser changes, where an application has no other."""
+        return dense_layout(self.dim(config), config.optimiser)
 
     def problems(self, config: Any, node: int, t: int) -> ProblemFactory:
         """For the processes of a node, at global step t; imports what they need, before they are forked."""
@@ -116,6 +171,22 @@ class Application(Protocol):
 
     def build_config(self, values: Mapping[str, Any]) -> Any:
         """Plain values into this application's configuration."""
+
+
+def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
+    """The layout of a parameter that is read and changed as a whole."""
+    from hsa2c.dpsgd.layout import DenseLayout
+    from hsa2c.dpsgd.optimiser import Rule
+
+    rule = Rule(
+        name=optimiser.name,
+        learning_rate=optimiser.learning_rate,
+        beta1=optimiser.beta1,
+        beta2=optimiser.beta2,
+        decay=optimiser.decay,
+        epsilon=optimiser.epsilon,
+    )
+    return DenseLayout(dim, rule)
 
 
 def load(name: str) -> Application:

@@ -57,20 +57,6 @@ class Task:
         """P."""
         return self.config.cluster.processes or share_of_cores(self.config.cluster.nodes)
 
-    def rule(self) -> Any:
-        """The local optimiser."""
-        from hsa2c.dpsgd.optimiser import Rule
-
-        optimiser = self.config.optimiser
-        return Rule(
-            name=optimiser.name,
-            learning_rate=optimiser.learning_rate,
-            beta1=optimiser.beta1,
-            beta2=optimiser.beta2,
-            decay=optimiser.decay,
-            epsilon=optimiser.epsilon,
-        )
-
     def checkpoint(self) -> checkpoints.Checkpoint | None:
         """What is resumed."""
         return None if self.resume_from is None else checkpoints.load(self.resume_from)
@@ -94,7 +80,7 @@ def prepare(arguments: list[str]) -> None:
     task.app.dim(task.config)
     task.app.problems(task.config, 0, 0)
     task.app.describe(task.config)
-    from hsa2c.dpsgd import crew, optimiser  # noqa: F401
+    from hsa2c.dpsgd import crew  # noqa: F401
 
 
 def run(task: Task, world: World) -> int:
@@ -145,7 +131,7 @@ def _run_master(task: Task, world: World) -> int:
         print(f"MPI started worlds of {size} ranks, not one of {world.size}: use mpiexec", file=sys.stderr)
         return EXIT_FAILED
     dim = task.app.dim(task.config)
-    port = mpi.MPIMaster(nodes, dim, task.rule().state_size(dim), task.run_id, task.limits)
+    port = mpi.MPIMaster(nodes, dim, task.app.layout(task.config).state_size, task.run_id, task.limits)
     code = EXIT_FAILED
     try:
         code = _direct(task, port, lambda: None, mpi.library())
@@ -167,7 +153,7 @@ def _run_node(task: Task, node: int) -> int:
 
     mpi.start()
     dim = task.app.dim(task.config)
-    port = mpi.MPIWorker(node, dim, task.rule().state_size(dim), task.run_id, task.limits)
+    port = mpi.MPIWorker(node, dim, task.app.layout(task.config).state_size, task.run_id, task.limits)
     try:
         _work(task, crew, port, node)
     except TransportError as error:
@@ -198,8 +184,7 @@ def _make_crew(task: Task, node: int) -> Any:
     states = checkpoint.optimiser_states if checkpoint else ()
     return LockFreeCrew(
         task.app.problems(task.config, node, t),
-        task.app.dim(task.config),
-        task.rule(),
+        task.app.layout(task.config),
         task.processes,
         state=states[node % len(states)] if states else None,
         # Somewhat more often than checkpoints are due, so that every node's state is there when one is.

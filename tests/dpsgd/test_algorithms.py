@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hsa2c.dpsgd.crew import LockFreeCrew, SerialCrew
 from hsa2c.dpsgd.inprocess import connect
+from hsa2c.dpsgd.layout import DenseLayout
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.optimiser import Rule
 from hsa2c.dpsgd.ports import Limits
@@ -247,16 +248,14 @@ def test_actor_learner_by_hand() -> None:
         seen.append(float(u_hat))
         u.sub_(g, alpha=0.5)
 
-    assert actor_learner(u, u_hat, quadratic(torch.zeros(1)), step, 3, lambda: False) == 3
+    assert actor_learner(lambda: u_hat.copy_(u), quadratic(torch.zeros(1)), step, 3, lambda: False) == 3
     assert u.item() == 1.0
     assert seen == [8.0, 4.0, 2.0]
 
 
 def test_actor_learner_ends_before_the_next_update_when_interrupted() -> None:
     steps = []
-    done = actor_learner(
-        torch.zeros(1), torch.empty(1), quadratic(torch.zeros(1)), steps.append, 1000, lambda: len(steps) == 4
-    )
+    done = actor_learner(lambda: torch.zeros(1), quadratic(torch.zeros(1)), steps.append, 1000, lambda: len(steps) == 4)
     assert done == len(steps) == 4
 
 
@@ -275,7 +274,7 @@ def test_actor_learner_drops_a_gradient_that_was_interrupted() -> None:
             pass
 
     steps: list[torch.Tensor] = []
-    assert actor_learner(torch.zeros(1), torch.empty(1), Interrupted(), steps.append, 10, lambda: False) == 2
+    assert actor_learner(lambda: torch.zeros(1), Interrupted(), steps.append, 10, lambda: False) == 2
     assert len(steps) == 2
 
 
@@ -328,9 +327,9 @@ def test_one_node_p_1_is_serial_sgd(kind: str) -> None:
     dim = START.numel()
     watch = Record(stop=lambda record: record.t >= 6)
     if kind == "serial crew":
-        v = run_both([SerialCrew(quadratic(TARGET, CURVATURE), dim, SGD)], 9, 1, watch, identity())
+        v = run_both([SerialCrew(quadratic(TARGET, CURVATURE), DenseLayout(dim, SGD))], 9, 1, watch, identity())
     else:
-        with contextlib.closing(LockFreeCrew(lambda _: quadratic(TARGET, CURVATURE), dim, SGD, 1)) as crew:
+        with contextlib.closing(LockFreeCrew(lambda _: quadratic(TARGET, CURVATURE), DenseLayout(dim, SGD), 1)) as crew:
             v = run_both([crew], 9, 1, watch, identity())
     assert sum(report["updates"] for report in watch.reports()) == 9 * 6
     for t, v_t in enumerate(watch.vs, start=1):
@@ -380,7 +379,7 @@ def test_p_1_B_1_is_asysg() -> None:
     taus = [0, 1, 0, 3, 1, 4, 0, 3, 3]  # counted by hand: pushes of others since this node's last one
     watch = Record(stop=lambda record: record.t >= len(order))
     entered = [0, 0, 0]
-    crews = [SerialCrew(Orderly(node, order, entered, watch), START.numel(), SGD) for node in range(3)]
+    crews = [SerialCrew(Orderly(node, order, entered, watch), DenseLayout(START.numel(), SGD)) for node in range(3)]
     v = run_both(crews, 1, 1, watch, identity())
 
     x = [START.double()]
@@ -428,7 +427,7 @@ def test_one_node_is_lock_free_parallel_sgd() -> None:
     Serial SGD would give another result; so the second half of this test is that it does.
     """
     turns = Turns()
-    crew = LockFreeCrew(lambda index: Gated(index, turns), START.numel(), SGD, 2)
+    crew = LockFreeCrew(lambda index: Gated(index, turns), DenseLayout(START.numel(), SGD), 2)
     watch = Record(stop=lambda record: record.t >= 5)
     with contextlib.closing(crew):
         v = run_both([crew], 1, 1, watch, identity())

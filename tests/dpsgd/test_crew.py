@@ -21,6 +21,7 @@ import torch
 
 from hsa2c.dpsgd import crew as crew_module
 from hsa2c.dpsgd.crew import CrewLimits, LockFreeCrew, SerialCrew, SharedVectors
+from hsa2c.dpsgd.layout import DenseLayout
 from hsa2c.dpsgd.optimiser import Rule
 from hsa2c.dpsgd.transport import Listener, Vector
 from hsa2c.errors import NodeError
@@ -89,7 +90,7 @@ def made() -> Iterator[Callable[..., LockFreeCrew]]:
     before = {child.pid for child in here.children(recursive=True)}
 
     def make(problem: Callable[[int], Any] = fine, p: int = 1, rule: Rule = SGD, **options: Any) -> LockFreeCrew:
-        crew = LockFreeCrew(problem, DIM, rule, p, **options)
+        crew = LockFreeCrew(problem, DenseLayout(DIM, rule), p, **options)
         crews.append(crew)
         return crew
 
@@ -122,7 +123,7 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_p_1_is_the_serial_crew_bit_for_bit(made: Callable[..., LockFreeCrew], rule: Rule) -> None:
     crew = made(p=1, rule=rule)
-    serial = SerialCrew(fine(0), DIM, rule)
+    serial = SerialCrew(fine(0), DenseLayout(DIM, rule))
     v = V
     for rate_scale in (1.0, 0.5, 0.25):
         u = run(crew, v, 20, rate_scale)
@@ -135,7 +136,7 @@ def test_p_1_is_the_serial_crew_bit_for_bit(made: Callable[..., LockFreeCrew], r
 
 def test_one_update_by_hand(made: Callable[..., LockFreeCrew]) -> None:
     """v = 3, gradient 0.5 * (3 - 0), eta 0.1 * 0.5: 3 - 0.05 * 1.5."""
-    for crew in (made(), SerialCrew(fine(0), DIM, SGD)):
+    for crew in (made(), SerialCrew(fine(0), DenseLayout(DIM, SGD))):
         assert run(crew, V, 1, 0.5)[3] == pytest.approx(2.925)
 
 
@@ -203,15 +204,15 @@ def test_a_stale_gradient_is_applied_to_what_is_there_by_then(made: Callable[...
 
 def test_state_goes_on_from_what_is_given(made: Callable[..., LockFreeCrew]) -> None:
     rule = RULES["adam"]
-    first, whole = made(rule=rule), SerialCrew(fine(0), DIM, rule)
+    first, whole = made(rule=rule), SerialCrew(fine(0), DenseLayout(DIM, rule))
     middle = run(first, V, 10)
     state = first.state().copy()
-    for other in (made(rule=rule, state=state), SerialCrew(fine(0), DIM, rule, state=state)):
+    for other in (made(rule=rule, state=state), SerialCrew(fine(0), DenseLayout(DIM, rule), state=state)):
         state_before = state.copy()
         np.testing.assert_array_equal(run(other, middle, 10), run(whole, run(whole, V, 10), 10))
         np.testing.assert_array_equal(other.state(), whole.state())
         np.testing.assert_array_equal(state, state_before)
-        whole = SerialCrew(fine(0), DIM, rule)
+        whole = SerialCrew(fine(0), DenseLayout(DIM, rule))
 
 
 def test_u_starts_from_v_every_time_but_the_state_stays(made: Callable[..., LockFreeCrew]) -> None:
@@ -346,7 +347,7 @@ def test_stop_reaches_a_gradient_that_waits(made: Callable[..., LockFreeCrew]) -
 def test_serial_crew_stops_before_the_next_update() -> None:
     problem = quadratic(TARGET)
     asked = iter([False, False, True])
-    crew = SerialCrew(problem, DIM, SGD)
+    crew = SerialCrew(problem, DenseLayout(DIM, SGD))
     run(crew, B=10, listener=Ear(stop=lambda: next(asked)))
     assert updates(crew) == 2
 
@@ -550,7 +551,7 @@ def _node(pipe: Any) -> None:
         pipe.send(os.getpid())
         time.sleep(1000)
 
-    LockFreeCrew(lambda _: Behaviour(hang), DIM, SGD, 2).run(V, 1, rate_scale=1.0, listener=Ear())
+    LockFreeCrew(lambda _: Behaviour(hang), DenseLayout(DIM, SGD), 2).run(V, 1, rate_scale=1.0, listener=Ear())
 
 
 def test_actor_learners_die_with_a_node_that_is_killed() -> None:

@@ -1,0 +1,89 @@
+"""How a node holds u in its shared memory: a copy of v, or a form that is cheaper to read and to change.
+
+Where an update touches a few rows of a large parameter, copying all of it in line 4 and changing all of it in line 6
+would cost more than the gradient. A layout of the problem's own says how v becomes u, what of it a process reads, how
+it changes, and what vector it then is; Algorithms 1 and 2 and the transports see vectors like v.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from hsa2c.dpsgd.optimiser import Rule, SharedOptimiser
+from hsa2c.dpsgd.problem import Problem
+from hsa2c.dpsgd.transport import Vector
+
+
+class Access(NamedTuple):
+    """One process's hands on u."""
+
+    read: Callable[[], Any]
+    """Line 4: a private u_hat, in the form that the problem's gradient takes; constant until the next call."""
+    step: Callable[[Any], None]
+    """Line 6: change u by a gradient, without a lock."""
+    scale_rate: Callable[[float], None]
+    """Set the learning rate to so many times the one it starts with."""
+
+
+class Layout(Protocol):
+    """See the module. An implementation is made before the processes are forked, and must not hold what they change.
+
+    Attributes:
+        size: Floats of u in shared memory.
+        state_size: Floats of the local optimiser's state there.
+    """
+
+    @property
+    def size(self) -> int: ...  # noqa: D102
+
+    @property
+    def state_size(self) -> int: ...  # noqa: D102
+
+    def enter(self, v: Vector, u: Vector) -> None:
+        """Line 2: let u, float32 [size], be v, float32 [dim]."""
+
+    def value(self, u: Vector) -> Vector:
+        """What u is as a vector, float32 [dim], for line 7; valid until the next call of `enter` or `value`."""
+
+    def attach(self, u: torch.Tensor, state: torch.Tensor, problem: Problem) -> Access:
+        """A process's access to u, float32 [size], and the optimiser's state, float32 [state_size]; both shared."""
+
+
+class DenseLayout(Layout):
+    """U is a copy of v; a process reads all of it, and torch's optimisers change it.
+
+    Args:
+        dim: Length of v.
+        rule: The local optimiser.
+    """
+
+    def __init__(self, dim: int, rule: Rule) -> None:
+        self._dim = dim
+        self._rule = rule
+
+    @property
+    def size(self) -> int:
+        """See `Layout`."""
+        return self._dim
+
+    @property
+    def state_size(self) -> int:
+        """See `Layout`."""
+        return self._rule.state_size(self._dim)
+
+    def enter(self, v: Vector, u: Vector) -> None:
+        """See `Layout.enter`."""
+        u[:] = v
+
+    def value(self, u: Vector) -> Vector:
+        """See `Layout.value`."""
+        return u
+
+    def attach(self, u: torch.Tensor, state: torch.Tensor, problem: Problem) -> Access:
+        """See `Layout.attach`."""
+        u_hat = torch.empty_like(u)
+        optimiser = SharedOptimiser(u, state, self._rule)
+        return Access(lambda: u_hat.copy_(u), optimiser.step, optimiser.scale_rate)
