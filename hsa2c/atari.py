@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
@@ -55,6 +55,14 @@ class Atari(Application):
         console.Field("entropy", "policy/entropy", "{:.3f}"),
     )
     curve = console.Field("mean score", "score/mean_100", "{:,.1f}")
+    fixed: ClassVar[Sequence[str]] = ("game", "agent.initialisation")
+    summary: ClassVar[Mapping[str, str]] = {
+        "agent_steps": "agent_steps",
+        "updates": "updates",
+        "games": "games",
+        "mean_score": "score/mean_100",
+        "best_mean_score": "score/best_mean_100",
+    }
 
     def build_config(self, values: Mapping[str, Any]) -> AtariConfig:
         """Plain values into a configuration."""

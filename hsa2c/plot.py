@@ -95,7 +95,7 @@ def plot(
     names = _names([metrics_path(run).parent for run in runs])
     curves = {name: _read(run, tags, x) for name, run in zip(names, runs, strict=True)}
     with rc_context(STYLE):
-        _save(_draw(curves, tags, x, title, step_name), output)
+        save(_draw(curves, tags, x, title, step_name), output)
 
 
 def _names(directories: Sequence[Path]) -> list[str]:
@@ -194,7 +194,7 @@ def _label(tag: str) -> str:
     return LABELS.get(tag, tag)
 
 
-def _save(figure: Figure, output: Path) -> None:
+def save(figure: Figure, output: Path) -> None:
     """Write beside the target, then rename: nobody sees half a picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

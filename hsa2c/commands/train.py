@@ -111,7 +111,7 @@ def _train(options: argparse.Namespace, world: World) -> int:
         what = dataclasses.replace(what, lock=run.lock)
         code = join(what, world) if world.started_by_mpi else launch(what)
     if options.json:
-        print(json.dumps(rundir.summary(run.directory, code)))
+        print(json.dumps(rundir.summary(app, run.directory, code)))
     elif sys.stderr.isatty():
         print(f"next: python evaluate.py {run.directory}", file=sys.stderr)
     return code

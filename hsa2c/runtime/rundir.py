@@ -28,7 +28,7 @@ CONFIG = "config.yaml"
 ABOUT = "about.yaml"
 
 #: Settings that a resumed run keeps: others of them would make it another run.
-_FIXED = ("game", "seed", "output.run_dir", "output.name", "agent.initialisation", "optimiser.name")
+_FIXED = ("seed", "output.run_dir", "output.name", "optimiser.name")
 
 
 @dataclass(kw_only=True)
@@ -138,7 +138,7 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
     for dotted, value in given.items():
         values = merge(values, nested(dotted, value))
     config = _resolve(app, app.build_config(values))
-    for dotted in _FIXED:
+    for dotted in (*_FIXED, *app.fixed):
         if (new := _at(to_dict(config), dotted)) != (old := _at(saved, dotted)):
             raise ConfigError(f"{dotted} = {new!r}: cannot change in a resumed run, which has {old!r}")
     checkpoint, path, skipped = checkpoints.load_newest(directory / "checkpoints")
@@ -178,7 +178,7 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     return fields
 
 
-def summary(directory: Path, code: int) -> dict[str, Any]:
+def summary(app: Application, directory: Path, code: int) -> dict[str, Any]:
     """What a run came to: its last row and why it ended."""
     rows = [row for row in _rows(directory / METRICS) if "elapsed_s" in row]
     stops = [event for event in _rows(directory / JOURNAL) if event.get("kind") == "stop"]
@@ -189,9 +189,8 @@ def summary(directory: Path, code: int) -> dict[str, Any]:
         "exit_code": code,
         "reason": stop.get("message"),
         "checkpoint": stop.get("checkpoint"),
-        **{key: last.get(key) for key in ("elapsed_s", "agent_steps", "updates", "games", "exchanges", "global_steps")},
-        "mean_score": last.get("score/mean_100"),
-        "best_mean_score": last.get("score/best_mean_100"),
+        **{key: last.get(key) for key in ("elapsed_s", "exchanges", "global_steps")},
+        **{name: last.get(key) for name, key in app.summary.items()},
     }
 
 
@@ -211,15 +210,18 @@ def _resolve(app: Application, config: Any) -> Any:
     run: RunConfig = config
     nodes = run.cluster.nodes
     M = run.dpsgd.deltas_per_step or nodes
-    rho = run.dpsgd.global_rate or constant_factor_rho(M, run.dpsgd.momentum, run.dpsgd.global_factor)
-    if run.optimiser.anneal and run.stop.agent_steps is None and run.stop.minutes is None:
+    if run.optimiser.anneal and not app.limits(config) and run.stop.minutes is None:
         raise ConfigError("optimiser.anneal = True: needs a limit to fall to 0 at, --agent-steps or --minutes")
-    app.identity(config)  # loads the game, for example: better now than in forty processes
-    return dataclasses.replace(
+    config = dataclasses.replace(
         config,
         cluster=dataclasses.replace(run.cluster, processes=run.cluster.processes or share_of_cores(nodes)),
-        dpsgd=dataclasses.replace(run.dpsgd, deltas_per_step=M, global_rate=rho),
+        dpsgd=dataclasses.replace(run.dpsgd, deltas_per_step=M),
     )
+    config = app.resolve(config)
+    dpsgd = config.dpsgd
+    rho = dpsgd.global_rate or constant_factor_rho(M, dpsgd.momentum, dpsgd.global_factor)
+    app.identity(config)  # loads the game, for example: better now than in forty processes
+    return dataclasses.replace(config, dpsgd=dataclasses.replace(dpsgd, global_rate=rho))
 
 
 def _follow_nodes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

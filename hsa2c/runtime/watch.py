@@ -173,6 +173,8 @@ class MasterWatch(Watch):
         complete = len(self._fresh) == self._nodes and since_s >= 0.8 * every_s
         if complete or since_s >= every_s:
             self.save(v)
+        elif self._tracker.measure(v, due=False) and self._is_best():
+            checkpoints.save_best(self._checkpoints, self._checkpoint(v))
 
     # What the watch writes.
 
@@ -180,11 +182,25 @@ class MasterWatch(Watch):
         """Write a checkpoint now, and the best one if this is it."""
         self._checkpoint_at = time.monotonic()
         self._fresh.clear()
-        quality = self._tracker.quality
-        improved = quality is not None and (self._best is None or quality > self._best)
+        self._tracker.measure(v, due=True)
+        improved = self._is_best()
+        checkpoint = self._checkpoint(v)
+        path = checkpoints.save(self._checkpoints, checkpoint, keep=self._config.output.keep_checkpoints)
         if improved:
-            self._best = quality
-        checkpoint = Checkpoint(
+            checkpoints.save_best(self._checkpoints, checkpoint)
+        self._log.event("checkpoint", f"checkpoint {path.name}", path=str(path), best=improved)
+        return path
+
+    def _is_best(self) -> bool:
+        """Whether the tracker's quality is better than any saved before; it then counts as saved."""
+        quality = self._tracker.quality
+        if quality is None or (self._best is not None and quality <= self._best):
+            return False
+        self._best = quality
+        return True
+
+    def _checkpoint(self, v: Vector) -> Checkpoint:
+        return Checkpoint(
             v=v,
             momentum=self._step.z,
             optimiser_states=tuple(self._states[node] for node in sorted(self._states)),
@@ -193,14 +209,10 @@ class MasterWatch(Watch):
             config=self._plain,
             identity=self._identity,
         )
-        path = checkpoints.save(self._checkpoints, checkpoint, keep=self._config.output.keep_checkpoints)
-        if improved:
-            checkpoints.save_best(self._checkpoints, checkpoint)
-        self._log.event("checkpoint", f"checkpoint {path.name}", path=str(path), best=improved)
-        return path
 
     def finish(self, v: Vector) -> Path:
         """The last row and the last checkpoint."""
+        self._tracker.measure(v, due=True)
         if self._started_at is not None:
             self._write_row(time.monotonic())
         path = self.save(v)
@@ -247,9 +259,10 @@ class MasterWatch(Watch):
         seconds = max(now - self._row_at, 1e-9)
         progress = self._progress()
         taus = self._taus
-        eta = self._config.optimiser.learning_rate * self.rate_scale()
+        eta = self._config.optimiser.learning_rate
         row: dict[str, float | int | None] = {
             "elapsed_s": round(self.elapsed_s, 3),
+            "rate/eta": None if eta is None else eta * self.rate_scale(),
             **self._tracker.row(seconds),
             "exchanges": self._exchanges,
             "global_steps": self._t,
@@ -258,7 +271,6 @@ class MasterWatch(Watch):
             "staleness/max": max(taus) if taus else None,
             # The mean over nodes of the share of time in which a node waited for the master, in seconds a second.
             "time/waiting_for_master": self._waited_s / seconds / self._nodes,
-            "rate/eta": eta,
             "rate/rho": float(self._step.rho),
             "progress": progress,
             "left_s": self.elapsed_s * (1 - progress) / progress if progress > 0 else None,

@@ -367,7 +367,7 @@ def test_summary_is_of_the_last_row_and_stop(tmp_path):
     stops = [{"kind": "stop", "message": "old"}, {"kind": "stop", "message": "9 agent steps", "checkpoint": "c"}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stops))
-    assert rundir.summary(tmp_path, 0) == {
+    assert rundir.summary(APPLICATION, tmp_path, 0) == {
         "run": str(tmp_path),
         "exit_code": 0,
         "reason": "9 agent steps",
@@ -384,5 +384,5 @@ def test_summary_is_of_the_last_row_and_stop(tmp_path):
 
 
 def test_summary_of_a_run_that_never_began(tmp_path):
-    summary = rundir.summary(tmp_path, 1)
+    summary = rundir.summary(APPLICATION, tmp_path, 1)
     assert (summary["exit_code"], summary["reason"], summary["agent_steps"]) == (1, None, None)

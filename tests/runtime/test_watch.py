@@ -31,10 +31,16 @@ class FakeTracker:
         self.share = 0.0
         self.worry = None
         self.heard = []
+        self.looks = []
+        self.measures = False
 
     def add(self, node, report):
         self.work += report["work"]
         self.heard.append(node)
+
+    def measure(self, v, *, due):
+        self.looks.append(due)
+        return self.measures
 
     def row(self, seconds):
         return {"work_per_s": self.work / seconds}
@@ -355,6 +361,27 @@ def test_best_is_saved_when_quality_has_improved(make_watch, tmp_path):
     np.testing.assert_array_equal(checkpoint.v, V + 5)
     assert checkpoint.optimiser_states == ()
     assert checkpoint.counters["best_saved"] == -19.0
+
+
+def test_best_is_saved_between_checkpoints_where_quality_is_measured(make_watch, tmp_path):
+    watch, log, tracker = make_watch()
+    best = tmp_path / "checkpoints" / "best.safetensors"
+    watch.begin("hands")
+
+    def step(t, quality, measures):
+        tracker.quality, tracker.measures = quality, measures
+        watch.stepped(t, V + t)
+        return checkpoints.load(best).t if best.exists() else None
+
+    assert step(1, -900.0, measures=False) is None  # it was not measured on this v
+    assert step(2, -900.0, measures=True) == 2
+    assert step(3, -950.0, measures=True) == 2
+    assert step(4, -800.0, measures=True) == 4
+    np.testing.assert_array_equal(checkpoints.load(best).v, V + 4)
+    assert tracker.looks == [False] * 4
+    assert "checkpoint" not in log.kinds()
+    watch.save(V)
+    assert tracker.looks[-1] is True
 
 
 def test_best_of_earlier_sessions_counts(make_watch, tmp_path):
