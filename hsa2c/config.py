@@ -50,6 +50,11 @@ class DPSGDConfig:
     local_updates: Annotated[int, Field(ge=1, le=1_000_000)] = 8
     """Updates each process applies between two exchanges. B."""
 
+    exchange: Literal["auto", "overlap", "paper"] = "auto"
+    """paper: a node's processes stop for an exchange (Algorithm 2), so they wait for the slowest of them and for the
+    master. overlap: they go on meanwhile (`hsa2c.dpsgd.worker.overlapping_worker`). auto: overlap, but paper where one
+    process is all there is, or where the application cannot overlap."""
+
     deltas_per_step: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Deltas the master sums before one global step. M. None: the number of nodes, as in section 4.2.1."""
 

@@ -40,6 +40,11 @@ def parser() -> OneLineParser:
     who.add_argument("--p", type=int, help="actor-learner processes on each node (the node's share of the cores)")
     how = p.add_argument_group("how")
     how.add_argument("--B", type=int, help="updates of each process between two exchanges with the master (8)")
+    how.add_argument(
+        "--exchange",
+        choices=("auto", "overlap", "paper"),
+        help="stop for it, as the paper does, or not (auto)",
+    )
     how.add_argument("--M", type=int, help="deltas in a global step (the number of nodes)")
     how.add_argument("--rho", type=float, help="global learning rate (such that rho * M / (1 - momentum) = 1)")
     how.add_argument("--momentum", type=float, help="of the global step (0)")
@@ -63,6 +68,7 @@ _FIELDS = {
     "p": "cluster.processes",
     "B": "dpsgd.local_updates",
     "M": "dpsgd.deltas_per_step",
+    "exchange": "dpsgd.exchange",
     "rho": "dpsgd.global_rate",
     "momentum": "dpsgd.momentum",
     "lr": "optimiser.learning_rate",

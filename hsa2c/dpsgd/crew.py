@@ -35,8 +35,8 @@ from hsa2c.errors import NodeError
 MakeProblem = Callable[[int], Problem]
 T = TypeVar("T")
 
-_ORDER = struct.Struct("=qd")  # B, rate scale
-_READY, _PROGRESS, _DONE, _FAILED = b"R", b"P", b"D", b"F"
+_ORDER = struct.Struct("=qd?")  # B, rate scale, whether to go on until interrupted
+_READY, _PROGRESS, _DONE, _RESTS, _FAILED = b"R", b"P", b"D", b"H", b"F"
 _MAX_MESSAGE = 128 * 1024  # a sequenced packet must fit the socket's buffer
 _POLL_S = 0.05  # how often a waiting parent looks for the master's stop
 _FINISH_S = 10.0  # how long a process may take to end when asked
@@ -55,7 +55,7 @@ class CrewLimits:
 
 
 class SharedVectors:
-    """u, the optimiser's state and the interrupt flag of a node, in one anonymous shared mapping.
+    """u, the optimiser's state, the rate and the interrupt flag of a node, in one anonymous shared mapping.
 
     Attributes:
         u: float32 [size], in the node's layout.
@@ -63,10 +63,21 @@ class SharedVectors:
     """
 
     def __init__(self, size: int, state_dim: int) -> None:
-        self._memory = mmap.mmap(-1, 4 * (size + state_dim) + 1)
+        rate_at = -(-4 * (size + state_dim) // 8) * 8
+        self._memory = mmap.mmap(-1, rate_at + 8 + 1)
+        self._rate_scale = np.frombuffer(self._memory, np.float64, count=1, offset=rate_at)
         floats = torch.frombuffer(self._memory, dtype=torch.float32, count=size + state_dim)
         self.u = floats[:size]
         self.state = floats[size:]
+
+    @property
+    def rate_scale(self) -> float:
+        """Factor on the local learning rate, for processes that do not stop for an exchange."""
+        return float(self._rate_scale[0])
+
+    @rate_scale.setter
+    def rate_scale(self, value: float) -> None:
+        self._rate_scale[0] = value
 
     @property
     def interrupted(self) -> bool:
@@ -168,6 +179,8 @@ class LockFreeCrew:
         if state is not None:
             self._shared.state.numpy()[:] = state
         self._layout = layout
+        self._shares_done = 0  # of B updates each, since the last exchange began
+        self._resting: set[int] = set()
         self._limits = limits or CrewLimits()
         self._reports = Reports()
         self._kept_at = time.monotonic()
@@ -204,17 +217,74 @@ class LockFreeCrew:
         Raises:
             NodeError: An actor-learner raised (its traceback is in the message) or died.
         """
+        u = self._order(v, B, rate_scale, running=False)
+        for report in self._answers(_DONE, _Attention(self, listener)):
+            self._reports.add(report)
+        self._keep(listener)
+        return self._layout.value(u)
+
+    def start(self, v: Vector, B: int, *, rate_scale: float) -> None:
+        """See `hsa2c.dpsgd.worker.RunningCrew.start`."""
+        assert self._layout.in_place
+        self._shares_done = 0
+        self._resting.clear()
+        self._shared.rate_scale = rate_scale
+        self._order(v, B, rate_scale, running=True)
+
+    def after_updates(self, *, listener: Listener) -> Vector:
+        """See `hsa2c.dpsgd.worker.RunningCrew.after_updates`.
+
+        Raises:
+            NodeError: An actor-learner raised (its traceback is in the message) or died.
+        """
+        self._listen_until(lambda: self._shares_done >= len(self._hands), _Attention(self, listener))
+        self._take_in(self._hear(0.0))  # what was done before u is copied counts for this exchange
+        self._shares_done = 0
+        self._keep(listener)
+        return self._shared.u.numpy().copy()  # unlocked: what lies between two updates is P_{b,j} of Eq. 5
+
+    def add(self, difference: Vector, *, rate_scale: float) -> None:
+        """See `hsa2c.dpsgd.worker.RunningCrew.add`."""
+        self._shared.rate_scale = rate_scale
+        u = self._shared.u.numpy()
+        u += difference  # unlocked: a lost write is S_b of Eq. 3
+
+    def halt(self) -> Vector:
+        """See `hsa2c.dpsgd.worker.RunningCrew.halt`.
+
+        Raises:
+            NodeError: As `after_updates`.
+        """
+        self.interrupt()
+        self._listen_until(lambda: False, lambda: None)
+        return self._shared.u.numpy().copy()
+
+    def _order(self, v: Vector, B: int, rate_scale: float, *, running: bool) -> Vector:
         u = self._shared.u.numpy()
         self._layout.enter(v, u)
         self._shared.interrupted = False
         for hand in self._hands:
-            self._send(hand, _ORDER.pack(B, rate_scale))
-        for report in self._answers(_DONE, _Attention(self, listener)):
-            self._reports.add(report)
+            self._send(hand, _ORDER.pack(B, rate_scale, running))
+        return u
+
+    def _keep(self, listener: Listener) -> None:
         if time.monotonic() - self._kept_at >= self._limits.keep_s:
             listener.keep(self.state())
             self._kept_at = time.monotonic()
-        return self._layout.value(u)
+
+    def _listen_until(self, enough: Callable[[], bool], attend: Callable[[], None]) -> None:
+        """Take in what running processes say, until it is enough or all of them rest."""
+        while not enough() and len(self._resting) < len(self._hands):
+            self._take_in(self._hear(_POLL_S))
+            attend()
+
+    def _take_in(self, messages: list[tuple[_Hand, bytes, bytes]]) -> None:
+        for hand, kind, body in messages:
+            self._reports.add(body)
+            if kind == _DONE:
+                self._shares_done += 1
+            elif kind == _RESTS:
+                self._resting.add(hand.index)
 
     def report(self) -> bytes:
         """See `hsa2c.dpsgd.worker.Crew.report`."""
@@ -254,23 +324,30 @@ class LockFreeCrew:
         """Each process's message of kind `last`; `attend` is called again and again meanwhile."""
         outstanding = {hand.index for hand in self._hands}
         while outstanding:
-            for key, _ in self._selector.select(_POLL_S):
-                hand: _Hand = key.data
-                try:
-                    message = hand.socket.recv(_MAX_MESSAGE)
-                except ConnectionResetError:  # it died before it read its order
-                    message = b""
-                kind, body = message[:1], message[1:]
-                if not message:
-                    raise self._death(hand)
-                if kind == _FAILED:
-                    raise NodeError(f"{hand} failed\n{body.decode(errors='replace')}")
+            for hand, kind, body in self._hear(_POLL_S):
                 if kind == last:
                     outstanding.discard(hand.index)
                     yield body
                 elif kind == _PROGRESS:
                     self._reports.add(body)
             attend()
+
+    def _hear(self, patience_s: float) -> list[tuple[_Hand, bytes, bytes]]:
+        """A message of each process that has one: who, kind, body."""
+        messages = []
+        for key, _ in self._selector.select(patience_s):
+            hand: _Hand = key.data
+            try:
+                message = hand.socket.recv(_MAX_MESSAGE)
+            except ConnectionResetError:  # it died before it read its order
+                message = b""
+            kind, body = message[:1], message[1:]
+            if not message:
+                raise self._death(hand)
+            if kind == _FAILED:
+                raise NodeError(f"{hand} failed\n{body.decode(errors='replace')}")
+            messages.append((hand, kind, body))
+        return messages
 
     @staticmethod
     def _death(hand: _Hand) -> NodeError:
@@ -347,10 +424,14 @@ def _work(problem: Problem, shared: SharedVectors, layout: Layout, orders: socke
     orders.send(_READY)
     with contextlib.closing(problem):
         while order := wait():
-            B, rate_scale = _ORDER.unpack(order)
+            B, rate_scale, running = _ORDER.unpack(order)
             access.scale_rate(rate_scale)
             actor_learner(access.read, talking, step, B, lambda: shared.interrupted)
-            talking.send(_DONE)
+            while running and not shared.interrupted:
+                talking.send(_DONE)
+                access.scale_rate(shared.rate_scale)
+                actor_learner(access.read, talking, step, B, lambda: shared.interrupted)
+            talking.send(_RESTS if running else _DONE)
 
 
 class _Talking:

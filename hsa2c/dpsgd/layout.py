@@ -34,7 +34,11 @@ class Layout(Protocol):
     Attributes:
         size: Floats of u in shared memory.
         state_size: Floats of the local optimiser's state there.
+        in_place: Whether u is a vector like v throughout, so that it may be copied and added to while processes change
+        it.
     """
+
+    in_place: bool = False
 
     @property
     def size(self) -> int: ...  # noqa: D102
@@ -59,6 +63,8 @@ class DenseLayout(Layout):
         dim: Length of v.
         rule: The local optimiser.
     """
+
+    in_place = True
 
     def __init__(self, dim: int, rule: Rule) -> None:
         self._dim = dim

@@ -30,6 +30,60 @@ def worker(port: WorkerPort, crew: Crew, B: int) -> None:
     port.leave(crew.state())
 
 
+class RunningCrew(Protocol):
+    """The same processes, when they do not stop for an exchange."""
+
+    def start(self, v: Vector, B: int, *, rate_scale: float) -> None:
+        """Put v into shared memory as u; every process runs `actor_learner` there, again and again."""
+
+    def after_updates(self, *, listener: Listener) -> Vector:
+        """U as it is p B updates after the last time, by whichever processes; sooner if the master has stopped."""
+
+    def add(self, difference: Vector, *, rate_scale: float) -> None:
+        """U <- u + difference, while the processes go on."""
+
+    def halt(self) -> Vector:
+        """U when every process has ended its update."""
+
+    def report(self) -> bytes:
+        """What happened since the last report."""
+
+    def state(self) -> Vector:
+        """The local optimiser's state, float32 [state_dim]."""
+
+
+def overlapping_worker(port: WorkerPort, crew: RunningCrew, B: int) -> None:
+    """Algorithm 2 with its exchange in the background: no process waits for another, nor for the master.
+
+    # Paper: the processes stop, the node pushes u - v and pulls a new v, they go on from there; here they go on
+    # updating u meanwhile, because then an exchange costs them nothing. With s the u that was copied for the push, and
+    # b the v whose difference to s was pushed:
+
+        w = s - b               pushed; the processes go on, from s to u
+        v                       pulled, when it comes
+        u <- u + (v - s)        what the others did, and what the master made of w
+        b <- v                  so that the next w = s' - v is the work since s, once and for all
+
+    B is an average: an exchange begins when the p processes have made p B updates between them since the last began.
+    With one node and rho = M = 1, v is s but for rounding, and u is left as it is.
+    """
+    pulled = port.pull()
+    if pulled is not None:
+        crew.start(pulled.v, B, rate_scale=pulled.rate_scale)
+        b = pulled.v.copy()
+        while True:
+            since = pulled.t
+            s = crew.after_updates(listener=port)
+            port.push(s - b, since=since, report=crew.report())
+            pulled = port.pull()
+            if pulled is None:
+                break
+            crew.add(pulled.v - s, rate_scale=pulled.rate_scale)
+            b = pulled.v.copy()
+        port.push(crew.halt() - s, since=since, report=crew.report())  # no work is lost at the end
+    port.leave(crew.state())
+
+
 def actor_learner(
     read: Callable[[], Any],
     problem: Problem,

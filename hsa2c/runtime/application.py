@@ -129,6 +129,8 @@ class Application(Protocol):
     """Settings, by dotted name, that a resumed run keeps: others of them would make it another run."""
     summary: ClassVar[Mapping[str, str]] = {}
     """What ``--json`` says of a finished run beside what all have: name to key of a row."""
+    overlaps: ClassVar[bool] = True
+    """Whether its processes may go on during an exchange: its layout is `Layout.in_place`."""
 
     def label(self, config: Any) -> str:
         """The first part of a run's name, where its user gives none."""

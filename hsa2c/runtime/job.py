@@ -31,7 +31,7 @@ from hsa2c.dpsgd.master import master  # noqa: E402
 from hsa2c.dpsgd.ports import Limits  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho  # noqa: E402
 from hsa2c.dpsgd.transport import MasterPort, WorkerPort  # noqa: E402
-from hsa2c.dpsgd.worker import worker  # noqa: E402
+from hsa2c.dpsgd.worker import overlapping_worker, worker  # noqa: E402
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, HSA2CError, TransportError  # noqa: E402
 from hsa2c.runtime import application  # noqa: E402
 from hsa2c.runtime.application import Application, RunConfig  # noqa: E402
@@ -202,7 +202,8 @@ def _work(task: Task, crew: Any, port: WorkerPort, node: int) -> None:
         **task.app.describe(task.config),
     }
     port.tell(json.dumps([{"ready": ready}]).encode())
-    worker(port, crew, task.config.dpsgd.local_updates)
+    follow = overlapping_worker if task.config.dpsgd.exchange == "overlap" else worker
+    follow(port, crew, task.config.dpsgd.local_updates)
 
 
 def _direct(task: Task, port: MasterPort, start_nodes: Callable[[], None], transport: str) -> int:

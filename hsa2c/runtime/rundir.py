@@ -212,10 +212,16 @@ def _resolve(app: Application, config: Any) -> Any:
     M = run.dpsgd.deltas_per_step or nodes
     if run.optimiser.anneal and not app.limits(config) and run.stop.minutes is None:
         raise ConfigError("optimiser.anneal = True: needs a limit to fall to 0 at, --agent-steps or --minutes")
+    p = run.cluster.processes or share_of_cores(nodes)
+    exchange = run.dpsgd.exchange
+    if exchange == "auto":
+        exchange = "overlap" if app.overlaps and nodes * p > 1 else "paper"
+    elif exchange == "overlap" and not app.overlaps:
+        raise ConfigError(f"dpsgd.exchange = 'overlap': {app.name} cannot, must be auto or paper")
     config = dataclasses.replace(
         config,
-        cluster=dataclasses.replace(run.cluster, processes=run.cluster.processes or share_of_cores(nodes)),
-        dpsgd=dataclasses.replace(run.dpsgd, deltas_per_step=M),
+        cluster=dataclasses.replace(run.cluster, processes=p),
+        dpsgd=dataclasses.replace(run.dpsgd, deltas_per_step=M, exchange=exchange),
     )
     config = app.resolve(config)
     dpsgd = config.dpsgd

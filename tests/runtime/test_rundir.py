@@ -99,6 +99,28 @@ def test_what_was_left_to_the_rules_is_filled_in(prepare):
     assert (config.cluster.processes, config.dpsgd.deltas_per_step, config.dpsgd.global_rate) == (3, 2, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "p", "wanted", "exchange"),
+    [
+        (1, 1, "auto", "paper"),
+        (1, 2, "auto", "overlap"),
+        (2, 1, "auto", "overlap"),
+        (1, 1, "overlap", "overlap"),
+        (4, 4, "paper", "paper"),
+    ],
+)
+def test_exchange_is_in_the_background_where_anybody_could_wait(prepare, nodes, p, wanted, exchange):
+    run = prepare(cluster__nodes=nodes, cluster__processes=p, dpsgd__exchange=wanted)
+    assert run.config.dpsgd.exchange == exchange
+
+
+def test_exchange_of_an_application_that_cannot_overlap(prepare, monkeypatch):
+    monkeypatch.setattr(type(APPLICATION), "overlaps", False)
+    assert prepare(cluster__processes=2).config.dpsgd.exchange == "paper"
+    with pytest.raises(ConfigError, match=r"^dpsgd\.exchange = 'overlap': hsa2c cannot"):
+        prepare(dpsgd__exchange="overlap")
+
+
 def test_annealing_needs_a_limit(prepare):
     with pytest.raises(ConfigError, match=r"^optimiser\.anneal = True: needs a limit"):
         prepare(optimiser__anneal=True)
