@@ -1,0 +1,385 @@
+"""How fast and how good the LDA example is, beside other libraries: ``python -m bench.lda``.
+
+One synthetic corpus (`examples.lda.synthetic`: 20,000 training, 1,000 validation and 1,000 test documents, 10,000
+words, 50 topics), one estimator of perplexity for all (`examples.lda.perplexity`), everybody's training in turns, three
+seeds. Then the local step alone, the posterior-mean variant, and processes against a process. ``--grid`` adds nodes,
+processes and B against the serial run; ``--large`` adds a corpus of NYTimes' size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hsa2c.runtime.host import cap_threads
+
+cap_threads()
+
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+from scipy.optimize import linear_sum_assignment  # noqa: E402
+
+from bench import machine  # noqa: E402
+from bench.lda_peers import PEERS, Schedule, Trial, order, timed  # noqa: E402
+from bench.runs import rows  # noqa: E402
+from examples.lda.application import initial_counts  # noqa: E402
+from examples.lda.batches import Gatherer, endless  # noqa: E402
+from examples.lda.corpora import Corpus, open_corpus  # noqa: E402
+from examples.lda.dpsvi import Model  # noqa: E402
+from examples.lda.estep import e_step, expected_topics  # noqa: E402
+from examples.lda.perplexity import HeldOut  # noqa: E402
+from examples.lda.rates import Rate  # noqa: E402
+from examples.lda.svi import svi  # noqa: E402
+from examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uci  # noqa: E402
+
+_TRAINING, _VALIDATION, _TEST = 20_000, 1_000, 1_000
+_GOAL = 1405.0  # of the posterior-mean variant
+_MEAN_SCHEDULES = ((256, 0.6, 2.0), (512, 0.6, 5.0), (512, 0.7, 2.0), (1024, 0.6, 2.0))  # batch, kappa, tau0
+
+
+class Bench:
+    """The corpus, its parts, and what is measured on them."""
+
+    def __init__(self) -> None:
+        recipe = Recipe(documents=_TRAINING + _VALIDATION + _TEST)
+        self.planted = draw_topics(recipe)
+        self.corpus = draw_documents(recipe, self.planted)
+        ids = np.arange(self.corpus.documents, dtype=np.int32)
+        self.training = ids[:_TRAINING]
+        self.validation = HeldOut(self.corpus, ids[_TRAINING:-_TEST])
+        self.test = HeldOut(self.corpus, ids[-_TEST:])
+        self.K = recipe.K
+        self.alpha = self.eta0 = 1.0 / recipe.K
+
+    def schedule(self, seed: int) -> Schedule:
+        """The peers' schedule; scikit-learn and gensim count updates from 1, so their offset is one less than tau0."""
+        return Schedule(
+            K=self.K, alpha=self.alpha, eta0=self.eta0, batch=256, kappa=0.7, tau0=10.0, passes=2, tolerance=1e-3,
+            most_iterations=100, seed=seed,
+        )  # fmt: skip
+
+    def model(self, *, mean: bool = False) -> Model:
+        """This project's model of it."""
+        return Model(K=self.K, alpha=self.alpha, eta0=self.eta0, mean=mean, tolerance=1e-3, most_iterations=100)
+
+    def perplexity(self, beta: NDArray[np.float32]) -> float:
+        """Of the test documents, by everybody's estimator."""
+        return self.test.perplexity_of(beta, self.alpha)
+
+    def recovered(self, beta: NDArray[np.float32]) -> float:
+        """Median cosine of the planted topics with those found, matched one to one."""
+        a = beta / np.linalg.norm(beta, axis=1, keepdims=True)
+        b = self.planted / np.linalg.norm(self.planted, axis=1, keepdims=True)
+        cosines = a @ b.T
+        return float(np.median(cosines[linear_sum_assignment(-cosines)]))
+
+    def serial(self, ids: NDArray[np.int32], schedule: Schedule) -> Trial:
+        """This project's serial SVI, on the peers' schedule."""
+        x = initial_counts(self.corpus.V * self.K, schedule.seed).reshape(self.corpus.V, self.K)
+        rate = Rate(kappa=schedule.kappa, tau0=schedule.tau0 + 1)
+
+        def act() -> Any:
+            for _ in svi(x, self.corpus, ids.size, order(ids, schedule), self.model(), rate):
+                pass
+            return (x + np.float32(self.eta0)).T
+
+        return timed(schedule.passes * ids.size, act)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    p = argparse.ArgumentParser(prog="bench.lda", description=__doc__.splitlines()[0] if __doc__ else None)
+    p.add_argument("--rounds", type=int, default=3, help="seeds (3)")
+    p.add_argument("--grid", action="store_true", help="nodes x processes x B against the serial run")
+    p.add_argument("--large", action="store_true", help="a corpus of NYTimes' size")
+    p.add_argument("--json", action="store_true")
+    options = p.parse_args(arguments)
+    facts = machine.describe()
+    say(machine.headline(facts))
+    bench = Bench()
+    bench.serial(bench.training[:512], bench.schedule(0))  # compiles, or loads what was compiled
+    result: dict[str, Any] = {"machine": facts, **against_peers(bench, options.rounds)}
+    result |= {"local_step": local_step(bench), "posterior_mean": posterior_mean(bench)}
+    with tempfile.TemporaryDirectory(prefix="hsa2c-bench-") as folder:
+        files = _write(bench.corpus, Path(folder))
+        result["processes"] = processes(bench, files, Path(folder), options.rounds)
+        result["dpsvi_speedup"] = result["processes"]["speedup_processes"]
+        if options.grid:
+            result["grid"] = grid(bench, files, Path(folder))
+    if options.large:
+        result["large"] = large()
+    print(json.dumps(result) if options.json else _text(result))
+    return 0
+
+
+def say(text: str) -> None:
+    """A sign of life."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def against_peers(bench: Bench, rounds: int) -> dict[str, Any]:
+    """Everybody's documents per CPU-second, perplexity and recovered topics; medians over the seeds."""
+    systems = {"this project, serial SVI": bench.serial}
+    systems |= {name: (lambda ids, s, train=train: train(bench.corpus, ids, s)) for name, train in PEERS.items()}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in systems}
+    for seed in range(1, rounds + 1):
+        for name, train in systems.items():
+            trial = train(bench.training, bench.schedule(seed))
+            found[name].append(
+                {
+                    "docs_per_cpu_s": trial.documents / trial.cpu_s,
+                    "docs_per_s": trial.documents / trial.wall_s,
+                    "perplexity": bench.perplexity(trial.beta),
+                    "cosine": bench.recovered(trial.beta),
+                    "wall_s": trial.wall_s,
+                }
+            )
+            last = found[name][-1]
+            say(f"seed {seed}: {name}: {last['docs_per_cpu_s']:,.0f} documents/CPU-s, {last['perplexity']:,.1f}")
+    medians = {
+        name: {key: statistics.median(trial[key] for trial in trials) for key in trials[0]}
+        for name, trials in found.items()
+    }
+    ours, sklearn = medians["this project, serial SVI"], medians["scikit-learn online"]
+    return {
+        "ours_docs_per_cpu_s": ours["docs_per_cpu_s"],
+        "sklearn_docs_per_cpu_s": sklearn["docs_per_cpu_s"],
+        "ours_perplexity": ours["perplexity"],
+        "sklearn_perplexity": sklearn["perplexity"],
+        "true_topics_perplexity": bench.perplexity(bench.planted.astype(np.float32)),
+        "systems": medians,
+        "trials": found,
+    }
+
+
+def local_step(bench: Bench) -> dict[str, float]:
+    """The E-step alone, at topics that are trained, with and without pruning."""
+    model, corpus = bench.model(), bench.corpus
+    x = initial_counts(corpus.V * bench.K, 1).reshape(corpus.V, bench.K)
+    for _ in svi(x, corpus, _TRAINING, order(bench.training, bench.schedule(1)), model, Rate(kappa=0.7, tau0=11)):
+        pass
+    batch = Gatherer(corpus)(bench.training[:4000])
+    beta = np.empty((batch.rows.size, bench.K), np.float32)
+    totals = (bench.eta0 * corpus.V + x.sum(axis=0, dtype=np.float64)).astype(np.float32)
+    expected_topics(x[batch.rows], np.float32(bench.eta0), totals, False, beta)
+
+    def run(prune: bool) -> tuple[float, NDArray[np.float32]]:
+        gamma, s = np.ones((batch.documents, bench.K), np.float32), np.zeros_like(beta)
+        began_at = time.process_time()
+        e_step(
+            batch.starts, batch.local, batch.counts, beta, np.float32(bench.alpha), np.float32(1e-3), 100, False, prune,
+            gamma, s,
+        )  # fmt: skip
+        return batch.documents / (time.process_time() - began_at), s
+
+    speeds = [(run(True), run(False)) for _ in range(3)]
+    pruned, whole = speeds[0][0][1], speeds[0][1][1]
+    return {
+        "docs_per_cpu_s": statistics.median(pair[0][0] for pair in speeds),
+        "unpruned_docs_per_cpu_s": statistics.median(pair[1][0] for pair in speeds),
+        "statistics_error": float(np.abs(pruned - whole).sum() / whole.sum()),
+    }
+
+
+def posterior_mean(bench: Bench) -> dict[str, Any]:
+    """The variant: a schedule chosen on the validation documents; its test perplexity; CPU seconds to 1405."""
+    tried = {schedule: _mean_run(bench, schedule) for schedule in _MEAN_SCHEDULES}
+    best = min(tried, key=lambda schedule: tried[schedule]["validation"])
+    for schedule, run in tried.items():
+        say(f"posterior means, {schedule}: validation {run['validation']:,.1f} after {run['documents']:,} documents")
+    run = tried[best]
+    return {"batch": best[0], "kappa": best[1], "tau0": best[2], **run}
+
+
+def _mean_run(bench: Bench, schedule: tuple[int, float, float]) -> dict[str, Any]:
+    """Four passes at most, stopped when the validation documents gain no more; measuring is not timed."""
+    batch, kappa, tau0 = schedule
+    model, corpus = bench.model(mean=True), bench.corpus
+    x = initial_counts(corpus.V * bench.K, 1).reshape(corpus.V, bench.K)
+    batches = endless(bench.training, batch, seed=1, part=0, parts=1)
+    steps = svi(x, corpus, _TRAINING, batches, model, Rate(kappa=kappa, tau0=tau0))
+    seconds, documents, best, to_goal = 0.0, 0, None, None
+    while documents < 4 * _TRAINING:
+        began_at = time.process_time()
+        for _ in range(max(1, 5000 // batch)):
+            documents += next(steps)
+        seconds += time.process_time() - began_at
+        validation = bench.validation.score(x, model).perplexity
+        test = bench.test.score(x, model).perplexity
+        if to_goal is None and test <= _GOAL:
+            to_goal = seconds
+        if best is None or validation < best["validation"]:
+            beta = ((x + np.float32(bench.eta0)) / (x + np.float32(bench.eta0)).sum(axis=0)).T
+            best = {"validation": validation, "perplexity": test, "documents": documents, "cpu_s": seconds}
+            best |= {"cosine": bench.recovered(beta)}
+        elif validation > 1.005 * best["validation"]:
+            break
+    assert best is not None
+    return {**best, "cpu_s_to_1405": to_goal, "docs_per_cpu_s": documents / seconds}
+
+
+# Through the product's own command.
+
+
+def _write(corpus: Corpus, folder: Path) -> tuple[Path, Path]:
+    counts, vocabulary = folder / "docword.txt", folder / "vocab.txt"
+    write_uci(corpus, counts, vocabulary)
+    return counts, vocabulary
+
+
+def run_lda(files: tuple[Path, Path], folder: Path, number: Iterator[int], options: Sequence[str]) -> dict[str, Any]:
+    """One ``python -m examples.lda``; gives back its summary and its rows."""
+    name = f"run-{next(number)}"
+    command = [sys.executable, "-m", "examples.lda", "--corpus", str(files[0]), "--vocab", str(files[1])]
+    command += ["--run-dir", str(folder), "--name", name, "--json", "--set", "stop.patience=null", *options]
+    run = subprocess.run(command, capture_output=True, text=True, env=os.environ | _cache(folder), check=False)
+    if run.returncode != 0:
+        raise SystemExit(f"examples.lda failed ({run.returncode}): {run.stderr}")
+    return {**json.loads(run.stdout.splitlines()[-1]), "rows": rows(folder / name)}
+
+
+def _cache(folder: Path) -> dict[str, str]:
+    return {"XDG_CACHE_HOME": str(folder / "cache")}
+
+
+def processes(bench: Bench, files: tuple[Path, Path], folder: Path, rounds: int) -> dict[str, Any]:
+    """Documents/s of one process, two processes, and two nodes, in turns."""
+    common = ["--topics", str(bench.K), "--validation", "1000", "--test", "1000", "--passes", "20", "--B", "8"]
+    common += ["--batch", "64", "--set", "measure_every_s=1000"]
+    settings = {
+        "serial": ["--nodes", "1", "--p", "1"],
+        "processes": ["--nodes", "1", "--p", "2"],
+        "nodes": ["--nodes", "2", "--p", "1"],
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in settings}
+    number = count()
+    for _ in range(rounds):
+        for name, options in settings.items():
+            run = run_lda(files, folder, number, [*common, *options])
+            speeds[name].append(_steady(run["rows"]))
+            say(f"{name}: {speeds[name][-1]:,.0f} documents/s, perplexity {run['best_perplexity']:,.1f}")
+    medians = {f"{name}_docs_per_s": statistics.median(values) for name, values in speeds.items()}
+    return {
+        **medians,
+        "speedup_processes": statistics.median(_ratios(speeds["processes"], speeds["serial"])),
+        "speedup_nodes": statistics.median(_ratios(speeds["nodes"], speeds["serial"])),
+        "rounds": speeds,
+    }
+
+
+def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def _steady(history: Sequence[dict[str, Any]]) -> float:
+    """Documents/s between the second row and the last but one."""
+    first, last = history[1], history[-2]
+    return float((last["documents"] - first["documents"]) / (last["elapsed_s"] - first["elapsed_s"]))
+
+
+def grid(bench: Bench, files: tuple[Path, Path], folder: Path) -> list[dict[str, Any]]:
+    """Perplexity after the same number of documents, and entries that the guard caught, for nW, p and B."""
+    common = ["--topics", str(bench.K), "--validation", "1000", "--test", "1000", "--passes", "4", "--batch", "64"]
+    number = count(10_000)
+    found = []
+    for rate in ("svi", "eq13"):
+        serial = run_lda(files, folder, number, [*common, "--rate", rate, "--nodes", "1", "--p", "1", "--B", "1"])
+        for nodes in (1, 2, 4):
+            for p in (1, 2):
+                for B in (1, 5, 15):
+                    size = ["--nodes", str(nodes), "--p", str(p), "--B", str(B), "--rate", rate]
+                    run = run_lda(files, folder, number, [*common, *size])
+                    found.append(
+                        {
+                            "rate": rate, "nodes": nodes, "p": p, "B": B,
+                            "perplexity": run["perplexity"], "documents": run["documents"],
+                            "to_serial": run["perplexity"] / serial["perplexity"],
+                            "negative_entries": run["negative_entries"],
+                        }
+                    )  # fmt: skip
+                    say("  ".join(f"{key} {value}" for key, value in found[-1].items()))
+    return found
+
+
+def large() -> dict[str, Any]:
+    """A corpus of NYTimes' size: time and memory of loading it, and an update's cost for two vocabularies."""
+    with tempfile.TemporaryDirectory(prefix="hsa2c-bench-") as name:
+        folder = Path(name)
+        updates = {}
+        for V, documents in ((10_000, 30_000), (102_660, 300_000)):
+            recipe = Recipe(documents=documents, V=V, tokens=332.0)
+            files = _write(draw_documents(recipe, draw_topics(recipe)), folder)
+            loading = _load(files, folder) if V > 100_000 else {}
+            options = ["--topics", "50", "--nodes", "1", "--p", "2", "--B", "15", "--minutes", "0.5"]
+            options += ["--validation", "1000", "--test", "1000", "--set", "measure_every_s=20"]
+            updates[V] = _update_cost(run_lda(files, folder, count(V), options)["rows"])
+            say(f"V = {V:,}: {updates[V]}; {loading}")
+        return {"loading": loading, "updates": updates}
+
+
+def _load(files: tuple[Path, Path], folder: Path) -> dict[str, float]:
+    """Seconds and peak memory of a process that reads the corpus for the first time."""
+    code = (
+        "import json, resource, sys, time; from pathlib import Path; from examples.lda.corpora import open_corpus\n"
+        "t = time.perf_counter(); c = open_corpus(sys.argv[1], Path(sys.argv[2]), cache=Path(sys.argv[3]))\n"
+        "print(json.dumps({'seconds': time.perf_counter() - t, 'documents': c.documents, 'entries': int(c.indptr[-1]),"
+        " 'V': c.V, 'peak_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))"
+    )
+    cache = folder / "cache" / "hsa2c" / "lda"
+    arguments = [sys.executable, "-c", code, str(files[0]), str(files[1]), str(cache)]
+    run = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    loaded: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
+    open_corpus(str(files[0]), files[1], cache=cache)  # it is there now
+    return loaded
+
+
+def _update_cost(history: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Milliseconds of an update, by part: of each process, between two exchanges."""
+    steady = history[2:-1]
+    seconds = steady[-1]["elapsed_s"] - steady[0]["elapsed_s"]
+    updates = (steady[-1]["updates"] - steady[0]["updates"]) / 2  # each of two processes
+    shares = {
+        key: statistics.fmean(row[f"time/{key}_share"] for row in steady)
+        for key in ("reading", "local_step", "optimiser", "waiting")
+    }
+    return {
+        "updates_per_s": 2 * updates / seconds,
+        **{f"{key}_ms": 1000 * share * seconds / updates for key, share in shares.items()},
+    }
+
+
+def _text(result: dict[str, Any]) -> str:
+    lines = [f"{'':34}documents/CPU-s   perplexity   cosine with planted topics"]
+    for name, row in sorted(result["systems"].items(), key=lambda item: -item[1]["docs_per_cpu_s"]):
+        lines.append(f"  {name:32}{row['docs_per_cpu_s']:15,.0f}{row['perplexity']:13,.1f}{row['cosine']:9.3f}")
+    mean, step, parallel = result["posterior_mean"], result["local_step"], result["processes"]
+    lines += [
+        f"  {'this project, posterior means':32}{mean['docs_per_cpu_s']:15,.0f}{mean['perplexity']:13,.1f}"
+        f"{mean['cosine']:9.3f}",
+        f"true topics: {result['true_topics_perplexity']:,.1f}",
+        f"posterior means, batch {mean['batch']}, kappa {mean['kappa']}, tau0 {mean['tau0']} (chosen on validation"
+        f" documents): {mean['cpu_s']:.1f} CPU-s, to {_GOAL:g} {mean['cpu_s_to_1405'] or float('nan'):.1f} CPU-s",
+        f"local step alone: {step['docs_per_cpu_s']:,.0f} documents/CPU-s, without pruning"
+        f" {step['unpruned_docs_per_cpu_s']:,.0f}; statistics differ by {step['statistics_error']:.1e}",
+        f"documents/s: serial {parallel['serial_docs_per_s']:,.0f}, 2 processes {parallel['processes_docs_per_s']:,.0f}"
+        f" (x {parallel['speedup_processes']:.2f}), 2 nodes {parallel['nodes_docs_per_s']:,.0f}"
+        f" (x {parallel['speedup_nodes']:.2f})",
+    ]
+    lines += ["  ".join(f"{key} {value}" for key, value in row.items()) for row in result.get("grid", ())]
+    if "large" in result:
+        lines.append(json.dumps(result["large"], indent=2))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

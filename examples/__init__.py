@@ -1,0 +1,1 @@
+"""Applications of the DPSGD core beside the one that it comes with."""

@@ -1,0 +1,1 @@
+"""Latent Dirichlet allocation, trained by the DPSGD core."""

@@ -1,0 +1,269 @@
+"""DPSVI as an application of the runtime: the core, the model and the corpora meet here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from examples.lda.corpora import Corpus, Split, open_corpus, split
+from examples.lda.rates import MOST_DECAY, Rate, paper_rate, positivity
+from examples.lda.settings import LDAConfig, limit_documents
+from hsa2c import console
+from hsa2c.config import build
+from hsa2c.dpsgd.transport import Vector
+from hsa2c.errors import ConfigError
+from hsa2c.runtime.application import Application, ProblemFactory, Tracker
+
+
+class LDA(Application):
+    """See `hsa2c.runtime.application.Application`."""
+
+    name = "lda"
+    fields = (
+        console.Field("documents", "documents"),
+        console.Field("documents/s", "speed/documents_per_s"),
+        console.Field("perplexity", "perplexity/validation", "{:,.1f}"),
+        console.Field("best", "perplexity/best", "{:,.1f}"),
+        console.Field("bound", "bound/per_token", "{:.4f}"),
+        console.Field("exchanges", "exchanges"),
+        console.Field("tau", "staleness/mean", "{:.2f}"),
+        console.Field("eta", "rate/eta", "{:.4f}"),
+        console.Field("negative entries", "guard/negative_entries"),
+    )
+    curve = console.Field("perplexity", "perplexity/validation", "{:,.0f}")
+    fixed: ClassVar[Sequence[str]] = ("corpus", "model", "optimiser.rule")
+    summary: ClassVar[Mapping[str, str]] = {
+        "documents": "documents",
+        "updates": "updates",
+        "perplexity": "perplexity/validation",
+        "best_perplexity": "perplexity/best",
+        "negative_entries": "guard/negative_entries",
+    }
+
+    overlaps: ClassVar[bool] = False  # topics are kept as scale * L, and scale begins anew with each v
+
+    def build_config(self, values: Mapping[str, Any]) -> LDAConfig:
+        """Plain values into a configuration."""
+        return build(LDAConfig, values)
+
+    def resolve(self, config: LDAConfig) -> LDAConfig:
+        """Priors, and the rates of Eq. 13."""
+        model, optimiser, dpsgd = config.model, config.optimiser, config.dpsgd
+        share = 1.0 / model.topics
+        model = dataclasses.replace(
+            model, document_prior=model.document_prior or share, topic_prior=model.topic_prior or share
+        )
+        if optimiser.rule == "eq13":
+            both = paper_rate(
+                p=config.cluster.processes or 1, B=dpsgd.local_updates, M=dpsgd.deltas_per_step or config.cluster.nodes
+            )
+            optimiser = dataclasses.replace(optimiser, learning_rate=both)
+            dpsgd = dataclasses.replace(dpsgd, global_rate=both)
+        elif (optimiser.learning_rate is None) == (optimiser.rule == "constant"):
+            raise ConfigError(
+                f"optimiser.learning_rate = {optimiser.learning_rate}: must be given if and only if optimiser.rule is"
+                f" constant; it is {optimiser.rule}"
+            )
+        config = dataclasses.replace(config, model=model, optimiser=optimiser, dpsgd=dpsgd)
+        _check_decay(config)
+        return config
+
+    def label(self, config: LDAConfig) -> str:
+        """The first part of a run's name."""
+        stem = Path(config.corpus.source).name.removesuffix(".gz").rpartition(".")
+        return "lda-" + "".join(c if c.isascii() and c.isalnum() else "-" for c in (stem[0] or stem[2]))[:40].strip("-")
+
+    def title(self, config: LDAConfig) -> str:
+        """What runs, in one line."""
+        corpus, nodes, p = corpus_of(config), config.cluster.nodes, config.cluster.processes
+        return (
+            f"DPSVI {corpus.name}: {corpus.documents:,} documents, {corpus.V:,} words, {config.model.topics} topics;"
+            f" {nodes} node{'s' if nodes > 1 else ''} x {p} process{'es' if p != 1 else ''},"
+            f" B = {config.dpsgd.local_updates}, {config.model.inference}"
+        )
+
+    def limits(self, config: LDAConfig) -> dict[str, float]:
+        """Where training ends by itself."""
+        limit = limit_documents(config.stop, split_of(config).training.size)
+        return {} if limit is None else {"documents": limit}
+
+    def identity(self, config: LDAConfig) -> dict[str, str]:
+        """Corpus and model."""
+        corpus = corpus_of(config)
+        split_of(config)
+        return {
+            "application": self.name,
+            "corpus": corpus.digest,
+            "words": str(corpus.V),
+            "topics": str(config.model.topics),
+            "inference": config.model.inference,
+        }
+
+    def dim(self, config: LDAConfig) -> int:
+        """V K."""
+        return corpus_of(config).V * config.model.topics
+
+    def initial(self, config: LDAConfig) -> Vector:
+        """Lambda_0 - eta0, drawn from Gamma(100, 1 / 100) as in Hoffman's and scikit-learn's code; [V, K] flat."""
+        return initial_counts(self.dim(config), config.seed)
+
+    def layout(self, config: LDAConfig) -> Any:
+        """Topics as scale * L."""
+        from examples.lda.topics import TopicsLayout
+
+        model = config.model
+        assert model.topic_prior is not None
+        return TopicsLayout(corpus_of(config).V, model.topics, model.topic_prior, rate_of(config))
+
+    def problems(self, config: LDAConfig, node: int, t: int) -> ProblemFactory:
+        """Inference on all of the training set, which the processes of all nodes deal out among themselves."""
+        from examples.lda.batches import endless
+        from examples.lda.dpsvi import DPSVI
+
+        corpus, ids, p = corpus_of(config), split_of(config).training, config.cluster.processes or 1
+        _compile(config)
+
+        def make(index: int) -> DPSVI:
+            batches = endless(
+                ids,
+                config.model.batch,
+                seed=(config.seed << 32) + t,
+                part=node * p + index,
+                parts=config.cluster.nodes * p,
+            )
+            return DPSVI(corpus, ids.size, batches, model_of(config))
+
+        return make
+
+    def tracker(self, config: LDAConfig, counters: Mapping[str, Any]) -> Tracker:
+        """Learning curves."""
+        from examples.lda.perplexity import HeldOut
+        from examples.lda.tracker import TopicTracker
+
+        parts = split_of(config)
+        return TopicTracker(
+            config.cluster.nodes,
+            parts.training.size,
+            HeldOut(corpus_of(config), parts.validation),
+            model_of(config),
+            limits=config.stop,
+            every_s=config.measure_every_s,
+            counters=counters,
+        )
+
+    def describe(self, config: LDAConfig) -> dict[str, Any]:
+        """What a node chose for itself: nothing."""
+        return {}
+
+
+def initial_counts(dim: int, seed: int) -> Vector:
+    """Lambda_0 - eta0, float32 [dim]."""
+    return np.random.default_rng(seed).gamma(100.0, 0.01, dim).astype(np.float32)
+
+
+def corpus_of(config: LDAConfig) -> Corpus:
+    """The documents of a run."""
+    return _corpus(config.corpus.source, config.corpus.vocabulary)
+
+
+@cache
+def _corpus(source: str, vocabulary: str | None) -> Corpus:
+    return open_corpus(source, None if vocabulary is None else Path(vocabulary))
+
+
+def split_of(config: LDAConfig) -> Split:
+    """Which of them are for what."""
+    return _split(config.corpus.source, config.corpus.vocabulary, *_parts(config), config.seed)
+
+
+@cache
+def _split(source: str, vocabulary: str | None, validation: float, test: float, seed: int) -> Split:
+    return split(_corpus(source, vocabulary), validation=validation, test=test, seed=seed)
+
+
+def _parts(config: LDAConfig) -> tuple[float | int, float | int]:
+    """Shares as they are, numbers as whole numbers."""
+    sizes = []
+    for name in ("validation", "test"):
+        value = getattr(config.corpus, name)
+        if value >= 1 and value != int(value):
+            raise ConfigError(f"corpus.{name} = {value}: must be a share below 1 or a whole number of documents")
+        sizes.append(int(value) if value >= 1 else value)
+    return sizes[0], sizes[1]
+
+
+def model_of(config: LDAConfig) -> Any:
+    """The model of a resolved configuration."""
+    from examples.lda.dpsvi import Model
+
+    model = config.model
+    assert model.document_prior is not None and model.topic_prior is not None
+    return Model(
+        K=model.topics,
+        alpha=model.document_prior,
+        eta0=model.topic_prior,
+        mean=model.inference == "posterior-mean",
+        tolerance=model.tolerance,
+        most_iterations=model.most_iterations,
+    )
+
+
+def rate_of(config: LDAConfig) -> Rate:
+    """The local rate of a resolved configuration."""
+    optimiser = config.optimiser
+    if optimiser.rule == "svi":
+        return Rate(kappa=optimiser.kappa, tau0=optimiser.tau0)
+    assert optimiser.learning_rate is not None
+    return Rate(eta=optimiser.learning_rate)
+
+
+def positivity_warning(config: LDAConfig) -> str | None:
+    """Whether stale deltas may push entries of lambda below the prior, in words; see
+    `examples.lda.rates.positivity`.
+    """
+    nodes, M = config.cluster.nodes, config.dpsgd.deltas_per_step or 1
+    tau = -(-(nodes - 1) // M)  # while a node works, the others push once each
+    kept = math.exp(-rate_of(config).decay(_updates_of_a_round(config)))
+    a, bound = positivity(config.dpsgd.global_rate or 1.0, M, kept, tau)
+    if a <= bound:
+        return None
+    return (
+        f"rho M (1 - (1 - eta)^(pB)) = {a:.3f} at first, above {bound:.3f} for a delay of {tau}: stale deltas may push"
+        " entries of lambda below the prior; those are read as the prior, and counted as negative entries"
+    )
+
+
+def _compile(config: LDAConfig) -> None:
+    """Compile what processes will need, before they are forked: by one update. A second time it comes from a cache."""
+    import torch
+
+    from examples.lda.dpsvi import DPSVI
+
+    corpus, layout = corpus_of(config), LDA().layout(config)
+    problem = DPSVI(corpus, 1, iter([split_of(config).training[:1]]), model_of(config))
+    u = torch.zeros(layout.size)
+    layout.enter(np.zeros(LDA().dim(config), np.float32), u.numpy())
+    access = layout.attach(u, torch.zeros(layout.state_size), problem)
+    access.step(problem.gradient(access.read(), lambda: False))
+
+
+def _updates_of_a_round(config: LDAConfig) -> int:
+    return config.dpsgd.local_updates * (config.cluster.processes or 1)
+
+
+def _check_decay(config: LDAConfig) -> None:
+    updates = _updates_of_a_round(config)
+    if rate_of(config).decay(min(updates, 100_000)) > MOST_DECAY:
+        raise ConfigError(
+            f"dpsgd.local_updates = {config.dpsgd.local_updates}: {updates} updates between two exchanges would leave"
+            " nothing of what was pulled: fewer, or a smaller rate"
+        )
+
+
+APPLICATION = LDA()
