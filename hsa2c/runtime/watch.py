@@ -178,11 +178,12 @@ class MasterWatch(Watch):
 
     # What the watch writes.
 
-    def save(self, v: Vector) -> Path:
-        """Write a checkpoint now, and the best one if this is it."""
+    def save(self, v: Vector, *, measured: bool = False) -> Path:
+        """Write a checkpoint now, and the best one if this is it; `measured` says that the tracker has looked at v."""
         self._checkpoint_at = time.monotonic()
         self._fresh.clear()
-        self._tracker.measure(v, due=True)
+        if not measured:
+            self._tracker.measure(v, due=True)
         improved = self._is_best()
         checkpoint = self._checkpoint(v)
         path = checkpoints.save(self._checkpoints, checkpoint, keep=self._config.output.keep_checkpoints)
@@ -215,7 +216,7 @@ class MasterWatch(Watch):
         self._tracker.measure(v, due=True)
         if self._started_at is not None:
             self._write_row(time.monotonic())
-        path = self.save(v)
+        path = self.save(v, measured=True)
         self._log.event("stop", self._reason or "stopped", checkpoint=str(path), **self._summary())
         return path
 
