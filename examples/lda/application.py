@@ -72,6 +72,8 @@ class LDA(Application):
             )
         config = dataclasses.replace(config, model=model, optimiser=optimiser, dpsgd=dpsgd)
         _check_decay(config)
+        if dpsgd.global_rate is None and dpsgd.global_factor == 1.0:
+            config = dataclasses.replace(config, dpsgd=dataclasses.replace(dpsgd, global_rate=_global_rate(config)))
         return config
 
     def label(self, config: LDAConfig) -> str:
@@ -96,7 +98,7 @@ class LDA(Application):
     def identity(self, config: LDAConfig) -> dict[str, str]:
         """Corpus and model."""
         corpus = corpus_of(config)
-        split_of(config)
+        _check_validation(corpus, split_of(config))
         return {
             "application": self.name,
             "corpus": corpus.digest,
@@ -227,16 +229,30 @@ def positivity_warning(config: LDAConfig) -> str | None:
     """Whether stale deltas may push entries of lambda below the prior, in words; see
     `examples.lda.rates.positivity`.
     """
-    nodes, M = config.cluster.nodes, config.dpsgd.deltas_per_step or 1
-    tau = -(-(nodes - 1) // M)  # while a node works, the others push once each
-    kept = math.exp(-rate_of(config).decay(_updates_of_a_round(config)))
-    a, bound = positivity(config.dpsgd.global_rate or 1.0, M, kept, tau)
-    if a <= bound:
+    a, bound, tau = _positivity(config, config.dpsgd.global_rate or 1.0)
+    if a <= bound * (1.0 + 1e-9):
         return None
     return (
         f"rho M (1 - (1 - eta)^(pB)) = {a:.3f} at first, above {bound:.3f} for a delay of {tau}: stale deltas may push"
         " entries of lambda below the prior; those are read as the prior, and counted as negative entries"
     )
+
+
+def _positivity(config: LDAConfig, rho: float) -> tuple[float, float, int]:
+    """A, its bound, and the delay, for the largest local rates, which are the first."""
+    nodes, M = config.cluster.nodes, config.dpsgd.deltas_per_step or 1
+    tau = -(-(nodes - 1) // M)  # while a node works, the others push once each
+    return *positivity(rho, M, math.exp(-rate_of(config).decay(_updates_of_a_round(config))), tau), tau
+
+
+def _global_rate(config: LDAConfig) -> float:
+    """From the mean of the deltas towards their sum, as far as stale ones leave lambda positive.
+
+    The mean of M deltas moves v no further than one of them: with small deltas (a small B) most of the work is lost.
+    """
+    M = config.dpsgd.deltas_per_step or 1
+    a, bound, _ = _positivity(config, 1.0 / M)
+    return (1.0 - config.dpsgd.momentum) * min(M, max(1.0, bound / a)) / M
 
 
 def _compile(config: LDAConfig) -> None:
@@ -251,6 +267,16 @@ def _compile(config: LDAConfig) -> None:
     layout.enter(np.zeros(LDA().dim(config), np.float32), u.numpy())
     access = layout.attach(u, torch.zeros(layout.state_size), problem)
     access.step(problem.gradient(access.read(), lambda: False))
+
+
+def _check_validation(corpus: Corpus, parts: Split) -> None:
+    """There is something to measure: a document of one token has no two halves."""
+    tokens = [int(corpus.counts[corpus.indptr[d] : corpus.indptr[d + 1]].sum()) for d in parts.validation[:100_000]]
+    if max(tokens, default=0) < 2:
+        raise ConfigError(
+            f"corpus.validation: {len(tokens)} document{'s' if len(tokens) != 1 else ''}, none of two tokens or more;"
+            " must have one to measure the perplexity of"
+        )
 
 
 def _updates_of_a_round(config: LDAConfig) -> int:

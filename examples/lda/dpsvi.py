@@ -69,7 +69,14 @@ class DPSVI:
         self._clear()
 
     def _clear(self) -> None:
-        self._told: dict[str, Any] = {"documents": 0, "updates": 0, "iterations": 0, "negative": 0, "eta": None}
+        self._told: dict[str, Any] = {
+            "documents": 0,
+            "updates": 0,
+            "words": 0,
+            "iterations": 0,
+            "negative": 0,
+            "eta": None,
+        }
         self._seconds = {"reading": 0.0, "local_step": 0.0}
         self._began_at = time.perf_counter()
 
@@ -90,6 +97,7 @@ class DPSVI:
         s, iterations = self._local_step(batch, u_hat)
         self._seconds["local_step"] += time.perf_counter() - began_at
         self._told["documents"] += batch.documents
+        self._told["words"] += batch.rows.size
         self._told["iterations"] += iterations
         return Step(batch.rows, s, self._D / batch.documents)
 

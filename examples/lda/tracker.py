@@ -62,7 +62,7 @@ class TopicTracker(Tracker):
         self._clear()
 
     def _clear(self) -> None:
-        self._new = {"documents": 0, "updates": 0, "iterations": 0}
+        self._new = {"documents": 0, "updates": 0, "words": 0, "iterations": 0}
         self._seconds: dict[str, float] = {}
         self._eta: float | None = None
 
@@ -113,6 +113,7 @@ class TopicTracker(Tracker):
             "speed/documents_per_s": new["documents"] / seconds,
             "speed/updates_per_s": new["updates"] / seconds,
             "local_step/iterations": new["iterations"] / new["documents"] if new["documents"] else None,
+            "batch/words": new["words"] / new["updates"] if new["updates"] else None,
             "guard/negative_entries": self._negative,
             "rate/eta": self._eta,
             **{f"time/{key}_share": value / spent if spent else None for key, value in self._seconds.items()},

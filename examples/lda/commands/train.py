@@ -89,7 +89,7 @@ def parser() -> OneLineParser:
     how.add_argument("--batch", type=int, metavar="G", help="documents of an update (64)")
     how.add_argument("--B", type=int, help="updates of each process between two exchanges with the master (8)")
     how.add_argument("--M", type=int, help="deltas in a global step (the number of nodes)")
-    how.add_argument("--rho", type=float, help="global learning rate (such that rho * M / (1 - momentum) = 1)")
+    how.add_argument("--rho", type=float, help="global learning rate (rho * M from 1 to M, by what is safe)")
     how.add_argument("--rate", choices=("svi", "eq13", "constant"), help="rule of the local learning rate (svi)")
     how.add_argument("--eta", type=float, help="local learning rate, with --rate constant")
     how.add_argument("--kappa", type=float, help="of svi: eta = (tau0 + n)^-kappa (0.7)")

@@ -72,7 +72,28 @@ def test_rates_of_the_other_rules():
     optimiser = resolve().optimiser
     assert rate_of(resolve()) == Rate(kappa=optimiser.kappa, tau0=optimiser.tau0), "svi is what there is otherwise"
     assert rate_of(resolve(optimiser__rule="constant", optimiser__learning_rate=0.02)) == Rate(eta=0.02)
-    assert resolve().dpsgd.global_rate is None, "left to the runtime"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "B", "step"),
+    [
+        (1, 8, 1.0),  # nothing is stale, and the sum of one delta is its mean
+        (2, 1, 2.0),  # small deltas: their sum
+        (4, 1, 4.0),
+        (2, 8, 1.065),  # in between: as far as the bound for a delay of one step, 1/4
+        (2, 15, 1.0),  # beyond it even with the mean: then the mean, and a warning
+    ],
+)
+def test_global_rate_goes_from_mean_to_sum_as_far_as_lambda_stays_positive(nodes, B, step):
+    """`step` is rho * M. For nodes = 2, p = 1, tau0 = 128, kappa = 0.7: a = rho M (1 - (1 - eta)^B) <= 1/4."""
+    config = resolve(cluster__nodes=nodes, cluster__processes=1, dpsgd__local_updates=B)
+    assert config.dpsgd.global_rate * nodes == pytest.approx(step, abs=1e-3)
+    assert (positivity_warning(config) is None) == (B < 15)
+
+
+def test_a_given_global_rate_is_kept():
+    given = resolve(cluster__nodes=2, cluster__processes=1, dpsgd__local_updates=1, dpsgd__global_rate=0.3)
+    assert given.dpsgd.global_rate == 0.3
 
 
 @pytest.mark.parametrize(("rule", "eta"), [("constant", None), ("svi", 0.1)])

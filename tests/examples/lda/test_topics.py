@@ -306,7 +306,7 @@ def test_gradient_is_the_local_step_of_the_batch(planted):
     assert set(report["seconds"]) == {"reading", "local_step"}
     assert all(seconds > 0 for seconds in report["seconds"].values())
     again = problem.report()
-    assert again == {"documents": 0, "updates": 0, "iterations": 0, "negative": 0, "eta": None} | {
+    assert again == {"documents": 0, "updates": 0, "words": 0, "iterations": 0, "negative": 0, "eta": None} | {
         "seconds": {"reading": 0.0, "local_step": 0.0}
     }
 

@@ -65,7 +65,7 @@ def make(clock):
 
 
 def report(documents=64, *, eta=0.1, **more):
-    values = {"documents": documents, "updates": 2, "iterations": 10 * documents, "negative": 0, "eta": eta}
+    values = {"documents": documents, "updates": 2, "words": 6, "iterations": 10 * documents, "negative": 0, "eta": eta}
     return (
         values | {"seconds": {"reading": 1.0, "local_step": 2.0}, "crew_s": {"optimiser": 0.5, "waiting": 0.5}} | more
     )
