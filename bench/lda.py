@@ -96,10 +96,14 @@ class Bench:
         return timed(schedule.passes * ids.size, act)
 
 
+_PARTS = ("peers", "local", "mean", "processes")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     p = argparse.ArgumentParser(prog="bench.lda", description=__doc__.splitlines()[0] if __doc__ else None)
     p.add_argument("--rounds", type=int, default=3, help="seeds (3)")
+    p.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS, help="(all of them)")
     p.add_argument("--grid", action="store_true", help="nodes x processes x B against the serial run")
     p.add_argument("--large", action="store_true", help="a corpus of NYTimes' size")
     p.add_argument("--json", action="store_true")
@@ -108,12 +112,18 @@ def main(arguments: list[str] | None = None) -> int:
     say(machine.headline(facts))
     bench = Bench()
     bench.serial(bench.training[:512], bench.schedule(0))  # compiles, or loads what was compiled
-    result: dict[str, Any] = {"machine": facts, **against_peers(bench, options.rounds)}
-    result |= {"local_step": local_step(bench), "posterior_mean": posterior_mean(bench)}
+    result: dict[str, Any] = {"machine": facts}
+    if "peers" in options.parts:
+        result |= against_peers(bench, options.rounds)
+    if "local" in options.parts:
+        result["local_step"] = local_step(bench)
+    if "mean" in options.parts:
+        result["posterior_mean"] = posterior_mean(bench)
     with tempfile.TemporaryDirectory(prefix="hsa2c-bench-") as folder:
         files = _write(bench.corpus, Path(folder))
-        result["processes"] = processes(bench, files, Path(folder), options.rounds)
-        result["dpsvi_speedup"] = result["processes"]["speedup_processes"]
+        if "processes" in options.parts:
+            result["processes"] = processes(bench, files, Path(folder), options.rounds)
+            result["dpsvi_speedup"] = result["processes"]["speedup_processes"]
         if options.grid:
             result["grid"] = grid(bench, files, Path(folder))
     if options.large:
@@ -352,29 +362,44 @@ def _update_cost(history: Sequence[dict[str, Any]]) -> dict[str, float]:
         key: statistics.fmean(row[f"time/{key}_share"] for row in steady)
         for key in ("reading", "local_step", "optimiser", "waiting")
     }
+    words = statistics.fmean(row["batch/words"] for row in steady)
+    touching = shares["reading"] + shares["optimiser"]
     return {
         "updates_per_s": 2 * updates / seconds,
+        "words_of_a_batch": words,
         **{f"{key}_ms": 1000 * share * seconds / updates for key, share in shares.items()},
+        "reading_and_writing_us_per_word": 1e6 * touching * seconds / updates / words,
     }
 
 
 def _text(result: dict[str, Any]) -> str:
-    lines = [f"{'':34}documents/CPU-s   perplexity   cosine with planted topics"]
-    for name, row in sorted(result["systems"].items(), key=lambda item: -item[1]["docs_per_cpu_s"]):
-        lines.append(f"  {name:32}{row['docs_per_cpu_s']:15,.0f}{row['perplexity']:13,.1f}{row['cosine']:9.3f}")
-    mean, step, parallel = result["posterior_mean"], result["local_step"], result["processes"]
-    lines += [
-        f"  {'this project, posterior means':32}{mean['docs_per_cpu_s']:15,.0f}{mean['perplexity']:13,.1f}"
-        f"{mean['cosine']:9.3f}",
-        f"true topics: {result['true_topics_perplexity']:,.1f}",
-        f"posterior means, batch {mean['batch']}, kappa {mean['kappa']}, tau0 {mean['tau0']} (chosen on validation"
-        f" documents): {mean['cpu_s']:.1f} CPU-s, to {_GOAL:g} {mean['cpu_s_to_1405'] or float('nan'):.1f} CPU-s",
-        f"local step alone: {step['docs_per_cpu_s']:,.0f} documents/CPU-s, without pruning"
-        f" {step['unpruned_docs_per_cpu_s']:,.0f}; statistics differ by {step['statistics_error']:.1e}",
-        f"documents/s: serial {parallel['serial_docs_per_s']:,.0f}, 2 processes {parallel['processes_docs_per_s']:,.0f}"
-        f" (x {parallel['speedup_processes']:.2f}), 2 nodes {parallel['nodes_docs_per_s']:,.0f}"
-        f" (x {parallel['speedup_nodes']:.2f})",
-    ]
+    lines = []
+    if "systems" in result:
+        lines.append(f"{'':34}documents/CPU-s   perplexity   cosine with planted topics")
+        for name, row in sorted(result["systems"].items(), key=lambda item: -item[1]["docs_per_cpu_s"]):
+            lines.append(f"  {name:32}{row['docs_per_cpu_s']:15,.0f}{row['perplexity']:13,.1f}{row['cosine']:9.3f}")
+        lines.append(f"true topics: {result['true_topics_perplexity']:,.1f}")
+    if "local_step" in result:
+        step = result["local_step"]
+        lines.append(
+            f"local step alone: {step['docs_per_cpu_s']:,.0f} documents/CPU-s, without pruning"
+            f" {step['unpruned_docs_per_cpu_s']:,.0f}; statistics differ by {step['statistics_error']:.1e}"
+        )
+    if "posterior_mean" in result:
+        mean = result["posterior_mean"]
+        lines.append(
+            f"posterior means, batch {mean['batch']}, kappa {mean['kappa']}, tau0 {mean['tau0']} (chosen on validation"
+            f" documents): perplexity {mean['perplexity']:,.1f} after {mean['cpu_s']:.1f} CPU-s, {_GOAL:g} after"
+            f" {mean['cpu_s_to_1405'] or float('nan'):.1f}; {mean['docs_per_cpu_s']:,.0f} documents/CPU-s, cosine"
+            f" {mean['cosine']:.3f}"
+        )
+    if "processes" in result:
+        found = result["processes"]
+        lines.append(
+            f"documents/s: serial {found['serial_docs_per_s']:,.0f}, 2 processes {found['processes_docs_per_s']:,.0f}"
+            f" (x {found['speedup_processes']:.2f}), 2 nodes {found['nodes_docs_per_s']:,.0f}"
+            f" (x {found['speedup_nodes']:.2f})"
+        )
     lines += ["  ".join(f"{key} {value}" for key, value in row.items()) for row in result.get("grid", ())]
     if "large" in result:
         lines.append(json.dumps(result["large"], indent=2))
