@@ -264,7 +264,7 @@ def _cache(folder: Path) -> dict[str, str]:
 
 def processes(bench: Bench, files: tuple[Path, Path], folder: Path, rounds: int) -> dict[str, Any]:
     """Documents/s of one process, two processes, and two nodes, in turns."""
-    common = ["--topics", str(bench.K), "--validation", "1000", "--test", "1000", "--passes", "20", "--B", "8"]
+    common = ["--topics", str(bench.K), "--validation", "1000", "--test", "1000", "--passes", "20", "--B", "15"]
     common += ["--batch", "64", "--set", "measure_every_s=1000"]
     settings = {
         "serial": ["--nodes", "1", "--p", "1"],
