@@ -36,7 +36,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from hsa2c.errors import CheckpointError, HSA2CError
+from hsa2c.errors import CheckpointError, HSA2CError, StorageError
 
 Vector = npt.NDArray[np.float32]
 
@@ -97,8 +97,8 @@ def save(directory: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         The path written.
 
     Raises:
-        HSA2CError: The checkpoint cannot be one (wrong shapes, not finite, not JSON), or writing failed: the disk is
-            full, the folder is read-only. What was there before is still there.
+        HSA2CError: The checkpoint cannot be one: wrong shapes, not finite, not JSON.
+        StorageError: Writing failed: the disk is full, the folder is read-only. What was there before is still there.
     """
     if keep < 1:
         raise ValueError(f"keep = {keep}: must be at least 1")
@@ -368,7 +368,7 @@ def _write_whole(path: Path, content: bytes) -> None:
             temporary.replace(path)
             _sync_directory(path.parent)
         except OSError as error:
-            raise HSA2CError(f"{path}: cannot be written: {error.strerror or error}") from None
+            raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -33,5 +33,9 @@ class NodeError(HSA2CError):
     """A node, or one of its actor-learners, failed; the message holds its traceback if there is one."""
 
 
+class StorageError(HSA2CError):
+    """A file could not be written: the disk is full or read-only. What was there before is still there."""
+
+
 class TransportError(HSA2CError):
     """A peer did not answer within the limit, or sent what is not a message of this run."""

@@ -11,6 +11,7 @@ row; what earlier sessions wrote after that step then never happened, see `appen
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -68,7 +69,11 @@ class Journal:
 
 
 class RunLog:
-    """The master's log: rows of numbers to JSON lines and TensorBoard, events to the journal."""
+    """The master's log: rows of numbers to JSON lines and TensorBoard, events to the journal.
+
+    A full disk does not end training: what cannot be written is counted, and told as soon as the journal can be written
+    again.
+    """
 
     def __init__(self, directory: Path, *, session: int, purge_step: int | None = None) -> None:
         """Open the files of a run for appending.
@@ -79,15 +84,16 @@ class RunLog:
             purge_step: The step a resumed run goes on from. What is on file after it is void: TensorBoard is told so,
                 and a row without values marks the step in ``metrics.jsonl``. None: a fresh run.
         """
-        from torch.utils.tensorboard.writer import SummaryWriter  # takes a second: readers of this module do without
-
+        self._directory = directory
         self._session = session
         self._rows = _Lines(directory / METRICS)
         self._journal = Journal(directory, session=session)
         if purge_step is not None:
             self._append_row(time.time(), purge_step, {})
             purge_step += 1  # TensorBoard drops the step itself too
-        self._board: Any = SummaryWriter(str(directory), purge_step=purge_step)
+        self._board: Any = self._open_board(purge_step)
+        self._unwritten = 0
+        self._why = ""
 
     def row(
         self,
@@ -105,23 +111,54 @@ class RunLog:
         """
         now = time.time()
         plain = {tag: _plain_number(value) for tag, value in values.items()}
-        self._append_row(now, step, plain)
-        for tag, value in plain.items():
-            if value is not None:
-                self._board.add_scalar(tag, value, global_step=step, walltime=now)
-        for tag, samples in (histograms or {}).items():
-            self._add_histogram(tag, samples, step, now)
-        self._board.flush()
+        with self._surviving():
+            self._append_row(now, step, plain)
+        with self._surviving():
+            self._draw(now, step, plain, histograms or {})
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         """Append an event to the journal, see `Journal.event`."""
-        self._journal.event(kind, message, **fields)
+        with self._surviving():
+            self._journal.event(kind, message, **fields)
 
     def close(self) -> None:
         """Write out and close all files; a second call does nothing."""
         self._rows.close()
         self._journal.close()
-        self._board.close()
+        with contextlib.suppress(OSError):
+            if self._board:
+                self._board.close()
+
+    def _open_board(self, purge_step: int | None = None) -> Any:
+        from torch.utils.tensorboard.writer import SummaryWriter  # takes a second: readers of this module do without
+
+        return SummaryWriter(str(self._directory), purge_step=purge_step)
+
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Count what cannot be written, and tell of it when something can."""
+        try:
+            yield
+            if self._unwritten:
+                message = f"{self._unwritten} rows or events could not be written: {self._why}"
+                self._journal.event("warning", message)
+                self._unwritten = 0
+        except OSError as error:
+            self._unwritten += 1
+            self._why = error.strerror or str(error)
+
+    def _draw(
+        self, now: float, step: int, values: Mapping[str, float | int | None], histograms: Mapping[str, Sequence[float]]
+    ) -> None:
+        """A row's points in TensorBoard."""
+        board, self._board = self._board or self._open_board(), None  # one that has failed does so for ever
+        for tag, value in values.items():
+            if value is not None:
+                board.add_scalar(tag, value, global_step=step, walltime=now)
+        for tag, samples in histograms.items():
+            _add_histogram(board, tag, samples, step, now)
+        board.flush()
+        self._board = board
 
     def __enter__(self) -> RunLog:
         return self
@@ -133,13 +170,14 @@ class RunLog:
         assert not ROW_KEYS & values.keys(), f"reserved keys among the values: {sorted(ROW_KEYS & values.keys())}"
         self._rows.append({"time": round(now, 3), "session": self._session, "step": int(step), **values})
 
-    def _add_histogram(self, tag: str, samples: Sequence[float], step: int, now: float) -> None:
-        import numpy as np
 
-        array = np.asarray(samples, dtype=np.float64).ravel()
-        array = array[np.isfinite(array)]
-        if array.size:
-            self._board.add_histogram(tag, array, global_step=step, walltime=now)
+def _add_histogram(board: Any, tag: str, samples: Sequence[float], step: int, now: float) -> None:
+    import numpy as np
+
+    array = np.asarray(samples, dtype=np.float64).ravel()
+    array = array[np.isfinite(array)]
+    if array.size:
+        board.add_histogram(tag, array, global_step=step, walltime=now)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -236,13 +274,17 @@ class _Lines:
         torn = _lacks_newline(path)
         self._path = path
         self._file = path.open("ab", buffering=0)
-        if torn:
-            self._file.write(b"\n")
+        self._torn = torn
 
     def append(self, record: Mapping[str, Any]) -> None:
         line = json.dumps(_plain(record), allow_nan=False, default=str).encode() + b"\n"
+        if self._torn:
+            line = b"\n" + line
         # One unbuffered write to a file in append mode: lines of two processes do not mix, and readers see it at once.
-        if self._file.write(line) != len(line):
+        written = self._file.write(line) or 0
+        if written:
+            self._torn = written < len(line)
+        if written < len(line):
             raise OSError(errno.ENOSPC, "line written in part", str(self._path))
 
     def close(self) -> None:
