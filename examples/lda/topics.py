@@ -86,7 +86,7 @@ class TopicsLayout(Layout):
     def attach(self, u: torch.Tensor, state: torch.Tensor, problem: Problem) -> Access:
         """See `Layout.attach`; the problem is a `examples.lda.dpsvi.DPSVI`."""
         hands = _Hands(self, u.numpy(), state.numpy(), cast("Any", problem), self._prior, self._rate)
-        return Access(hands.read, hands.step, hands.scale_rate)
+        return Access(hands.read, hands.step, hands.scale_rate, lambda g: bool(np.isfinite(g.statistics.sum())))
 
 
 class _Hands:

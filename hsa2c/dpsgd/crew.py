@@ -3,6 +3,8 @@
 The memory is an anonymous mapping made before the fork: it has no name, so nothing can be left behind, whoever is
 killed when. The parent waits on sockets between two rounds; between its first and its last update a process touches no
 lock, no queue and no socket.
+
+A process that dies or raises is replaced: another begins with the same u and the same optimiser's state.
 """
 
 from __future__ import annotations
@@ -10,8 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
-import multiprocessing
-import os
 import selectors
 import signal
 import socket
@@ -20,13 +20,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from hsa2c.dpsgd.layout import Layout
-from hsa2c.dpsgd.lifetime import die_with_parent
+from hsa2c.dpsgd.foreman import Foreman
+from hsa2c.dpsgd.layout import Access, Layout
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.transport import Listener, Vector
 from hsa2c.dpsgd.worker import actor_learner
@@ -40,6 +42,7 @@ _READY, _PROGRESS, _DONE, _RESTS, _FAILED = b"R", b"P", b"D", b"H", b"F"
 _MAX_MESSAGE = 128 * 1024  # a sequenced packet must fit the socket's buffer
 _POLL_S = 0.05  # how often a waiting parent looks for the master's stop
 _FINISH_S = 10.0  # how long a process may take to end when asked
+_REFUSALS = 100  # gradients in a row that are not finite: then something is wrong for good
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,10 @@ class CrewLimits:
     """Between two signs of life while a round goes on."""
     keep_s: float = 50.0
     """Between two copies of the optimiser's state sent to the master for a checkpoint."""
+    deaths: int = 3
+    """So many processes lost within `deaths_s`, and the node gives up."""
+    deaths_s: float = 60.0
+    """See `deaths`."""
 
 
 class SharedVectors:
@@ -60,12 +67,14 @@ class SharedVectors:
     Attributes:
         u: float32 [size], in the node's layout.
         state: float32 [state_dim], zeros at first.
+        applied: Updates of u by each process, also by those that it replaced; int64 [p].
     """
 
-    def __init__(self, size: int, state_dim: int) -> None:
+    def __init__(self, size: int, state_dim: int, p: int = 1) -> None:
         rate_at = -(-4 * (size + state_dim) // 8) * 8
-        self._memory = mmap.mmap(-1, rate_at + 8 + 1)
+        self._memory = mmap.mmap(-1, rate_at + 8 + 8 * p + 1)
         self._rate_scale = np.frombuffer(self._memory, np.float64, count=1, offset=rate_at)
+        self.applied = np.frombuffer(self._memory, np.int64, count=p, offset=rate_at + 8)
         floats = torch.frombuffer(self._memory, dtype=torch.float32, count=size + state_dim)
         self.u = floats[:size]
         self.state = floats[size:]
@@ -146,11 +155,11 @@ class _Hand:
     """One actor-learner process, seen from its parent."""
 
     index: int
-    process: multiprocessing.process.BaseProcess
+    pid: int
     socket: socket.socket
 
     def __str__(self) -> str:
-        return f"actor-learner {self.index} (pid {self.process.pid})"
+        return f"actor-learner {self.index} (pid {self.pid})"
 
 
 class LockFreeCrew:
@@ -175,29 +184,36 @@ class LockFreeCrew:
         state: Vector | None = None,
         limits: CrewLimits | None = None,
     ) -> None:
-        self._shared = SharedVectors(layout.size, layout.state_size)
+        self._shared = SharedVectors(layout.size, layout.state_size, p)
         if state is not None:
             self._shared.state.numpy()[:] = state
         self._layout = layout
+        self._applied = 0  # updates that were reported
         self._shares_done = 0  # of B updates each, since the last exchange began
         self._resting: set[int] = set()
         self._limits = limits or CrewLimits()
         self._reports = Reports()
         self._kept_at = time.monotonic()
-        self._hands: list[_Hand] = []
+        self._ready = False
+        self._coming: set[int] = set()  # who replace others and have not built their problem
+        self._deaths_at: list[float] = []
+        self._order = b""  # the present round's
         self._selector = selectors.DefaultSelector()
-        for index in range(p):
-            hand = _fork(index, make_problem, self._shared, layout, [h.socket for h in self._hands])
-            self._hands.append(hand)
-            self._selector.register(hand.socket, selectors.EVENT_READ, hand)
+        self._foreman = Foreman(partial(_live, make_problem, self._shared, layout))
+        self._hands = [self._hire(index) for index in range(p)]
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the actor-learners."""
-        return [hand.process.pid or 0 for hand in self._hands]
+        return [hand.pid for hand in self._hands]
+
+    def _hire(self, index: int) -> _Hand:
+        hand = _Hand(index, *self._foreman.hire(index))
+        self._selector.register(hand.socket, selectors.EVENT_READ, hand)
+        return hand
 
     def wait_ready(self) -> None:
-        """Return when every process has built its problem.
+        """Return when every process has built its problem; from then on one that dies is replaced.
 
         Raises:
             NodeError: One could not, or took too long.
@@ -210,18 +226,20 @@ class LockFreeCrew:
 
         for _ in self._answers(_READY, check_time):
             pass
+        self._ready = True
 
     def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.Crew.run`.
+        """See `hsa2c.dpsgd.worker.Crew.run`. A process that replaces another does all of the round's B updates.
 
         Raises:
-            NodeError: An actor-learner raised (its traceback is in the message) or died.
+            NodeError: Too many actor-learners raised (a traceback is in the message) or died, or u is not finite.
         """
-        u = self._order(v, B, rate_scale, running=False)
+        u = self._begin(v, B, rate_scale, running=False)
         for report in self._answers(_DONE, _Attention(self, listener)):
             self._reports.add(report)
+        self._order = b""
         self._keep(listener)
-        return self._layout.value(u)
+        return _finite(self._layout.value(u))
 
     def start(self, v: Vector, B: int, *, rate_scale: float) -> None:
         """See `hsa2c.dpsgd.worker.RunningCrew.start`."""
@@ -229,19 +247,19 @@ class LockFreeCrew:
         self._shares_done = 0
         self._resting.clear()
         self._shared.rate_scale = rate_scale
-        self._order(v, B, rate_scale, running=True)
+        self._begin(v, B, rate_scale, running=True)
 
     def after_updates(self, *, listener: Listener) -> Vector:
         """See `hsa2c.dpsgd.worker.RunningCrew.after_updates`.
 
         Raises:
-            NodeError: An actor-learner raised (its traceback is in the message) or died.
+            NodeError: As `run`.
         """
         self._listen_until(lambda: self._shares_done >= len(self._hands), _Attention(self, listener))
         self._take_in(self._hear(0.0))  # what was done before u is copied counts for this exchange
         self._shares_done = 0
         self._keep(listener)
-        return self._shared.u.numpy().copy()  # unlocked: what lies between two updates is P_{b,j} of Eq. 5
+        return _finite(self._shared.u.numpy().copy())  # unlocked: what lies between two updates is P_{b,j} of Eq. 5
 
     def add(self, difference: Vector, *, rate_scale: float) -> None:
         """See `hsa2c.dpsgd.worker.RunningCrew.add`."""
@@ -253,18 +271,21 @@ class LockFreeCrew:
         """See `hsa2c.dpsgd.worker.RunningCrew.halt`.
 
         Raises:
-            NodeError: As `after_updates`.
+            NodeError: As `run`.
         """
         self.interrupt()
         self._listen_until(lambda: False, lambda: None)
-        return self._shared.u.numpy().copy()
+        self._order = b""
+        return _finite(self._shared.u.numpy().copy())
 
-    def _order(self, v: Vector, B: int, rate_scale: float, *, running: bool) -> Vector:
+    def _begin(self, v: Vector, B: int, rate_scale: float, *, running: bool) -> Vector:
         u = self._shared.u.numpy()
         self._layout.enter(v, u)
         self._shared.interrupted = False
+        self._order = _ORDER.pack(B, rate_scale, running)
         for hand in self._hands:
-            self._send(hand, _ORDER.pack(B, rate_scale, running))
+            if hand.index not in self._coming:
+                self._send(hand, self._order)
         return u
 
     def _keep(self, listener: Listener) -> None:
@@ -274,7 +295,7 @@ class LockFreeCrew:
 
     def _listen_until(self, enough: Callable[[], bool], attend: Callable[[], None]) -> None:
         """Take in what running processes say, until it is enough or all of them rest."""
-        while not enough() and len(self._resting) < len(self._hands):
+        while not enough() and len(self._resting | self._idle()) < len(self._hands):
             self._take_in(self._hear(_POLL_S))
             attend()
 
@@ -287,7 +308,11 @@ class LockFreeCrew:
                 self._resting.add(hand.index)
 
     def report(self) -> bytes:
-        """See `hsa2c.dpsgd.worker.Crew.report`."""
+        """See `hsa2c.dpsgd.worker.Crew.report`; with the updates of u, those of processes that died included."""
+        applied = int(self._shared.applied.sum())
+        if applied != self._applied:
+            self._reports.add(_to_json({"applied": applied - self._applied}))
+            self._applied = applied
         return self._reports.take()
 
     def state(self) -> Vector:
@@ -306,24 +331,21 @@ class LockFreeCrew:
             with contextlib.suppress(OSError):
                 hand.socket.shutdown(socket.SHUT_RDWR)
             hand.socket.close()
-        deadline = time.monotonic() + _FINISH_S
-        for hand in self._hands:
-            hand.process.join(max(0.0, deadline - time.monotonic()))
-            if hand.process.exitcode is None:
-                hand.process.kill()
-                hand.process.join()
+        self._foreman.part(_FINISH_S)
         self._selector.close()
 
     def _send(self, hand: _Hand, order: bytes) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it has died: the next look at its socket tells
             hand.socket.send(order)
-        except OSError:
-            raise self._death(hand) from None
+
+    def _idle(self) -> set[int]:
+        """Who will do nothing more in a round that is to end: they have not begun."""
+        return self._coming if self._shared.interrupted else set()
 
     def _answers(self, last: bytes, attend: Callable[[], None]) -> Iterator[bytes]:
         """Each process's message of kind `last`; `attend` is called again and again meanwhile."""
         outstanding = {hand.index for hand in self._hands}
-        while outstanding:
+        while outstanding - self._idle():
             for hand, kind, body in self._hear(_POLL_S):
                 if kind == last:
                     outstanding.discard(hand.index)
@@ -342,20 +364,43 @@ class LockFreeCrew:
             except ConnectionResetError:  # it died before it read its order
                 message = b""
             kind, body = message[:1], message[1:]
-            if not message:
-                raise self._death(hand)
-            if kind == _FAILED:
-                raise NodeError(f"{hand} failed\n{body.decode(errors='replace')}")
-            messages.append((hand, kind, body))
+            if not message or kind == _FAILED:
+                self._replace(hand, body)
+            elif kind == _READY and hand.index in self._coming:
+                self._coming.discard(hand.index)
+                self._reports.add(_to_json({"back": f"{hand} goes on"}))
+                if self._order:
+                    self._send(hand, self._order)
+            else:
+                messages.append((hand, kind, body))
         return messages
 
-    @staticmethod
-    def _death(hand: _Hand) -> NodeError:
-        hand.process.join(1.0)
-        code = hand.process.exitcode
+    def _replace(self, hand: _Hand, traceback: bytes) -> None:
+        """Start another process in the place of one that has failed with a traceback, or died without."""
+        why = f"{hand} failed" if traceback else self._death(hand)
+        details = traceback.decode(errors="replace")
+        now = time.monotonic()
+        self._deaths_at = [at for at in self._deaths_at if now - at < self._limits.deaths_s] + [now]
+        if not self._ready or self._limits.deaths <= 1:
+            raise NodeError("\n".join(filter(None, (why, details))))
+        if len(self._deaths_at) >= self._limits.deaths:
+            headline = (
+                f"{len(self._deaths_at)} actor-learners lost within {self._limits.deaths_s:.0f} s; the last: {why}"
+            )
+            raise NodeError("\n".join(filter(None, (headline, details))))
+        self._selector.unregister(hand.socket)
+        hand.socket.close()
+        new = self._hire(hand.index)
+        self._hands[hand.index] = new
+        self._coming.add(new.index)
+        fault = {"message": f"{why}; {new} takes its place", "traceback": details or None, "pids": self.pids}
+        self._reports.add(_to_json({"fault": fault}))
+
+    def _death(self, hand: _Hand) -> str:
+        code = self._foreman.fate(hand.pid)
         if code is not None and code < 0:
-            return NodeError(f"{hand} was killed by {signal.Signals(-code).name}")
-        return NodeError(f"{hand} ended without a word (exit code {code})")
+            return f"{hand} was killed by {signal.Signals(-code).name}"
+        return f"{hand} ended without a word (exit code {code})"
 
 
 class _Attention:
@@ -374,52 +419,25 @@ class _Attention:
             self._told_at = time.monotonic()
 
 
-def _fork(
-    index: int, make_problem: MakeProblem, shared: SharedVectors, layout: Layout, foreign: list[socket.socket]
-) -> _Hand:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    process = multiprocessing.get_context("fork").Process(
-        target=_live,
-        args=(index, make_problem, shared, layout, theirs, [ours, *foreign], os.getpid()),
-        name=f"actor-learner-{index}",
-        daemon=True,
-    )
-    process.start()
-    theirs.close()
-    return _Hand(index, process, ours)
+def _finite(u: Vector) -> Vector:
+    if not np.isfinite(u.sum()):  # a sum that overflows is none of a healthy parameter's either
+        raise NodeError("its local parameter u is no longer finite")
+    return u
 
 
-def _live(
-    index: int,
-    make_problem: MakeProblem,
-    shared: SharedVectors,
-    layout: Layout,
-    orders: socket.socket,
-    foreign: list[socket.socket],
-    parent: int,
-) -> NoReturn:
+def _live(make_problem: MakeProblem, shared: SharedVectors, layout: Layout, index: int, orders: socket.socket) -> None:
     """An actor-learner process, from its first to its last instruction."""
-    die_with_parent(parent)
-    # Ctrl-C and a batch system's warnings reach every process of a group: what to do about them is the master's matter.
-    for name in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for other in foreign:
-        other.close()
-    code = 0
     try:
-        _work(make_problem(index), shared, layout, orders)
+        _work(make_problem(index), shared, layout, orders, index)
     except BaseException:
-        code = 1
         with contextlib.suppress(OSError):
             orders.send(_FAILED + traceback.format_exc().encode(errors="replace")[-_MAX_MESSAGE // 2 :])
-    os._exit(code)  # the parent's exit handlers and buffers, inherited by the fork, are not ours to run
 
 
-def _work(problem: Problem, shared: SharedVectors, layout: Layout, orders: socket.socket) -> None:
+def _work(problem: Problem, shared: SharedVectors, layout: Layout, orders: socket.socket, index: int) -> None:
     access = layout.attach(shared.u, shared.state, problem)
     talking = _Talking(problem, orders)
-    step = talking.timed("optimiser", access.step)
+    step = talking.timed("optimiser", _Refusing(access, talking.refuse, shared.applied[index : index + 1]))
     wait = talking.timed("waiting", lambda: orders.recv(_ORDER.size))
     orders.send(_READY)
     with contextlib.closing(problem):
@@ -434,6 +452,27 @@ def _work(problem: Problem, shared: SharedVectors, layout: Layout, orders: socke
             talking.send(_RESTS if running else _DONE)
 
 
+class _Refusing:
+    """A step on u that is counted, and not taken where the gradient is not finite."""
+
+    def __init__(self, access: Access, refuse: Callable[[], None], applied: npt.NDArray[np.int64]) -> None:
+        self._access = access
+        self._refuse = refuse
+        self._applied = applied
+        self._in_a_row = 0
+
+    def __call__(self, g: Any) -> None:
+        if self._access.finite(g):
+            self._in_a_row = 0
+            self._access.step(g)
+            self._applied += 1
+            return
+        self._in_a_row += 1
+        self._refuse()
+        if self._in_a_row >= _REFUSALS:
+            raise FloatingPointError(f"{_REFUSALS} gradients in a row are not finite")
+
+
 class _Talking:
     """A problem that reports between two updates when a round takes long, and where its process spends its time."""
 
@@ -443,6 +482,11 @@ class _Talking:
         self._every_s = every_s
         self._told_at = time.monotonic()
         self._seconds = {"optimiser": 0.0, "waiting": 0.0}
+        self._refused = 0
+
+    def refuse(self) -> None:
+        """Count a gradient that was not finite."""
+        self._refused += 1
 
     def timed(self, what: str, act: Callable[..., T]) -> Callable[..., T]:
         """`act`, whose seconds are reported as `what`."""
@@ -459,6 +503,9 @@ class _Talking:
     def send(self, kind: bytes) -> None:
         """Send what happened since the last time: the problem's report, and under ``crew_s`` the seconds around it."""
         report = {**self._problem.report(), "crew_s": self._seconds}
+        if self._refused:
+            report["refused_gradients"] = self._refused
+        self._refused = 0
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         message = kind + _to_json(report)
         if len(message) > _MAX_MESSAGE:  # the parent would read the first part of it

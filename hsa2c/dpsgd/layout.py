@@ -26,6 +26,8 @@ class Access(NamedTuple):
     """Line 6: change u by a gradient, without a lock."""
     scale_rate: Callable[[float], None]
     """Set the learning rate to so many times the one it starts with."""
+    finite: Callable[[Any], bool]
+    """Whether a gradient holds neither NaN nor infinity."""
 
 
 class Layout(Protocol):
@@ -92,4 +94,5 @@ class DenseLayout(Layout):
         """See `Layout.attach`."""
         u_hat = torch.empty_like(u)
         optimiser = SharedOptimiser(u, state, self._rule)
-        return Access(lambda: u_hat.copy_(u), optimiser.step, optimiser.scale_rate)
+        # One number instead of one for each element: a sum is finite only if all that it adds are.
+        return Access(lambda: u_hat.copy_(u), optimiser.step, optimiser.scale_rate, lambda g: bool(g.sum().isfinite()))

@@ -16,11 +16,19 @@ from hsa2c import checkpoint as checkpoints
 from hsa2c.checkpoint import Checkpoint
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.transport import Push, Vector, Watch
-from hsa2c.errors import HSA2CError
+from hsa2c.errors import HSA2CError, StorageError
 from hsa2c.runlog import RunLog
 from hsa2c.runtime.application import RunConfig, Tracker
 
 _TAU_SAMPLE = 100_000  # delays kept between two rows, for the histogram
+_FAULTS = (
+    "actor_learners_lost",
+    "nodes_lost",
+    "nodes_back",
+    "gradients_refused",
+    "deltas_refused",
+    "checkpoints_unwritten",
+)
 
 
 class MasterWatch(Watch):
@@ -75,6 +83,9 @@ class MasterWatch(Watch):
         self._waited_s = 0.0
         self._reason: str | None = None
         self._worried = False
+        self._updates = int(counters.get("updates_applied", 0))
+        self._lost: set[int] = set()
+        self._faults = {name: int(counters.get(name, 0)) for name in _FAULTS}
 
     @property
     def reason(self) -> str | None:
@@ -143,11 +154,49 @@ class MasterWatch(Watch):
         for item in json.loads(report):
             if "ready" in item:
                 self._log.event("node_ready", f"node {node} is ready", node=node, **item["ready"])
+            elif "applied" in item:
+                self._updates += item["applied"]
+            elif "fault" in item:
+                self._hear_fault(node, **item["fault"])
+            elif "back" in item:
+                self._log.event("actor_learner_back", f"node {node}: {item['back']}", node=node)
             else:
+                self._count_refused(node, int(item.pop("refused_gradients", 0)))
                 self._tracker.add(node, item)
         reached = self._tracker.reached()
         if reached:
             self.stop(reached)
+
+    def _hear_fault(self, node: int, *, message: str, traceback: str | None, pids: list[int]) -> None:
+        self._faults["actor_learners_lost"] += 1
+        message = f"node {node}: {message}"
+        self._log.event("warning", message, node=node, traceback=traceback, actor_learners=pids)
+
+    def _count_refused(self, node: int, gradients: int) -> None:
+        if gradients:
+            self._faults["gradients_refused"] += gradients
+            are = "gradient is" if gradients == 1 else "gradients are"
+            self._log.event("warning", f"node {node}: {gradients} {are} not finite, and not used", node=node)
+
+    def lost(self, node: int, why: str) -> None:
+        """See `Watch.lost`."""
+        self._lost.add(node)
+        self._faults["nodes_lost"] += 1
+        headline, _, traceback = why.partition("\n")
+        self._log.event("node_lost", f"node {node}: {headline}", node=node, traceback=traceback or None)
+
+    def found(self, node: int, how: str) -> None:
+        """See `Watch.found`."""
+        if self._lost:
+            # A spare has another number than the one whose place it takes.
+            self._lost.discard(node if node in self._lost else min(self._lost))
+        self._faults["nodes_back"] += 1
+        self._log.event("node_back", f"node {node} {how}", node=node)
+
+    def refused(self, node: int, why: str) -> None:
+        """See `Watch.refused`."""
+        self._faults["deltas_refused"] += 1
+        self._log.event("warning", f"node {node}: {why}, and not used", node=node)
 
     def kept(self, node: int, state: Vector) -> None:
         """See `Watch.kept`."""
@@ -170,11 +219,15 @@ class MasterWatch(Watch):
         every_s = self._config.output.checkpoint_every_s
         since_s = time.monotonic() - self._checkpoint_at
         # With the optimiser state of every node at hand, v and the states belong together: better now than later.
-        complete = len(self._fresh) == self._nodes and since_s >= 0.8 * every_s
-        if complete or since_s >= every_s:
-            self.save(v)
-        elif self._tracker.measure(v, due=False) and self._is_best():
-            checkpoints.save_best(self._checkpoints, self._checkpoint(v))
+        complete = len(self._fresh) >= self._nodes - len(self._lost) and since_s >= 0.8 * every_s
+        try:
+            if complete or since_s >= every_s:
+                self.save(v)
+            elif self._tracker.measure(v, due=False) and self._is_best():
+                checkpoints.save_best(self._checkpoints, self._checkpoint(v))
+        except StorageError as error:  # the disk may have room again in a while: better go on than lose the work
+            self._faults["checkpoints_unwritten"] += 1
+            self._log.event("warning", f"{error}; going on, and trying again in {every_s:g} s")
 
     # What the watch writes.
 
@@ -245,9 +298,11 @@ class MasterWatch(Watch):
             **self._tracker.counters(),
             "global_steps": self._t,
             "exchanges": self._exchanges,
+            "updates_applied": self._updates,
             "elapsed_s": self.elapsed_s,
             "sessions": self._session,
             "best_saved": self._best,
+            **self._faults,
         }
 
     def _progress(self) -> float:
@@ -266,6 +321,7 @@ class MasterWatch(Watch):
             "rate/eta": None if eta is None else eta * self.rate_scale(),
             **self._tracker.row(seconds),
             "exchanges": self._exchanges,
+            "updates_applied": self._updates,
             "global_steps": self._t,
             "speed/exchanges_per_s": (self._exchanges - self._exchanges_at_row) / seconds,
             "staleness/mean": float(np.mean(taus)) if taus else None,
@@ -273,6 +329,8 @@ class MasterWatch(Watch):
             # The mean over nodes of the share of time in which a node waited for the master, in seconds a second.
             "time/waiting_for_master": self._waited_s / seconds / self._nodes,
             "rate/rho": float(self._step.rho),
+            "nodes/working": self._nodes - len(self._lost),
+            **{f"faults/{name}": number for name, number in self._faults.items()},
             "progress": progress,
             "left_s": self.elapsed_s * (1 - progress) / progress if progress > 0 else None,
         }

@@ -13,7 +13,7 @@ from hsa2c.atari import APPLICATION
 from hsa2c.config import to_dict
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.transport import Push
-from hsa2c.errors import HSA2CError
+from hsa2c.errors import HSA2CError, StorageError
 from hsa2c.runtime import watch as module
 from hsa2c.runtime.watch import MasterWatch
 
@@ -194,7 +194,8 @@ def test_resumed_run_counts_on(make_watch, clock):
     checkpoint = checkpoints.load(watch.finish(V))
     assert checkpoint.t == 5
     expected = counters | {"elapsed_s": 60.0, "exchanges": 8, "sessions": 4, "agent_steps": 0}
-    assert checkpoint.counters == expected
+    assert {key: checkpoint.counters[key] for key in expected} == expected
+    assert all(checkpoint.counters[name] == 0 for name in ("nodes_lost", "gradients_refused", "updates_applied"))
 
 
 def test_ready_nodes_are_told_and_not_tracked(make_watch):
@@ -316,7 +317,7 @@ def test_checkpoint_comes_a_little_early_when_every_state_is_there(make_watch, c
 def test_checkpoint_holds_what_a_resume_needs(make_watch, tmp_path):
     watch, _, tracker = make_watch(mu=0.5, cluster={"nodes": 2})
     watch.begin("queues")
-    watch._step(V.copy(), np.array([1, 2, 3], np.float32))
+    watch._step(V.copy(), np.array([1, 2, 3], np.float32), 1)
     live = np.full(4, 7.0, np.float32)
     watch.kept(1, live)
     watch.kept(0, live * 2)
@@ -520,3 +521,61 @@ def test_parameter_that_is_not_finite_is_never_saved(make_watch, tmp_path):
     assert "v has 1 of 3 entries that are not finite" in log.events[-2][1]
     assert log.events[-1][:2] == ("stop", "failed")
     assert saved(tmp_path) == ["step-000000000.safetensors"]
+
+
+def test_faults_are_told_counted_and_kept(make_watch):
+    watch, log, _ = make_watch(cluster={"nodes": 3})
+    watch.begin("queues")
+    watch.lost(2, "failed\nTraceback: all of it")
+    watch.lost(0, "its process has died")
+    watch.found(2, "begins, in place of the one that was lost")
+    watch.refused(1, "its delta is not finite")
+    fault = {"message": "actor-learner 1 failed; another takes its place", "traceback": "Traceback", "pids": [7, 8]}
+    watch.heard(1, json.dumps([{"fault": fault}, {"applied": 5}, {"back": "actor-learner 1 (pid 8) goes on"}]).encode())
+    told = [(kind, message) for kind, message, _ in log.events]
+    assert told[1:] == [
+        ("node_lost", "node 2: failed"),
+        ("node_lost", "node 0: its process has died"),
+        ("node_back", "node 2 begins, in place of the one that was lost"),
+        ("warning", "node 1: its delta is not finite, and not used"),
+        ("warning", "node 1: actor-learner 1 failed; another takes its place"),
+        ("actor_learner_back", "node 1: actor-learner 1 (pid 8) goes on"),
+    ]
+    assert log.events[1][2]["traceback"] == "Traceback: all of it"
+    assert log.events[5][2]["actor_learners"] == [7, 8]
+    counters = checkpoints.load(watch.save(V)).counters
+    names = ("nodes_lost", "nodes_back", "deltas_refused", "actor_learners_lost", "updates_applied")
+    assert [counters[name] for name in names] == [2, 1, 1, 1, 5]
+
+
+def test_row_says_how_many_nodes_work(make_watch, clock):
+    watch, log, _ = make_watch(cluster={"nodes": 3})
+    watch.begin("queues")
+    watch.lost(1, "silent for 15 s")
+    clock.now += 10
+    watch.stopping()
+    watch.found(1, "is heard again")
+    clock.now += 10
+    watch.stopping()
+    assert [row[1]["nodes/working"] for row in log.rows] == [2, 3]
+    assert [row[1]["faults/nodes_back"] for row in log.rows] == [0, 1]
+
+
+def test_full_disk_is_told_and_tried_again(make_watch, clock, monkeypatch):
+    watch, log, _ = make_watch()
+    watch.begin("queues")
+    tries = []
+
+    def save(directory, checkpoint, *, keep):
+        tries.append(checkpoint.t)
+        if len(tries) == 1:
+            raise StorageError(f"{directory}: cannot be written: No space left on device")
+        return directory / "x"
+
+    monkeypatch.setattr(checkpoints, "save", save)
+    for t in range(1, 4):
+        clock.now += 61
+        watch.stepped(t, V)
+    assert tries == [1, 2, 3]
+    (warning,) = [message for kind, message, _ in log.events if kind == "warning"]
+    assert warning.endswith("cannot be written: No space left on device; going on, and trying again in 60 s")
