@@ -42,6 +42,12 @@ class ClusterConfig:
     processes: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Actor-learner processes on each node. p. None: the node's share of the host's cores."""
 
+    spares: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Nodes that are started as well, and wait until one of the others is lost (MPI only)."""
+
+    restarts: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """How often a run that has failed, its master lost for example, goes on by itself from its newest checkpoint."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DPSGDConfig:
@@ -64,6 +70,11 @@ class DPSGDConfig:
     global_factor: Annotated[float, Field(gt=0, le=100)] = 1.0
     """Long-run factor on the mean delta, rho * M / (1 - momentum), kept whatever the number of nodes; used where
     global_rate is None."""
+
+    max_delay: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    """Delay of a delta, in global steps, from which on it counts for less: max_delay / delay. D' of Assumption 5. None:
+    10 times the number of nodes for each delta of a step, rounded up, which only a node that was stopped or cut off
+    exceeds."""
 
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of the global step. mu. Algorithm 1 is 0; the paper's HSA2C used 0.5."""

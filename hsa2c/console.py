@@ -34,7 +34,15 @@ from hsa2c.runlog import JOURNAL, METRICS, ROW_KEYS, Row, Tail, append_row, numb
 MISSING = "-"
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = "_.-=+*%#"
-STYLES = {"warning": "yellow", "error": "bold red", "stop": "bold", "start": "bold", "resume": "bold"}
+STYLES = {
+    "warning": "yellow",
+    "node_lost": "yellow",
+    "restart": "bold",
+    "error": "bold red",
+    "stop": "bold",
+    "start": "bold",
+    "resume": "bold",
+}
 
 MAX_POINTS = 4096  # of the curve; more than any terminal has columns
 RATE_ROWS = 13  # rows behind the estimate of time left: a minute at one row each 5 s
@@ -200,7 +208,7 @@ class _Progress:
         if kind in {"node_ready", "checkpoint"}:
             return lines
         message = _clean(str(event.get("message") or kind or "?"))
-        prefix = f"{kind}: " if kind in {"warning", "error"} else ""
+        prefix = f"{kind.replace('_', ' ')}: " if kind in {"warning", "error", "node_lost"} else ""
         lines.append(Line(prefix + message, STYLES.get(kind, ""), at))
         if event.get("traceback"):
             lines.append(Line(_clean(str(event["traceback"])).rstrip("\n"), "dim"))
@@ -211,7 +219,7 @@ class _Progress:
         if kind in {"training", "error"} and self.phase == "starting" and self._ready:
             took_s = now - self.started if self._start_time is None else at - self._start_time
             count = [Line(f"{self.nodes_text} in {max(took_s, 0):.0f} s", at=at)]
-        if kind in {"start", "resume"}:
+        if kind in {"start", "resume", "restart"}:
             self._start_time = at
         elif kind == "node_ready":
             self._ready.add(str(event.get("node")))

@@ -136,7 +136,7 @@ class LDA(Application):
                 ids,
                 config.model.batch,
                 seed=(config.seed << 32) + t,
-                part=node * p + index,
+                part=(node * p + index) % (config.cluster.nodes * p),  # a spare works on the first ones' documents
                 parts=config.cluster.nodes * p,
             )
             return DPSVI(corpus, ids.size, batches, model_of(config))

@@ -38,6 +38,8 @@ def parser() -> OneLineParser:
     who = p.add_argument_group("who computes")
     who.add_argument("--nodes", type=int, metavar="N", help="nodes beside the master; MPI from 2 on (1)")
     who.add_argument("--p", type=int, help="actor-learner processes on each node (the node's share of the cores)")
+    who.add_argument("--spares", type=int, metavar="S", help="nodes that wait until another is lost; MPI only (0)")
+    who.add_argument("--restarts", type=int, metavar="R", help="go on by itself after a failure, so many times (0)")
     how = p.add_argument_group("how")
     how.add_argument("--B", type=int, help="updates of each process between two exchanges with the master (8)")
     how.add_argument(
@@ -66,6 +68,8 @@ _FIELDS = {
     "seed": "seed",
     "nodes": "cluster.nodes",
     "p": "cluster.processes",
+    "spares": "cluster.spares",
+    "restarts": "cluster.restarts",
     "B": "dpsgd.local_updates",
     "M": "dpsgd.deltas_per_step",
     "exchange": "dpsgd.exchange",

@@ -6,12 +6,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hsa2c.dpsgd.transport import MasterPort, Vector, Watch
+from hsa2c.dpsgd.transport import MasterPort, Push, Vector, Watch
 
-GlobalStep = Callable[[Vector, Vector], None]
+GlobalStep = Callable[[Vector, Vector, int], None]
 
 
-def master(v: Vector, step: GlobalStep, port: MasterPort, watch: Watch, M: int, *, t: int = 0) -> int:
+def master(
+    v: Vector,
+    step: GlobalStep,
+    port: MasterPort,
+    watch: Watch,
+    M: int,
+    *,
+    max_delay: int | None = None,
+    t: int = 0,
+) -> int:
     """Sum M deltas, apply them, repeat until `watch` says stop.
 
     Args:
@@ -19,7 +28,8 @@ def master(v: Vector, step: GlobalStep, port: MasterPort, watch: Watch, M: int, 
         step: Line 3, ``v <- v + rho * w_sum`` or its momentum form (`hsa2c.dpsgd.steps.GlobalStep`).
         port: Where deltas come from and v goes to.
         watch: Is told of every delta and step, and decides when to stop; it never changes them.
-        M: Deltas in one global step, whoever sends first.
+        M: Deltas in one global step, whoever sends first; in proportion fewer where nodes are lost.
+        max_delay: D', the delay tau from which on a delta counts for less: D' / tau. None: however old, it counts.
         t: Global steps done before, by the run that this one resumes.
 
     Returns:
@@ -31,23 +41,36 @@ def master(v: Vector, step: GlobalStep, port: MasterPort, watch: Watch, M: int, 
         # paper's atomicity, without a lock.
         m = 0
         for w in port.collect(M, serving=v, t=t, watch=watch):
-            w_sum += w.delta
+            add(w_sum, w, tau=t - w.since, max_delay=max_delay)
             watch.received(w, tau=t - w.since)
             m += 1
-        if m < M:
+        if m < port.quorum(M):
             break
-        step(v, w_sum)  # line 3: v <- v + rho * sum_m w_m
+        step(v, w_sum, m)  # line 3: v <- v + rho * sum_m w_m
         w_sum.fill(0)
         t += 1
         watch.stepped(t, v)
 
     # Paper: the end is left open; here no finished work is lost: what is on its way is the last, smaller sum.
     for w in port.drain(watch=watch):
-        w_sum += w.delta
+        add(w_sum, w, tau=t - w.since, max_delay=max_delay)
         watch.received(w, tau=t - w.since)
         m += 1
     if m:
-        step(v, w_sum)
+        step(v, w_sum, port.quorum(M))
         t += 1
         watch.stepped(t, v)
     return t
+
+
+def add(w_sum: Vector, w: Push, *, tau: int, max_delay: int | None) -> None:
+    """Add a delta to the sum of line 2.
+
+    # Paper: Assumption 5 bounds the delay, tau <= D', and nothing enforces it. A node that was stopped for a minute, or
+    # cut off, breaks it: what it found belongs to a v that is long gone. It counts D' / tau then, so that what a delta
+    # can do falls with its age.
+    """
+    if max_delay is None or tau <= max_delay:
+        w_sum += w.delta
+    else:
+        w_sum += np.float32(max_delay / tau) * w.delta

@@ -1,5 +1,9 @@
 """MPI transport: rank 0 is the master, rank n + 1 is node n. The only module that imports mpi4py.
 
+Where the library has ULFM (Open MPI's ``mpiexec --with-ft ulfm``), the death of a rank is an error that the next call
+returns, and the others go on. A node that is lost can be replaced on the master's host by one that MPI spawns, which is
+rank 0 of a world of its own, joined to the master's.
+
 A message is one contiguous buffer of bytes: a header of eight int64, then float32s, then text. It goes by upper-case
 calls only, so nothing is pickled. Nobody blocks inside MPI, where waiting burns a core: everything is probed and tested
 with a back-off from 50 us to a few milliseconds.
@@ -9,8 +13,10 @@ Import this after the node's actor-learners were forked: a process that has call
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mpi4py
@@ -31,10 +37,11 @@ Bytes = npt.NDArray[np.uint8]
 _MAGIC = 0x48534132_4320_0001  # "HSA2C ", version 1 of the frame
 _HEADER = 64
 _TEXT_LIMIT = 1 << 20
-_KINDS = frozenset(Kind)
+_KINDS = frozenset(Kind) - {Kind.DIED}
 _FIRST_SLEEP_S = 50e-6
 _LAST_SLEEP_S = 2e-3
 _MASTER_TICK_S = 5e-3
+_DIED = "its process has died"
 
 
 def start() -> tuple[int, int]:
@@ -50,7 +57,7 @@ def start() -> tuple[int, int]:
 
 
 def finish() -> None:
-    """Leave MPI in good order: every rank calls it, or none."""
+    """Leave MPI in good order: every rank calls it, or none. Not after a rank has died or was spawned: it may hang."""
     MPI.Finalize()
 
 
@@ -140,9 +147,9 @@ def _wait(done: Callable[[], bool], limit_s: float, what: str) -> None:
         backoff()
 
 
-def _probe(source: int) -> tuple[MPI.Message, MPI.Status] | None:
+def _probe(comm: MPI.Comm, source: int) -> tuple[MPI.Message, MPI.Status] | None:
     status = MPI.Status()
-    message = MPI.COMM_WORLD.Improbe(source=source, tag=0, status=status)
+    message = comm.Improbe(source=source, tag=0, status=status)
     return None if message is None else (message, status)
 
 
@@ -162,6 +169,17 @@ def _buffer(floats: int) -> Bytes:
     return np.empty(_HEADER + 4 * floats + _TEXT_LIMIT, dtype=np.uint8)
 
 
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    """Where a node is."""
+
+    comm: MPI.Comm
+    rank: int
+
+
+_Found = tuple[int, _Peer, tuple[MPI.Message, MPI.Status]]
+
+
 class MPIMaster(BaseMasterPort):
     """The master's end, rank 0.
 
@@ -171,40 +189,135 @@ class MPIMaster(BaseMasterPort):
         state_dim: Length of a node's optimiser state.
         run_id: Number that all messages of this run carry.
         limits: Patience.
+        spares: Ranks after them that wait to replace one.
+        replacement: Command that starts node n on this host in the place of a lost one, given n; None if none can be.
     """
 
-    def __init__(self, nodes: int, dim: int, state_dim: int, run_id: int, limits: Limits) -> None:
-        super().__init__(nodes, limits)
+    def __init__(
+        self,
+        nodes: int,
+        dim: int,
+        state_dim: int,
+        run_id: int,
+        limits: Limits,
+        *,
+        spares: int = 0,
+        replacement: Callable[[int], Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__(nodes, limits, spares=spares)
         self._run_id = run_id
         self._dim = dim
         self._state_dim = state_dim
         self._inbox = _buffer(max(dim, state_dim))
-        self._sending: list[tuple[MPI.Request, Bytes]] = []
+        self._peers = {node: _Peer(MPI.COMM_WORLD, node + 1) for node in range(nodes + spares)}
+        self._dead_ranks: set[int] = set()  # of the world
+        self._died: deque[tuple[int, str]] = deque()
+        self._sending: list[tuple[int, MPI.Request, Bytes]] = []
+        # What was under way to the dead: MPI may still look there.
+        self._graveyard: list[tuple[MPI.Request, Bytes]] = []
         self._snapshot: tuple[tuple[int, float], Bytes] | None = None
+        self._spawning = None if replacement is None else _Spawning(replacement)
+        self.unscathed = True
+        """Whether no rank has died and none was spawned; see `finish`."""
 
     def _receive(self) -> Message | None:
-        self._sending = [(request, data) for request, data in self._sending if not request.Test()]
+        self._look_after_sends()
         found = self._next_message()
-        if found is None:
+        if found is None or isinstance(found, Message):
+            return found
+        node, peer, message = found
+        who = f"node {node}"
+        try:
+            data = _take(message, self._inbox, self._limits.silence_s, who)
+        except MPI.Exception:
+            return self._bury(node)
+        if self._peers.get(node) != peer:  # the last words of one that has died: it may have a successor by now
             return None
-        rank = found[1].Get_source()
-        who = f"node {rank - 1}"
-        frame = decode(_take(found, self._inbox, self._limits.silence_s, who), self._run_id, who)
+        frame = decode(data, self._run_id, who)
         kind = frame.kind
         expected = {Kind.PUSH: self._dim, Kind.KEEP: self._state_dim, Kind.LEAVE: self._state_dim}.get(kind)
         if frame.vector.size != (expected or 0):
             raise TransportError(f"{who}: {kind.name} with {frame.vector.size} numbers, must be {expected or 0}")
-        return Message(
-            kind, rank - 1, frame.since, None if expected is None else frame.vector, frame.text, frame.number
-        )
+        return Message(kind, node, frame.since, None if expected is None else frame.vector, frame.text, frame.number)
 
-    @staticmethod
-    def _next_message() -> tuple[MPI.Message, MPI.Status] | None:
+    def _next_message(self) -> Message | _Found | None:
         deadline = time.monotonic() + _MASTER_TICK_S
         backoff = _Backoff()
-        while (found := _probe(MPI.ANY_SOURCE)) is None and time.monotonic() < deadline:
+        while True:
+            if self._died:
+                node, why = self._died.popleft()
+                return Message(Kind.DIED, node, text=why.encode())
+            self._welcome()
+            if (found := self._probe_world() or self._probe_spawned()) is not None:
+                return found
+            if time.monotonic() > deadline:
+                return None
             backoff()
-        return found
+
+    def _probe_world(self) -> _Found | None:
+        try:
+            found = _probe(MPI.COMM_WORLD, MPI.ANY_SOURCE)
+        except MPI.Exception as error:
+            self._count_the_dead(error)
+            return None
+        if found is None:
+            return None
+        rank = found[1].Get_source()
+        return rank - 1, _Peer(MPI.COMM_WORLD, rank), found
+
+    def _probe_spawned(self) -> _Found | None:
+        for node, peer in self._peers.items():
+            if peer.comm is not MPI.COMM_WORLD:
+                try:
+                    found = _probe(peer.comm, peer.rank)
+                except MPI.Exception:
+                    self._died.append((node, _DIED))
+                    del self._peers[node]
+                    return None
+                if found is not None:
+                    return node, peer, found
+        return None
+
+    def _count_the_dead(self, error: MPI.Exception) -> None:
+        """Some rank of the world has died: find out which, and let calls for any source work again."""
+        if error.Get_error_class() not in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING):
+            raise TransportError(f"MPI: {error}") from None
+        world = MPI.COMM_WORLD
+        world.Ack_failed()
+        failed = world.Get_failed()
+        ranks = MPI.Group.Translate_ranks(failed, list(range(failed.Get_size())), world.Get_group())
+        for rank in set(ranks) - self._dead_ranks:
+            self._dead_ranks.add(rank)
+            self.unscathed = False
+            peer = self._peers.get(rank - 1)
+            if peer is not None and peer.comm is world:
+                del self._peers[rank - 1]
+                self._died.append((rank - 1, _DIED))
+
+    def _bury(self, node: int) -> Message:
+        self._forget(node)
+        return Message(Kind.DIED, node, text=_DIED.encode())
+
+    def _welcome(self) -> None:
+        """Take in what the thread that spawns has brought."""
+        if self._spawning is None or (came := self._spawning.come()) is None:
+            return
+        node, result = came
+        if isinstance(result, str):
+            self._died.append((node, result))
+        else:
+            self._peers[node] = _Peer(result, 0)
+
+    def _forget(self, node: int) -> None:
+        self._peers.pop(node, None)
+        self.unscathed = False
+
+    def _replace(self, node: int) -> bool:
+        if self._spawning is None:
+            return False
+        self.unscathed = False
+        self._spawning.start(node)
+        return True
 
     def _answer(self, node: int, pulled: Pulled | None) -> None:
         if pulled is None:
@@ -219,28 +332,92 @@ class MPIMaster(BaseMasterPort):
         self._isend(node, self._snapshot[1])
 
     def _say_stop(self) -> None:
-        for node in range(self._nodes):
+        for node in list(self._peers):
             self._send(node, Kind.STOP)
 
     def _send(self, node: int, kind: Kind) -> None:
         data = np.empty(_HEADER, dtype=np.uint8)
-        self._isend(node, encode(data, self._run_id, kind, vector=None, text=b""))
+        number = float(self.unscathed)  # whether all may leave MPI in good order
+        self._isend(node, encode(data, self._run_id, kind, number=number, vector=None, text=b""))
 
     def _isend(self, node: int, data: Bytes) -> None:
-        self._sending.append((MPI.COMM_WORLD.Isend([data, MPI.BYTE], dest=node + 1, tag=0), data))
+        peer = self._peers.get(node)
+        if peer is None:  # it has died, and the base class will hear of it next
+            return
+        try:
+            request = peer.comm.Isend([data, MPI.BYTE], dest=peer.rank, tag=0)
+        except MPI.Exception:
+            self._died.append((node, _DIED))
+            self._peers.pop(node, None)
+        else:
+            self._sending.append((node, request, data))
+
+    def _look_after_sends(self) -> None:
+        under_way = []
+        for node, request, data in self._sending:
+            try:
+                done = request.Test()
+            except MPI.Exception:
+                self._graveyard.append((request, data))
+                continue
+            if not done and node in self._peers:
+                under_way.append((node, request, data))
+            elif not done:
+                self._graveyard.append((request, data))
+        self._sending = under_way
 
     def flush(self) -> None:
-        """Wait until everything sent has gone."""
-        for request, _ in self._sending:
-            _wait(request.Test, self._limits.silence_s, "master: sending")
-        self._sending = []
+        """Wait until everything sent to nodes that live has gone."""
+        deadline = time.monotonic() + self._limits.silence_s
+        backoff = _Backoff()
+        while self._sending:
+            self._look_after_sends()
+            if time.monotonic() > deadline:
+                raise TransportError(f"master: sending: not done after {self._limits.silence_s:.0f} s")
+            backoff()
+
+
+class _Spawning:
+    """Starts nodes on this host: a thread of its own waits for MPI, one node after the other."""
+
+    def __init__(self, command: Callable[[int], Sequence[str]]) -> None:
+        self._command = command
+        self._lock = threading.Lock()
+        self._came: deque[tuple[int, MPI.Comm | str]] = deque()
+
+    def start(self, node: int) -> None:
+        """Begin to start this node."""
+        threading.Thread(target=self._spawn, args=(node,), name=f"spawn-{node}", daemon=True).start()
+
+    def come(self) -> tuple[int, MPI.Comm | str] | None:
+        """A node that has come: what joins it to the master, or why it did not come."""
+        return self._came.popleft() if self._came else None
+
+    def _spawn(self, node: int) -> None:
+        with self._lock:
+            try:
+                program, *arguments = self._command(node)
+                comm = MPI.COMM_SELF.Spawn(program, args=arguments, maxprocs=1)
+            except Exception as error:
+                self._came.append((node, f"cannot be replaced: {error}"))
+            else:
+                self._came.append((node, comm))
 
 
 class MPIWorker(BaseWorkerPort):
-    """A node's end, rank `node` + 1; arguments as for `MPIMaster`."""
+    """A node's end, rank `node` + 1; arguments as for `MPIMaster`.
 
-    def __init__(self, node: int, dim: int, state_dim: int, run_id: int, limits: Limits) -> None:
+    Args:
+        spawned: This node was started in the place of another: the master is in its parents' world.
+    """
+
+    def __init__(
+        self, node: int, dim: int, state_dim: int, run_id: int, limits: Limits, *, spawned: bool = False
+    ) -> None:
         super().__init__(node, limits)
+        self._comm: MPI.Comm = MPI.Comm.Get_parent() if spawned else MPI.COMM_WORLD
+        self.unscathed = not spawned
+        """Whether no rank has died and none was spawned, as far as the master has said; see `finish`."""
         self._run_id = run_id
         self._dim = dim
         self._outbox = _buffer(max(dim, state_dim))
@@ -257,12 +434,20 @@ class MPIWorker(BaseWorkerPort):
             self._stop_said = True
         return self._stop_said
 
+    def _say_master_died(self, error: MPI.Exception) -> TransportError:
+        if error.Get_error_class() in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING):
+            return TransportError(f"node {self._node}: the master has died")
+        return TransportError(f"node {self._node}: MPI: {error}")
+
     def _send(
         self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"", number: float = 0.0
     ) -> None:
         data = encode(self._outbox, self._run_id, kind, since=since, number=number, vector=vector, text=text)
-        request = MPI.COMM_WORLD.Isend([data, MPI.BYTE], dest=0, tag=0)
-        _wait(request.Test, self._limits.silence_s, f"node {self._node}: sending {kind.name} to the master")
+        try:
+            request = self._comm.Isend([data, MPI.BYTE], dest=0, tag=0)
+            _wait(request.Test, self._limits.silence_s, f"node {self._node}: sending {kind.name} to the master")
+        except MPI.Exception as error:
+            raise self._say_master_died(error) from None
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
         deadline = time.monotonic() + limit_s
@@ -274,17 +459,21 @@ class MPIWorker(BaseWorkerPort):
             elif frame.kind is Kind.STOP:
                 self._stop_said = True
             elif frame.kind is Kind.STOPPED:
+                self.unscathed = self.unscathed and frame.number == 1.0
                 return True, None
             else:
                 return True, Pulled(frame.vector, frame.since, frame.number)
         return False, None
 
     def _poll(self, buffer: Bytes) -> Frame | None:
-        found = _probe(0)
-        if found is None:
-            return None
         who = f"node {self._node}"
-        data = _take(found, buffer, self._limits.silence_s, who)
+        try:
+            found = _probe(self._comm, 0)
+            if found is None:
+                return None
+            data = _take(found, buffer, self._limits.silence_s, who)
+        except MPI.Exception as error:
+            raise self._say_master_died(error) from None
         frame = decode(data, self._run_id, who)
         if frame.kind is Kind.V and frame.vector.size != self._dim:
             raise TransportError(f"{who}: v has {frame.vector.size} numbers, must be {self._dim}")

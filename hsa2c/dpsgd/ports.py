@@ -1,4 +1,4 @@
-"""What every transport's ports have in common: who waits for v, who was silent, who has left."""
+"""What every transport's ports have in common: who waits for v, who is silent or lost, who has left."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from hsa2c.dpsgd.transport import MasterPort, Pulled, Push, Vector, Watch, WorkerPort
 from hsa2c.errors import NodeError, TransportError
 
 _LONGEST_FAILURE = 100_000  # bytes of a traceback; its end says most
+_QUICK_FAILURES = 3  # soon after each other, and a node is not replaced again
 _LONGEST_LISTEN_S = 1.0  # a transport listens for milliseconds: more means that this process was suspended
 
 
@@ -26,6 +29,7 @@ class Kind(enum.IntEnum):
     V = 7
     STOPPED = 8  # answers a pull: the master has stopped
     STOP = 9  # unasked, in the middle of updates: finish early
+    DIED = 10  # never sent: what the transport says of a node that is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +51,64 @@ class Limits:
     start_s: float = 600.0
     """Until every node has pulled for the first time."""
     silence_s: float = 60.0
-    """The master's patience with a node, and a node's with the master."""
+    """The master's patience when it hears nobody, and a node's with the master."""
+    absence_s: float = 15.0
+    """After so long a silence of one node it is not waited for, until it is heard again."""
+    refusals: int = 10
+    """Deltas in a row of one node that are not finite: then the run cannot go on."""
+    quick_s: float = 30.0
+    """A node that fails three times, each time sooner than this after it began, is not replaced again."""
+
+
+class Place(enum.Enum):
+    """What a node is to the master."""
+
+    WORKS = enum.auto()
+    SILENT = enum.auto()
+    """It works, perhaps, but is not waited for until it is heard."""
+    SPARE = enum.auto()
+    """It waits to take the place of one that is lost."""
+    COMES = enum.auto()
+    """It was started in the place of a lost one, and has not pulled yet."""
+    LOST = enum.auto()
+    LEFT = enum.auto()
+    """It has heard of the end and said its last word."""
 
 
 class BaseMasterPort(MasterPort):
-    """A master's port on top of `_receive`, `_answer` and `_say_stop` of a transport."""
+    """A master's port on top of `_receive`, `_answer` and `_say_stop` of a transport, and `_replace` if it can.
 
-    def __init__(self, nodes: int, limits: Limits) -> None:
+    Args:
+        nodes: Nodes 0 to `nodes` - 1 work.
+        limits: Patience.
+        spares: Nodes from `nodes` on that are there as well, and wait until one is lost.
+    """
+
+    def __init__(self, nodes: int, limits: Limits, *, spares: int = 0) -> None:
         self._nodes = nodes
         self._limits = limits
+        everybody = range(nodes + spares)
+        self._places = {node: Place.WORKS if node < nodes else Place.SPARE for node in everybody}
+        self._waiting: list[int] = []  # for v
+        self._waiting_spares: list[int] = []
+        self._training = False
+        self._draining = False
         # Silence is counted in time spent listening: while the master is busy or suspended, messages wait unheard.
         self._listened_s = 0.0
-        self._heard_at_s = [0.0] * nodes
-        self._waiting: list[int] = []
-        self._gone: set[int] = set()
-        self._patience_s = limits.start_s
+        self._heard_at_s = dict.fromkeys(everybody, 0.0)
+        self._began_at_s = dict.fromkeys(everybody, 0.0)
+        self._worked_at_s = 0.0  # when last anybody did
+        self._quick_failures = dict.fromkeys(everybody, 0)
+        self._refused_in_a_row = dict.fromkeys(everybody, 0)
 
     def assemble(self, watch: Watch) -> bool:
         """See `MasterPort.assemble`."""
-        self._patience_s = self._limits.start_s
         while len(self._waiting) < self._nodes and not watch.stopping():
             self._next(watch)
-        self._patience_s = self._limits.silence_s
-        self._heard_at_s = [self._listened_s] * self._nodes
-        return len(self._waiting) == self._nodes
+        self._training = len(self._waiting) == self._nodes
+        self._heard_at_s = dict.fromkeys(self._heard_at_s, self._listened_s)
+        self._began_at_s = dict.fromkeys(self._began_at_s, self._listened_s)
+        return self._training
 
     def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
         """See `MasterPort.collect`."""
@@ -78,56 +116,158 @@ class BaseMasterPort(MasterPort):
         while not watch.stopping():
             while self._waiting:
                 self._answer(self._waiting.pop(0), Pulled(serving, t, watch.rate_scale()))
-            if collected == M:
+            if collected >= self.quorum(M):
                 return
             push = self._next(watch)
             if push is not None:
                 collected += 1
                 yield push
 
+    def quorum(self, M: int) -> int:
+        """See `MasterPort.quorum`."""
+        return max(1, -(-M * len(self._in(Place.WORKS)) // self._nodes))
+
     def drain(self, *, watch: Watch) -> Iterator[Push]:
         """See `MasterPort.drain`."""
+        self._draining = True
+        for spare in self._in(Place.SPARE):
+            self._places[spare] = Place.WORKS  # it must hear of the end, and leave
+            self._heard_at_s[spare] = self._listened_s
+        self._waiting += self._waiting_spares
         self._say_stop()
-        while len(self._gone) < self._nodes:
+        while self._in(Place.WORKS):
             while self._waiting:
                 self._answer(self._waiting.pop(0), None)
             push = self._next(watch)
             if push is not None:
                 yield push
 
+    # Messages.
+
     def _next(self, watch: Watch) -> Push | None:
         """Take one message, or none if none comes."""
         began_at = time.monotonic()
         message = self._receive()
         self._listened_s += min(time.monotonic() - began_at, _LONGEST_LISTEN_S)
-        if message is not None:
-            self._heard_at_s[message.node] = self._listened_s
-        self._check_silence()
-        return None if message is None else self._sort(message, watch)
+        push = None
+        if message is not None and message.kind in (Kind.FAIL, Kind.DIED):
+            who = f"node {message.node}: "
+            self._lose(message.node, message.text.decode(errors="replace").removeprefix(who), watch)
+        elif message is not None:
+            self._note(message, watch)
+            push = self._sort(message, watch)
+        self._check_silence(watch)
+        return push
+
+    def _note(self, message: Message, watch: Watch) -> None:
+        """A sign of life, perhaps of one that was given up."""
+        node, place = message.node, self._places[message.node]
+        self._heard_at_s[node] = self._listened_s
+        if place is Place.SILENT:
+            self._places[node] = Place.WORKS
+            watch.found(node, "is heard again")
+        elif place in (Place.COMES, Place.LOST) and message.kind is Kind.PULL:
+            self._begin(node, watch, "begins, in place of the one that was lost")
+
+    def _begin(self, node: int, watch: Watch, how: str) -> None:
+        self._places[node] = Place.WORKS
+        self._began_at_s[node] = self._heard_at_s[node] = self._listened_s
+        self._refused_in_a_row[node] = 0
+        watch.found(node, how)
 
     def _sort(self, message: Message, watch: Watch) -> Push | None:
         """Give back a push; what the algorithm need not see is dealt with here."""
-        if message.kind is Kind.FAIL:
-            who = f"node {message.node}: "
-            raise NodeError(who + message.text.decode(errors="replace").removeprefix(who))
+        node = message.node
         if message.kind is Kind.PULL:
-            self._waiting.append(message.node)
+            (self._waiting_spares if self._places[node] is Place.SPARE else self._waiting).append(node)
         elif message.kind is Kind.LEAVE:
-            self._gone.add(message.node)
+            self._places[node] = Place.LEFT
         if message.text:
-            watch.heard(message.node, message.text)
+            watch.heard(node, message.text)
         if message.kind is Kind.PUSH:
             assert message.vector is not None
-            return Push(message.node, message.vector, message.since, message.number)
-        if message.vector is not None:
-            watch.kept(message.node, message.vector)
+            return self._checked(Push(node, message.vector, message.since, message.number), watch)
+        if message.vector is not None and np.isfinite(message.vector).all():
+            watch.kept(node, message.vector)
+        elif message.vector is not None:
+            watch.refused(node, "its optimiser's state is not finite")
         return None
 
-    def _check_silence(self) -> None:
-        for node, heard_at_s in enumerate(self._heard_at_s):
-            silent_s = self._listened_s - heard_at_s
-            if silent_s > self._patience_s and node not in self._gone:
-                raise TransportError(f"node {node}: silent for {silent_s:.0f} s (limit {self._patience_s:.0f} s)")
+    def _checked(self, push: Push, watch: Watch) -> Push | None:
+        """A delta that holds NaN or infinity would make v so, and every node's u after it."""
+        if np.isfinite(push.delta.sum()):
+            self._refused_in_a_row[push.node] = 0
+            return push
+        self._refused_in_a_row[push.node] += 1
+        in_a_row = self._refused_in_a_row[push.node]
+        watch.refused(push.node, "its delta is not finite")
+        if in_a_row >= self._limits.refusals:
+            raise NodeError(f"node {push.node}: {in_a_row} deltas in a row are not finite")
+        return None
+
+    # Nodes that are lost.
+
+    def _lose(self, node: int, why: str, watch: Watch) -> None:
+        """Go on without a node that has failed or died; another takes its place if there is a way."""
+        place = self._places[node]
+        if place in (Place.LEFT, Place.LOST):
+            return  # it died after it had failed, or left
+        if not self._training and place is not Place.SPARE:
+            raise NodeError(f"node {node}: {why}")
+        self._places[node] = Place.LOST
+        self._waiting = [other for other in self._waiting if other != node]
+        self._waiting_spares = [other for other in self._waiting_spares if other != node]
+        self._forget(node)
+        last = not self._in(Place.WORKS, Place.SILENT, Place.COMES)
+        if not last or self._draining:
+            watch.lost(node, why)
+        if self._draining or place is Place.SPARE:
+            return
+        if self._substitute(node, watch):
+            if last:
+                watch.lost(node, why)
+        elif last:
+            raise NodeError(f"node {node}: {why}")
+
+    def _substitute(self, node: int, watch: Watch) -> bool:
+        """Whether another node will take this one's place."""
+        quick = self._listened_s - self._began_at_s[node] < self._limits.quick_s
+        self._quick_failures[node] = self._quick_failures[node] + 1 if quick else 0
+        if self._waiting_spares:
+            spare = self._waiting_spares.pop(0)
+            self._waiting.append(spare)
+            self._begin(spare, watch, f"begins, in place of node {node}")
+            return True
+        if self._quick_failures[node] >= _QUICK_FAILURES or not self._replace(node):
+            return False
+        self._places[node] = Place.COMES
+        self._began_at_s[node] = self._listened_s
+        return True
+
+    def _check_silence(self, watch: Watch) -> None:
+        limits = self._limits
+        for node in self._in(Place.WORKS):
+            silent_s = self._listened_s - self._heard_at_s[node]
+            if not self._training and silent_s > limits.start_s:
+                raise TransportError(_silence(node, silent_s, limits.start_s))
+            if self._training and silent_s > limits.absence_s:
+                self._places[node] = Place.SILENT
+                watch.lost(node, f"silent for {silent_s:.0f} s")
+        if self._in(Place.WORKS):
+            self._worked_at_s = self._listened_s
+        elif self._training and (silent := self._in(Place.SILENT)):
+            node = max(silent, key=lambda node: self._heard_at_s[node])
+            silent_s = self._listened_s - self._heard_at_s[node]
+            if silent_s > limits.silence_s:
+                raise TransportError(_silence(node, silent_s, limits.silence_s))
+        elif self._training and not self._draining and self._listened_s - self._worked_at_s > limits.start_s:
+            raise TransportError(f"no node is left, and none came in {limits.start_s:.0f} s")
+
+    def _in(self, *places: Place) -> list[int]:
+        """Who is there."""
+        return [node for node, place in self._places.items() if place in places]
+
+    # What a transport does.
 
     def _receive(self) -> Message | None:
         """The next message, or None after a few milliseconds without one."""
@@ -140,6 +280,17 @@ class BaseMasterPort(MasterPort):
     def _say_stop(self) -> None:
         """Tell every node to finish early."""
         raise NotImplementedError
+
+    def _forget(self, node: int) -> None:
+        """Hear no more of the process that was this node."""
+
+    def _replace(self, node: int) -> bool:
+        """Start another node in the place of one that was lost, if that can be done here."""
+        return False
+
+
+def _silence(node: int, silent_s: float, limit_s: float) -> str:
+    return f"node {node}: silent for {silent_s:.0f} s (limit {limit_s:.0f} s)"
 
 
 class BaseWorkerPort(WorkerPort):

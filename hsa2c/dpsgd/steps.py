@@ -17,21 +17,27 @@ class GlobalStep:
         rho: Global learning rate.
         mu: Momentum, 0 <= mu < 1.
         z: Velocity, float32 [dim].
+        mean_of: The M that rho was chosen for as `constant_factor_rho`: with fewer deltas, since nodes were lost, rho
+            grows as that rule says. None: rho is as it is.
     """
 
-    def __init__(self, rho: float, mu: float, dim: int) -> None:
+    def __init__(self, rho: float, mu: float, dim: int, *, mean_of: int | None = None) -> None:
         self.rho = np.float32(rho)
         self.mu = np.float32(mu)
         self.z: Vector = np.zeros(dim, dtype=np.float32)
+        self.mean_of = mean_of
 
-    def __call__(self, v: Vector, w_sum: Vector) -> None:
-        """Update v, float32 [dim], in place; `w_sum` is used as scratch."""
+    def __call__(self, v: Vector, w_sum: Vector, m: int) -> None:
+        """Update v, float32 [dim], in place; `w_sum`, of m deltas, is used as scratch."""
+        rho = self.rho
+        if self.mean_of is not None and m != self.mean_of:
+            rho = np.float32(rho * self.mean_of / m)
         if self.mu:
             self.z *= self.mu
             self.z += w_sum
-            np.multiply(self.z, self.rho, out=w_sum)
-        elif self.rho != 1:
-            w_sum *= self.rho
+            np.multiply(self.z, rho, out=w_sum)
+        elif rho != 1:
+            w_sum *= rho
         v += w_sum
 
 

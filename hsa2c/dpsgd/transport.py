@@ -70,15 +70,33 @@ class Watch(Protocol):
     def stepped(self, t: int, v: Vector) -> None:
         """Line 3 was done for the t-th time."""
 
+    def lost(self, node: int, why: str) -> None:
+        """A node failed, died or is silent: it is not waited for. `why` may go on with a traceback."""
+
+    def found(self, node: int, how: str) -> None:
+        """A node that was lost is there again, or another one in its place."""
+
+    def refused(self, node: int, why: str) -> None:
+        """A delta was thrown away."""
+
 
 class MasterPort(Protocol):
-    """The master's end. Each method may raise NodeError (a node failed) or TransportError (one was silent too long)."""
+    """The master's end.
+
+    Before training, a node that fails or does not come is an error: NodeError, TransportError. Later the others go on
+    without it, and both mean that none is left.
+    """
 
     def assemble(self, watch: Watch) -> bool:
         """Wait until every node is there and has pulled; False if `watch` says stop before that."""
 
     def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
-        """The next M deltas, whoever sends first; fewer if `watch` says stop. Pulls are answered with `serving`."""
+        """The next `quorum(M)` deltas, whoever sends first; fewer if `watch` says stop. Pulls are answered with
+        `serving`.
+        """
+
+    def quorum(self, M: int) -> int:
+        """M, and in proportion less where nodes are lost: the share of them that is there, rounded up."""
 
     def drain(self, *, watch: Watch) -> Iterator[Push]:
         """Tell every node to stop, give the deltas that were still on their way, and wait until all have left."""

@@ -6,12 +6,15 @@ A node forks its actor-learners first and only then imports MPI: a process that 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import math
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,11 +35,19 @@ from hsa2c.dpsgd.ports import Limits  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho  # noqa: E402
 from hsa2c.dpsgd.transport import MasterPort, WorkerPort  # noqa: E402
 from hsa2c.dpsgd.worker import overlapping_worker, worker  # noqa: E402
-from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, HSA2CError, TransportError  # noqa: E402
-from hsa2c.runtime import application  # noqa: E402
+from hsa2c.errors import (  # noqa: E402
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_NOT_STARTED,
+    CheckpointError,
+    HSA2CError,
+    TransportError,
+)
+from hsa2c.runtime import application, loopback  # noqa: E402
 from hsa2c.runtime.application import Application, RunConfig  # noqa: E402
-from hsa2c.runtime.world import World, find_world  # noqa: E402
+from hsa2c.runtime.world import REPLACES, VERDICT, World, find_world  # noqa: E402
 
+_LAST_WORDS_S = 1.0  # until the master has read why a node failed: the message lies in the node's memory
 _LEAVE_S = 15.0  # how long a node's thread may take to end after the master is done
 
 
@@ -51,6 +62,8 @@ class Task:
     run_id: int
     session: int
     limits: Limits
+    replaces: int | None = None
+    """The node in whose place this one was started, while the others train."""
 
     @property
     def processes(self) -> int:
@@ -85,11 +98,17 @@ def prepare(arguments: list[str]) -> None:
 
 def run(task: Task, world: World) -> int:
     """Be master, node or both."""
-    nodes = task.config.cluster.nodes
+    nodes, spares = task.config.cluster.nodes, task.config.cluster.spares
+    if task.replaces is not None:
+        return _run_node(task, task.replaces)
     if world.size == 1 and nodes == 1:
         return _run_alone(task)
-    if world.size != nodes + 1:
-        print(f"{nodes} nodes need {nodes + 1} ranks (one is the master); there are {world.size}", file=sys.stderr)
+    ranks = 1 + nodes + spares
+    if world.size != ranks:
+        print(
+            f"{nodes} nodes and {spares} spares need {ranks} ranks with the master's; there are {world.size}",
+            file=sys.stderr,
+        )
         return EXIT_FAILED
     return _run_master(task, world) if world.rank == 0 else _run_node(task, world.rank - 1)
 
@@ -125,24 +144,57 @@ def _node_thread(task: Task, crew: Any, port: WorkerPort) -> None:
 def _run_master(task: Task, world: World) -> int:
     from hsa2c.dpsgd import mpi
 
-    nodes = task.config.cluster.nodes
-    _, size = mpi.start()
+    cluster = task.config.cluster
+    _, size = _start_mpi()
     if size != world.size:
         print(f"MPI started worlds of {size} ranks, not one of {world.size}: use mpiexec", file=sys.stderr)
         return EXIT_FAILED
     dim = task.app.dim(task.config)
-    port = mpi.MPIMaster(nodes, dim, task.app.layout(task.config).state_size, task.run_id, task.limits)
+    port = mpi.MPIMaster(
+        cluster.nodes,
+        dim,
+        task.app.layout(task.config).state_size,
+        task.run_id,
+        task.limits,
+        spares=cluster.spares,
+        replacement=replacement_command() if VERDICT in os.environ else None,
+    )
     code = EXIT_FAILED
     try:
         code = _direct(task, port, lambda: None, mpi.library())
         if code == EXIT_DONE:
             port.flush()
-            mpi.finish()
     finally:
+        _give_verdict(code)
         if code != EXIT_DONE:
             sys.stderr.flush()
             mpi.abort(code)
+    if port.unscathed:
+        mpi.finish()
     return code
+
+
+def _start_mpi() -> tuple[int, int]:
+    """Start MPI; where the launcher has started all ranks, on this machine, nothing outside it can connect to them."""
+    from hsa2c.dpsgd import mpi
+
+    rank_and_size = mpi.start()
+    if VERDICT in os.environ:
+        loopback.listening(os.getpid(), confining=True)
+    return rank_and_size
+
+
+def replacement_command() -> Callable[[int], list[str]]:
+    """This rank's own command line, for a node that takes the place of a lost one."""
+    arguments = list(sys.argv[1:])
+    return lambda node: [sys.executable, "-m", "hsa2c.runtime.rank", *arguments, REPLACES, str(node)]
+
+
+def _give_verdict(code: int) -> None:
+    """Tell the launcher how the run ended: mpiexec's exit code speaks of every rank, those that were replaced too."""
+    path = os.environ.get(VERDICT)
+    if path:
+        Path(path).write_text(str(code))
 
 
 def _run_node(task: Task, node: int) -> int:
@@ -151,21 +203,34 @@ def _run_node(task: Task, node: int) -> int:
     crew = _make_crew(task, node)
     from hsa2c.dpsgd import mpi  # after the fork
 
-    mpi.start()
+    _start_mpi()
     dim = task.app.dim(task.config)
-    port = mpi.MPIWorker(node, dim, task.app.layout(task.config).state_size, task.run_id, task.limits)
+    limits = task.limits
+    if node >= task.config.cluster.nodes:  # a spare waits for as long as nobody is lost
+        limits = dataclasses.replace(limits, start_s=math.inf)
+    port = mpi.MPIWorker(
+        node,
+        dim,
+        task.app.layout(task.config).state_size,
+        task.run_id,
+        limits,
+        spawned=task.replaces is not None,
+    )
     try:
         _work(task, crew, port, node)
     except TransportError as error:
-        print(f"node {node}: {error}", file=sys.stderr, flush=True)
+        print(error, file=sys.stderr, flush=True)
         crew.close()
-        mpi.abort(EXIT_FAILED)
+        return EXIT_FAILED
     except Exception as error:
+        # Its processes first: nothing of this node may go on when the master hears of it.
         crew.close()
         port.fail(str(error) if isinstance(error, HSA2CError) else f"failed\n{traceback.format_exc()}")
-        signal.pause()  # the master saves what there is, then ends every rank
+        time.sleep(_LAST_WORDS_S)
+        return EXIT_FAILED
     crew.close()
-    mpi.finish()
+    if port.unscathed:
+        mpi.finish()
     return EXIT_DONE
 
 
@@ -179,7 +244,7 @@ def _make_crew(task: Task, node: int) -> Any:
     from hsa2c.dpsgd.crew import CrewLimits, LockFreeCrew
 
     torch.set_num_threads(1)
-    checkpoint = task.checkpoint()
+    checkpoint = task.checkpoint() if task.replaces is None else _newest(task)
     t = checkpoint.t if checkpoint else 0
     states = checkpoint.optimiser_states if checkpoint else ()
     return LockFreeCrew(
@@ -190,6 +255,14 @@ def _make_crew(task: Task, node: int) -> Any:
         # Somewhat more often than checkpoints are due, so that every node's state is there when one is.
         limits=CrewLimits(keep_s=0.8 * task.config.output.checkpoint_every_s, start_s=task.limits.start_s),
     )
+
+
+def _newest(task: Task) -> checkpoints.Checkpoint | None:
+    """The run's last checkpoint, for the optimiser's state of a node that comes later; none if there is none yet."""
+    try:
+        return checkpoints.load_newest(task.directory / "checkpoints")[0]
+    except CheckpointError:
+        return None
 
 
 def _work(task: Task, crew: Any, port: WorkerPort, node: int) -> None:
@@ -218,7 +291,9 @@ def _direct(task: Task, port: MasterPort, start_nodes: Callable[[], None], trans
     v = checkpoint.v.copy() if checkpoint else task.app.initial(config)
     M = config.dpsgd.deltas_per_step or config.cluster.nodes
     mu = config.dpsgd.momentum
-    step = GlobalStep(config.dpsgd.global_rate or constant_factor_rho(M, mu, config.dpsgd.global_factor), mu, v.size)
+    by_rule = constant_factor_rho(M, mu, config.dpsgd.global_factor)
+    rho = config.dpsgd.global_rate or by_rule
+    step = GlobalStep(rho, mu, v.size, mean_of=M if rho == by_rule else None)
     if checkpoint:
         np.copyto(step.z, checkpoint.momentum)
     tracker = task.app.tracker(config, counters)
@@ -246,7 +321,8 @@ def _direct(task: Task, port: MasterPort, start_nodes: Callable[[], None], trans
             watch.give_up()
             return EXIT_NOT_STARTED
         watch.begin(transport)
-        master(v, step, port, watch, M, t=checkpoint.t if checkpoint else 0)
+        max_delay = config.dpsgd.max_delay
+        master(v, step, port, watch, M, max_delay=max_delay, t=checkpoint.t if checkpoint else 0)
         watch.finish(v)
         return EXIT_DONE
     except HSA2CError as error:
@@ -267,6 +343,7 @@ def _parse(arguments: list[str] | None) -> Task:
     parser.add_argument("--run-id", required=True, type=int)
     parser.add_argument("--session", required=True, type=int)
     parser.add_argument("--resume-from", type=Path)
+    parser.add_argument(REPLACES, type=int)
     options = parser.parse_args(arguments)
     app = application.load(options.app)
     return Task(
@@ -277,4 +354,5 @@ def _parse(arguments: list[str] | None) -> Task:
         run_id=options.run_id,
         session=options.session,
         limits=Limits(),
+        replaces=options.replaces,
     )

@@ -20,24 +20,28 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hsa2c import checkpoint as checkpoints
 from hsa2c.config import to_dict
 from hsa2c.console import Console
 from hsa2c.dpsgd.lifetime import die_with_parent
-from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError, ConfigError
+from hsa2c.runlog import Journal
 from hsa2c.runtime import application
 from hsa2c.runtime.application import RunConfig
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
+from hsa2c.runtime.loopback import confine
 from hsa2c.runtime.nursery import ADDRESS, nursery
-from hsa2c.runtime.world import World
+from hsa2c.runtime.world import VERDICT, World
 
 _REFRESH_S = 0.25
 _GRACE_S = 120.0  # from the first signal to the end of patience; a stop takes seconds
+_LONGEST_EAGER = 64 << 20  # bytes, above any delta; memory is touched as far as messages go
 _PRIVATE_PREFIX = "hsa2c-"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -70,9 +74,38 @@ class Launch:
 
 
 def launch(what: Launch) -> int:
-    """Run the job to its end on this machine; gives back the exit code for the shell."""
+    """Run the job to its end on this machine, again from its newest checkpoint where it may; gives back the exit code
+    for the shell.
+    """
     cap_threads()
-    nodes = what.config.cluster.nodes
+    supervisor = _Supervisor()
+    restarts = what.config.cluster.restarts
+    while True:
+        code = _launch_once(what, supervisor)
+        failed = code not in (EXIT_DONE, EXIT_NOT_STARTED) and not supervisor.received
+        again = _after(what) if failed and restarts > 0 else None
+        if again is None:
+            return _report(code, supervisor, what.directory)
+        restarts -= 1
+        what = again
+
+
+def _after(what: Launch) -> Launch | None:
+    """The same run from its newest good checkpoint; None if it has none that is newer than where it began."""
+    try:
+        _, path, _ = checkpoints.load_newest(what.directory / "checkpoints")
+    except CheckpointError:
+        return None
+    if what.resume_from is not None and path.resolve() == what.resume_from.resolve():
+        return None
+    with Journal(what.directory, session=what.session + 1) as journal:
+        journal.event("restart", f"the job failed; going on from {path.name}", checkpoint=str(path))
+    return replace(what, resume_from=path, session=what.session + 1)
+
+
+def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
+    """Run the job until it ends; gives back its exit code."""
+    ranks = 1 + what.config.cluster.nodes + what.config.cluster.spares
     with contextlib.ExitStack() as stack:
         private = stack.enter_context(_private_directory())
         log = stack.enter_context((what.directory / "log.txt").open("ab"))
@@ -80,16 +113,16 @@ def launch(what: Launch) -> int:
         # The job must find this package also where it is not installed and the user stands elsewhere.
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        if nodes > 1:
+        verdict = private / "verdict"
+        if what.config.cluster.nodes > 1:
             arguments = command[3:]
-            starter, extra = mpi_starter(nodes + 1, private)
+            starter, extra = mpi_starter(ranks, private)
             command = [*starter, *command]
-            environment |= extra
+            environment |= extra | {VERDICT: str(verdict)}
             environment |= {ADDRESS: stack.enter_context(nursery(private, arguments, environment, log))}
         console = _console(what)
         console.start()
         console.say(f"1 thread in each process ({', '.join(THREAD_CAPS)}, torch)")
-        supervisor = _Supervisor()
         try:
             with supervisor.catching_signals():
                 job = subprocess.Popen(
@@ -102,10 +135,20 @@ def launch(what: Launch) -> int:
                     pass_fds=() if what.lock is None else (what.lock,),
                     preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - one thread here
                 )
+                if what.config.cluster.nodes > 1 and (ports := confine(job.pid)):
+                    console.say(f"mpiexec listens on all interfaces, port {', '.join(map(str, ports))}", "yellow")
                 code = supervisor.watch(job, console)
         finally:
             console.stop()
-    return _report(code, supervisor, what.directory)
+        return _verdict(verdict, code) if what.config.cluster.nodes > 1 else code
+
+
+def _verdict(path: Path, code: int) -> int:
+    """What the master said of the run. mpiexec's exit code is some rank's, of one that was lost and replaced too."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return code or EXIT_FAILED
 
 
 def join(what: Launch, world: World) -> int:
@@ -169,13 +212,27 @@ def mpi_starter(ranks: int, private: Path) -> tuple[list[str], dict[str, str]]:
         # More ranks than cores, and no pinning: a pinned rank would hold all its actor-learners on one core.
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
         "PRTE_MCA_hwloc_default_binding_policy": "none",
+        # The death of a rank is no end of the others.
+        "PRTE_MCA_state_base_recoverable": "1",
         # Waiting inside MPI, as MPI_Init does for the other ranks, sleeps instead of burning a core.
         "OMPI_MCA_mpi_yield_when_idle": "1",
         "OMPI_MCA_threads_pthreads_yield_strategy": "nanosleep",
         "OMPI_MCA_threads_pthreads_nanosleep_time": "1000000",
-        # One machine: shared memory carries the messages. (mpiexec's own daemon port cannot be bound to loopback:
-        # PRRTE refuses to start without another interface.)
-        "OMPI_MCA_btl": "self,sm",
+        # One machine: shared memory carries the messages, and TCP over loopback those of a node that was spawned in
+        # place of a lost one, which is another job to MPI. A peer's death in the middle of a long message would spin
+        # the master for ever over TCP, so none is long there. (mpiexec's own daemon port cannot be bound to loopback:
+        # PRRTE refuses to start without another interface. See `hsa2c.runtime.loopback`.)
+        "OMPI_MCA_btl": "self,sm,tcp",
+        "OMPI_MCA_btl_tcp_if_include": "lo",
+        **dict.fromkeys(
+            (
+                "OMPI_MCA_btl_tcp_eager_limit",
+                "OMPI_MCA_btl_tcp_rndv_eager_limit",
+                "OMPI_MCA_btl_tcp_max_send_size",
+            ),
+            str(_LONGEST_EAGER),
+        ),
+        **dict.fromkeys(("OMPI_MCA_btl_tcp_free_list_num", "OMPI_MCA_btl_tcp_free_list_inc"), "2"),
         "OMPI_MCA_pml": "ob1",
         "OMPI_MCA_btl_sm_backing_directory": str(private),
         "PMIX_MCA_ptl_tcp_if_include": "lo",
@@ -183,7 +240,7 @@ def mpi_starter(ranks: int, private: Path) -> tuple[list[str], dict[str, str]]:
         "PMIX_SYSTEM_TMPDIR": str(private),
         "TMPDIR": str(private),
     }
-    return [path, "-n", str(ranks)], settings
+    return [path, "--with-ft", "ulfm", "-n", str(ranks)], settings
 
 
 @dataclass
@@ -241,6 +298,8 @@ def _end(job: subprocess.Popen[bytes]) -> int:
 def _report(code: int, supervisor: _Supervisor, directory: Path) -> int:
     """The shell's exit code; says where to look if it is not a good one."""
     if supervisor.received:
+        if len(supervisor.received) == 1 and code not in (EXIT_DONE, EXIT_NOT_STARTED):
+            print(f"the job failed while it stopped; its output is in {directory / 'log.txt'}", file=sys.stderr)
         return 128 + supervisor.received[0]
     if code == EXIT_DONE:
         return EXIT_DONE

@@ -27,6 +27,8 @@ from hsa2c.runtime.world import World
 CONFIG = "config.yaml"
 ABOUT = "about.yaml"
 
+_DELAYS = 10  # times the usual delay may a delta be late before it counts for less
+
 #: Settings that a resumed run keeps: others of them would make it another run.
 _FIXED = ("seed", "output.run_dir", "output.name", "optimiser.name")
 
@@ -133,7 +135,8 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
         raise ConfigError(f"--resume {directory}: not a run directory (it has no {CONFIG})")
     saved = to_dict(app.build_config(read_yaml(directory / CONFIG)))
     if world.started_by_mpi:
-        given = {"cluster.nodes": _nodes_of(world, given.get("cluster.nodes")), **given}
+        spares = given.get("cluster.spares", _at(saved, "cluster.spares"))
+        given = {"cluster.nodes": _nodes_of(world, given.get("cluster.nodes"), spares), **given}
     values = _follow_nodes(saved, given)
     for dotted, value in given.items():
         values = merge(values, nested(dotted, value))
@@ -210,6 +213,8 @@ def _resolve(app: Application, config: Any) -> Any:
     run: RunConfig = config
     nodes = run.cluster.nodes
     M = run.dpsgd.deltas_per_step or nodes
+    if run.cluster.spares and nodes == 1:
+        raise ConfigError(f"cluster.spares = {run.cluster.spares}: one node alone has no MPI, must be 0 (or --nodes 2)")
     if run.optimiser.anneal and not app.limits(config) and run.stop.minutes is None:
         raise ConfigError("optimiser.anneal = True: needs a limit to fall to 0 at, --agent-steps or --minutes")
     p = run.cluster.processes or share_of_cores(nodes)
@@ -221,13 +226,22 @@ def _resolve(app: Application, config: Any) -> Any:
     config = dataclasses.replace(
         config,
         cluster=dataclasses.replace(run.cluster, processes=p),
-        dpsgd=dataclasses.replace(run.dpsgd, deltas_per_step=M, exchange=exchange),
+        dpsgd=dataclasses.replace(
+            run.dpsgd,
+            deltas_per_step=M,
+            exchange=exchange,
+            max_delay=run.dpsgd.max_delay or _usual_delay(nodes, M),
+        ),
     )
     config = app.resolve(config)
     dpsgd = config.dpsgd
     rho = dpsgd.global_rate or constant_factor_rho(M, dpsgd.momentum, dpsgd.global_factor)
     app.identity(config)  # loads the game, for example: better now than in forty processes
     return dataclasses.replace(config, dpsgd=dataclasses.replace(dpsgd, global_rate=rho))
+
+
+def _usual_delay(nodes: int, M: int) -> int:
+    return _DELAYS * -(-nodes // M)
 
 
 def _follow_nodes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,6 +254,8 @@ def _follow_nodes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
     M, mu = dpsgd.get("deltas_per_step"), dpsgd.get("momentum", 0.0)
     if M and dpsgd.get("global_rate") == constant_factor_rho(M, mu, dpsgd.get("global_factor", 1.0)):
         dpsgd["global_rate"] = None
+    if M and dpsgd.get("max_delay") == _usual_delay(before, M):
+        dpsgd["max_delay"] = None
     if before == M:
         dpsgd["deltas_per_step"] = None
     if given.get("cluster.nodes", before) != before:
@@ -249,13 +265,18 @@ def _follow_nodes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
 
 def _fit_world(values: dict[str, Any], world: World) -> dict[str, Any]:
     """Under mpiexec or srun the nodes are the ranks that are there, less the master's."""
-    return merge(values, nested("cluster.nodes", _nodes_of(world, _at(values, "cluster.nodes"))))
+    nodes = _nodes_of(world, _at(values, "cluster.nodes"), _at(values, "cluster.spares"))
+    return merge(values, nested("cluster.nodes", nodes))
 
 
-def _nodes_of(world: World, wanted: Any) -> int:
-    there = max(1, world.size - 1)
+def _nodes_of(world: World, wanted: Any, spares: Any) -> int:
+    spares = spares if isinstance(spares, int) else 0
+    there: int = max(1, world.size - 1 - spares)
     if wanted is not None and wanted != there:
-        raise ConfigError(f"--nodes {wanted}: this world has {world.size} ranks, one is the master: must be {there}")
+        others = f", {spares} spare" if spares else ""
+        raise ConfigError(
+            f"--nodes {wanted}: this world has {world.size} ranks, one is the master{others}: must be {there}"
+        )
     return there
 
 

@@ -10,6 +10,12 @@ from dataclasses import dataclass
 # every batch script, where no world exists yet.
 _VARIABLES = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
 
+REPLACES = "--replaces"
+"""Option of a rank that takes the place of a lost node: MPI gives it a world of its own, in which it is rank 0."""
+
+VERDICT = "HSA2C_VERDICT"
+"""Environment variable: the file in which the master tells the launcher how the run ended."""
+
 
 @dataclass(frozen=True)
 class World:

@@ -66,6 +66,11 @@ def bits(seed: int, size: int) -> Vector:
     return numbers
 
 
+def delta(seed: int, size: int) -> Vector:
+    """Any float32s below 2: a delta must be finite. Subnormal numbers too, and certainly -0."""
+    return (bits(seed, size).view(np.uint32) & np.uint32(0xBFFF_FFFF)).view(np.float32)
+
+
 def same(a: Vector, b: Vector) -> bool:
     return a.dtype == b.dtype == np.float32 and a.tobytes() == b.tobytes()
 
@@ -113,22 +118,22 @@ class VectorsAreExact(Check):
         assert port.assemble(watch)
         pushes = sorted(take(port, self.nodes, bits(50, self.dim), 2**40, watch), key=lambda push: push[0])
         assert [node for node, _, _ in pushes] == [0, 1, 2]
-        for node, delta, since in pushes:
-            assert same(delta, bits(node, self.dim))
+        for node, w, since in pushes:
+            assert same(w, delta(node, self.dim))
             assert since == 2**40 - node
         assert dismiss(port, watch) == []
         assert sorted(watch.states) == [0, 1, 2]
-        assert all(same(state, bits(60 + node, self.state_dim)) for node, state in watch.states.items())
+        assert all(same(state, delta(60 + node, self.state_dim)) for node, state in watch.states.items())
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         pulled = port.pull()
         assert pulled is not None
         assert same(pulled.v, bits(50, self.dim))
         assert (pulled.t, pulled.rate_scale) == (2**40, 0.3)
-        delta = bits(node, self.dim)
-        port.push(delta, since=pulled.t - node, report=b"[]")
-        delta[:] = 1  # what a port was given may be used again at once
-        part(port, bits(60 + node, self.state_dim))
+        w = delta(node, self.dim)
+        port.push(w, since=pulled.t - node, report=b"[]")
+        w[:] = 1  # what a port was given may be used again at once
+        part(port, delta(60 + node, self.state_dim))
 
 
 class LargeVectorsAreExact(VectorsAreExact):
@@ -150,7 +155,7 @@ class EmptyStateIsFine(Check):
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         port.pull()
         port.keep(np.zeros(0, np.float32))
-        port.push(bits(0, self.dim), since=0, report=b"")
+        port.push(delta(0, self.dim), since=0, report=b"")
         part(port, np.zeros(0, np.float32))
 
 
@@ -304,19 +309,19 @@ class StateComesBeforeItsPush(Check):
         assert port.assemble(watch)
         for push in port.collect(2, serving=bits(0, self.dim), t=0, watch=watch):
             watch.received(push, 0)
-            assert same(watch.states[push.node], bits(10 + push.node, self.state_dim))
+            assert same(watch.states[push.node], delta(10 + push.node, self.state_dim))
         for node in range(2):
             assert [event for event in watch.events if event[1] == node] == [("kept", node), ("received", node)]
         dismiss(port, watch)
-        assert all(same(watch.states[node], bits(20 + node, self.state_dim)) for node in range(2))
+        assert all(same(watch.states[node], delta(20 + node, self.state_dim)) for node in range(2))
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         pull(port)
-        state = bits(10 + node, self.state_dim)
+        state = delta(10 + node, self.state_dim)
         port.keep(state)
         state[:] = 0
-        port.push(bits(0, self.dim), since=0, report=b"")
-        part(port, bits(20 + node, self.state_dim))
+        port.push(delta(0, self.dim), since=0, report=b"")
+        part(port, delta(20 + node, self.state_dim))
 
 
 class PullIsAnsweredAtOnce(Check):
@@ -333,7 +338,7 @@ class PullIsAnsweredAtOnce(Check):
         for _ in range(2):
             v, t = pull(port)
             assert same(v, bits(1, self.dim))
-            port.push(v, since=t, report=b"")
+            port.push(delta(1, self.dim), since=t, report=b"")
         part(port, np.zeros(self.state_dim, np.float32))
 
 
@@ -387,9 +392,9 @@ class CollectEndsWhenWatchSaysStop(Check):
         assert dismiss(port) == []
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
-        v, t = pull(port)
+        _, t = pull(port)
         if node == 0:
-            port.push(v, since=t, report=b"")
+            port.push(delta(0, self.dim), since=t, report=b"")
         part(port, np.zeros(self.state_dim, np.float32))
 
 
@@ -405,47 +410,100 @@ class DrainLosesNothing(Check):
             assert push.node == 0
             watch.received(push, 0)
         cues.give(2)
-        ((node, delta, since),) = dismiss(port, watch)
+        ((node, w, since),) = dismiss(port, watch)
         assert (node, since) == (1, 8)
-        assert same(delta, bits(11, self.dim))
+        assert same(w, delta(11, self.dim))
         assert (1, b'["late"]') in watch.texts
         assert sorted(watch.states) == [0, 1, 2]
-        assert all(same(state, bits(20 + node, self.state_dim)) for node, state in watch.states.items())
+        assert all(same(state, delta(20 + node, self.state_dim)) for node, state in watch.states.items())
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         v, t = pull(port)
         assert not (node == 0 and port.stopping())
         if node == 0:
-            port.push(v, since=t, report=b"")
+            port.push(delta(0, self.dim), since=t, report=b"")
             wait_until(port.stopping, "stop")
         elif node == 1:
             wait_until(port.stopping, "stop")
             assert port.stopping()  # and so it stays
             assert same(v, bits(0, self.dim))  # it is still needed: w = u - v
-            port.push(bits(11, self.dim), since=t, report=b'["late"]')
+            port.push(delta(11, self.dim), since=t, report=b'["late"]')
         else:
             cues.take(MASTER)
         assert port.pull() is None
         assert port.stopping()
-        port.leave(bits(20 + node, self.state_dim))
+        port.leave(delta(20 + node, self.state_dim))
 
 
-class FailureReachesTheMaster(Check):
-    nodes = 2
+class FailedNodeIsLeftOut(Check):
+    """The others' deltas are enough then."""
+
+    nodes = 3
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
         watch = Record()
         assert port.assemble(watch)
-        with refused(NodeError, "node 1: failed\nTraceback", "\u00fc\u4e2d"):
-            take(port, 2, np.zeros(self.dim, np.float32), 0, watch)
-        cues.give(0)
+        assert port.quorum(3) == 3
+        pushes = take(port, 3, np.zeros(self.dim, np.float32), 0, watch)
+        assert sorted(node for node, _, _ in pushes) == [0, 2]
+        assert port.quorum(3) == 2
+        assert port.quorum(1) == 1
+        ((node, why),) = watch.losses
+        assert node == 1
+        assert why.startswith("failed\nTraceback")
+        assert why.endswith("\u00fc\u4e2d")
+        assert dismiss(port) == []
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         pull(port)
         if node == 1:
             port.fail("failed\nTraceback: \udcff \u00fc\u4e2d")  # file names may hold what is not text
         else:
-            cues.take(MASTER)
+            port.push(np.ones(self.dim, np.float32), since=0, report=b"")
+            part(port, np.zeros(self.state_dim, np.float32))
+
+
+class FailureOfTheLastNodeIsTheEnd(Check):
+    nodes = 2
+
+    def master(self, port: BaseMasterPort, cues: Cues) -> None:
+        watch = Record()
+        assert port.assemble(watch)
+        with refused(NodeError, "node ", ": failed"):
+            take(port, 2, np.zeros(self.dim, np.float32), 0, watch)
+        assert len(watch.losses) == 1
+
+    def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
+        pull(port)
+        port.fail("failed")
+
+
+class DeltasThatAreNotFiniteAreRefused(Check):
+    nodes = 2
+    limits = Limits(start_s=LIMIT_S, silence_s=LIMIT_S, refusals=3)
+
+    def master(self, port: BaseMasterPort, cues: Cues) -> None:
+        watch = Record()
+        assert port.assemble(watch)
+        assert [node for node, _, _ in take(port, 2, np.zeros(self.dim, np.float32), 0, watch)] == [0, 0]
+        assert watch.refusals == [0, 0]
+        assert (0, b'["also"]') in watch.texts
+        cues.give(1)
+        with refused(NodeError, "node 1: 3 deltas in a row are not finite"):
+            take(port, 1, np.zeros(self.dim, np.float32), 0, watch)
+        cues.give(0)
+
+    def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
+        pull(port)
+        good, bad = np.ones(self.dim, np.float32), np.ones(self.dim, np.float32)
+        bad[node] = (np.nan, np.inf)[node]
+        if node == 0:
+            for delta in (bad, good, bad, good):
+                port.push(delta, since=0, report=b'["also"]')
+        cues.take(MASTER)
+        if node == 1:
+            for _ in range(3):
+                port.push(bad, since=0, report=b"")
 
 
 class FailureReachesTheMasterAtTheStart(Check):
@@ -473,27 +531,49 @@ class FailureReachesTheMasterAtTheEnd(Check):
             port.fail("too late")
 
 
-class SilentNodeIsNamed(Check):
-    """Node 0 is silent, though node 1 is heard all the time."""
+class SilentNodeIsNotWaitedFor(Check):
+    """Node 0 is silent, though node 1 is heard all the time; when it is heard again, it counts again."""
 
     nodes = 2
-    limits = Limits(start_s=LIMIT_S, silence_s=0.6)  # 1 s in messages
+    limits = Limits(start_s=LIMIT_S, silence_s=LIMIT_S, absence_s=0.6)  # 1 s in messages
+
+    def master(self, port: BaseMasterPort, cues: Cues) -> None:
+        watch = Record()
+        assert port.assemble(watch)
+        assert [node for node, _, _ in take(port, 2, np.zeros(self.dim, np.float32), 0, watch)] == [1]
+        assert watch.losses == [(0, "silent for 1 s")]
+        assert watch.returns == []
+        cues.give(0)
+        ((node, _, since),) = take(port, 1, np.zeros(self.dim, np.float32), 5, watch)
+        assert (node, since) == (0, 0)
+        assert watch.returns == [(0, "is heard again")]
+        assert port.quorum(2) == 2
+        dismiss(port)
+
+    def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
+        pull(port)
+        if node == 1:
+            for _ in range(40):
+                port.tell(b"[]")
+                time.sleep(0.02)
+        else:
+            cues.take(MASTER)
+        port.push(np.zeros(self.dim, np.float32), since=0, report=b"")
+        part(port, np.zeros(self.state_dim, np.float32))
+
+
+class SilenceOfAllIsTheEnd(Check):
+    limits = Limits(start_s=LIMIT_S, silence_s=0.6, absence_s=0.1)  # 1 s in messages
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
         watch = Record()
         assert port.assemble(watch)
         with refused(TransportError, "node 0: silent for ", "(limit 1 s)"):
             take(port, 1, np.zeros(self.dim, np.float32), 0, watch)
-        assert watch.texts
         cues.give(0)
-        cues.give(1)
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         pull(port)
-        if node == 1:
-            for _ in range(25):
-                port.tell(b"[]")
-                time.sleep(0.02)
         cues.take(MASTER)
 
 

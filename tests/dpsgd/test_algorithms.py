@@ -77,6 +77,9 @@ class ScriptedNodes(MasterPort):
             self._waiting = set()
             yield self._push()
 
+    def quorum(self, M: int) -> int:
+        return M
+
     def drain(self, *, watch: Watch) -> Iterator[Push]:
         while self._pushes < len(self._order):
             yield self._push()
@@ -158,6 +161,42 @@ def test_late_deltas_are_one_last_step_however_many() -> None:
     assert watch.taus == [0, 1, 1, 1]
 
 
+class Shrinking(ScriptedNodes):
+    """Nodes of which so many are there in each step."""
+
+    def __init__(self, there: list[int]) -> None:
+        super().__init__([0] * sum(there), lambda v, _: v + 1, 0)
+        self._there = there
+
+    def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
+        return super().collect(self.quorum(M), serving=serving, t=t, watch=watch)
+
+    def quorum(self, M: int) -> int:
+        at, pushes = 0, self._pushes
+        while at < len(self._there) - 1 and pushes > sum(self._there[: at + 1]):
+            at += 1
+        return self._there[at]
+
+
+def test_lost_nodes_are_not_waited_for_and_rho_follows_its_rule() -> None:
+    """Three deltas of 1 at rho = 1/3, then one at rho = 1: v moves by the mean each time; a given rho stays."""
+    for mean_of, expected in ((3, 1.0 + 1.0), (None, 1.0 + 1 / 3)):
+        nodes = Shrinking([3, 1])
+        v, watch = np.zeros(1, np.float32), Record(stop=lambda _, nodes=nodes: nodes.exhausted)
+        assert master(v, GlobalStep(1 / 3, 0.0, 1, mean_of=mean_of), nodes, watch, 3) == 2
+        assert v[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("max_delay", "last"), [(None, 10.0), (3, 10.0), (2, 10 * 2 / 3), (1, 10 / 3)])
+def test_delta_that_is_older_than_the_bound_counts_for_less(max_delay: int | None, last: float) -> None:
+    """Node 1 pulls at t = 0 and pushes 10 after three steps of node 0: tau = 3."""
+    nodes = ScriptedNodes([0, 0, 0, 1], lambda v, push: v + (10 if push == 3 else 1), 0)
+    v, watch = np.zeros(1, np.float32), Record(stop=lambda _: nodes.exhausted)
+    assert master(v, GlobalStep(1.0, 0.0, 1), nodes, watch, 1, max_delay=max_delay) == 4
+    assert watch.taus == [0, 0, 0, 3]
+    assert v[0] == pytest.approx(3 + last)
+
+
 def test_no_delta_is_no_step() -> None:
     watch = Record(stop=lambda _: True)
     v = np.ones(2, np.float32)
@@ -189,7 +228,7 @@ def test_global_step_is_torch_sgd_on_minus_the_sum(mu: float, rho: float) -> Non
         w_sum = torch.randn(v.size, generator=generator)
         parameter.grad = -w_sum
         reference.step()
-        step(v, w_sum.numpy())
+        step(v, w_sum.numpy(), 1)
     np.testing.assert_allclose(v, parameter.numpy(), rtol=1e-5, atol=1e-6)
     if mu:
         np.testing.assert_allclose(step.z, -reference.state[parameter]["momentum_buffer"].numpy(), rtol=1e-5)
@@ -198,9 +237,9 @@ def test_global_step_is_torch_sgd_on_minus_the_sum(mu: float, rho: float) -> Non
 def test_global_step_by_hand() -> None:
     """The paper's momentum 0.5: z = 4, then 0.5 * 4 + 2 = 4."""
     v, step = np.array([1.0], np.float32), GlobalStep(0.25, 0.5, 1)
-    step(v, np.array([4.0], np.float32))
+    step(v, np.array([4.0], np.float32), 1)
     assert (v[0], step.z[0]) == (2.0, 4.0)
-    step(v, np.array([2.0], np.float32))
+    step(v, np.array([2.0], np.float32), 1)
     assert (v[0], step.z[0]) == (3.0, 4.0)
 
 
@@ -208,7 +247,7 @@ def test_global_step_stays_in_float32() -> None:
     v = np.ones(3, np.float32)
     kept = v
     for mu in (0.0, 0.5):
-        GlobalStep(0.1, mu, 3)(v, np.ones(3, np.float32))
+        GlobalStep(0.1, mu, 3)(v, np.ones(3, np.float32), 1)
     assert v is kept
     assert v.dtype == np.float32
 
@@ -225,7 +264,7 @@ def test_constant_factor_is_the_long_run_gain(M: int, mu: float, factor: float) 
     v, step = np.zeros(1, np.float64), GlobalStep(constant_factor_rho(M, mu, factor), mu, 1)
     for _ in range(300):
         before = v.copy()
-        step(v, np.full(1, M, np.float64))  # M deltas of 1
+        step(v, np.full(1, M, np.float64), M)  # M deltas of 1
     assert float((v - before)[0]) == pytest.approx(factor, rel=1e-4)
 
 

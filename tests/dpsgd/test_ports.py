@@ -10,7 +10,7 @@ import pytest
 from hsa2c.dpsgd import ports
 from hsa2c.dpsgd.ports import BaseMasterPort, Kind, Limits, Message
 from hsa2c.dpsgd.transport import Pulled
-from hsa2c.errors import TransportError
+from hsa2c.errors import NodeError, TransportError
 from tests.dpsgd.watches import Record
 
 V = np.zeros(2, np.float32)
@@ -27,8 +27,11 @@ class Clock:
 class Script(BaseMasterPort):
     """A port whose messages are listed: each with the seconds that the master listens until it comes."""
 
-    def __init__(self, nodes: int, limits: Limits, clock: Clock) -> None:
-        super().__init__(nodes, limits)
+    def __init__(self, nodes: int, limits: Limits, clock: Clock, *, spares: int = 0) -> None:
+        super().__init__(nodes, limits, spares=spares)
+        self.can_replace = False
+        self.replaced: list[int] = []
+        self.forgotten: list[int] = []
         self.clock = clock
         self.coming: list[tuple[float, Message | None]] = []
         self.otherwise: Callable[[], tuple[float, Message | None]] = lambda: (0.005, None)
@@ -45,6 +48,14 @@ class Script(BaseMasterPort):
 
     def _say_stop(self) -> None:
         self.stop_said += 1
+
+    def _forget(self, node: int) -> None:
+        self.forgotten.append(node)
+
+    def _replace(self, node: int) -> bool:
+        if self.can_replace:
+            self.replaced.append(node)
+        return self.can_replace
 
 
 @pytest.fixture
@@ -78,10 +89,107 @@ def test_silence_among_silent_ones(clock: Clock) -> None:
 
 def test_silence_though_another_talks_all_the_time(clock: Clock) -> None:
     port = assembled(clock)
-    port.otherwise = lambda: (0.001, Message(Kind.TELL, 0, text=b"[]"))
-    with pytest.raises(TransportError, match=r"^node 1: silent for 60 s \(limit 60 s\)$"):
+    port.coming = [(0.001, Message(Kind.TELL, 0, text=b"[]")) for _ in range(20_000)] + [(0.0, push(0))]
+    watch = Record()
+    assert collect(port, 2, watch) == [0]
+    assert watch.losses == [(1, "silent for 15 s")]
+
+
+def test_one_that_is_heard_again_counts_again(clock: Clock) -> None:
+    port = assembled(clock)
+    talk = [(0.5, Message(Kind.TELL, 0)) for _ in range(40)]
+    port.coming = [*talk, (0.1, Message(Kind.TELL, 1)), (0.1, push(0)), (0.1, push(1))]
+    watch = Record()
+    assert collect(port, 2, watch) == [0, 1]
+    assert (watch.losses, watch.returns) == ([(1, "silent for 16 s")], [(1, "is heard again")])
+
+
+def test_dead_node_is_replaced_and_the_new_one_answered(clock: Clock) -> None:
+    port = assembled(clock)
+    port.can_replace = True
+    port.coming = [
+        (0.1, Message(Kind.DIED, 1, text=b"its process has died")),
+        (0.1, push(0)),  # enough meanwhile
+        (0.1, Message(Kind.TELL, 1, text=b"[]")),
+        (0.1, Message(Kind.PULL, 1)),
+        (0.1, push(0)),
+        (0.1, push(1)),
+    ]
+    watch = Record()
+    assert collect(port, 2, watch) == [0]
+    assert collect(port, 2, watch) == [0, 1]
+    assert (port.replaced, port.forgotten) == ([1], [1])
+    assert watch.losses == [(1, "its process has died")]
+    assert watch.returns == [(1, "begins, in place of the one that was lost")]
+    assert [node for node, _ in port.answered] == [0, 1, 1]
+
+
+def test_node_that_dies_soon_three_times_is_not_replaced_again(clock: Clock) -> None:
+    port = assembled(clock)
+    port.can_replace = True
+    dies, comes = Message(Kind.DIED, 1, text=b"x"), Message(Kind.PULL, 1)
+    port.coming = [(0.1, message) for _ in range(2) for message in (dies, comes)] + [(0.1, dies), (0.1, push(0))]
+    assert collect(port, 2) == [0]
+    assert port.replaced == [1, 1]
+
+
+def test_node_that_worked_for_a_while_is_replaced_as_often_as_it_dies(clock: Clock) -> None:
+    port = assembled(clock)
+    port.can_replace = True
+    dies, comes = Message(Kind.DIED, 1, text=b"x"), Message(Kind.PULL, 1)
+    works = [(1.0, Message(Kind.TELL, node)) for _ in range(20) for node in (0, 1)]
+    port.coming = [item for _ in range(6) for item in (*works, (0.1, dies), (0.1, comes))] + [(0.1, push(1))]
+    assert collect(port, 1) == [1]
+    assert port.replaced == [1] * 6
+
+
+def test_replacement_that_cannot_start_is_told_of(clock: Clock) -> None:
+    port = assembled(clock)
+    port.can_replace = True
+    fails = Message(Kind.DIED, 1, text=b"cannot be replaced: no memory")
+    port.coming = [(0.1, Message(Kind.DIED, 1, text=b"x")), (0.1, fails), (0.1, fails), (0.1, push(0))]
+    watch = Record()
+    assert collect(port, 2, watch) == [0]
+    assert [why for _, why in watch.losses] == ["x", *["cannot be replaced: no memory"] * 2]
+
+
+def test_end_when_nobody_is_left_and_nobody_comes(clock: Clock) -> None:
+    port = assembled(clock)
+    port.coming = [(0.1, Message(Kind.DIED, 1, text=b"x")), (0.1, Message(Kind.FAIL, 0, text=b"node 0: no\nTraceback"))]
+    with pytest.raises(NodeError, match=r"^node 0: no\nTraceback$"):
+        collect(port, 2)
+
+
+def test_waiting_for_replacements_of_all_has_a_limit(clock: Clock) -> None:
+    port = assembled(clock)
+    port.can_replace = True
+    port.coming = [(0.1, Message(Kind.DIED, node, text=b"x")) for node in range(2)]
+    with pytest.raises(TransportError, match=r"^no node is left, and none came in 600 s$"):
         collect(port)
-    assert clock.now_s == pytest.approx(1062, abs=0.1)
+
+
+def test_spare_is_not_answered_before_it_is_needed(clock: Clock) -> None:
+    port = Script(2, Limits(start_s=600.0, silence_s=60.0), clock, spares=1)
+    port.coming = [(1.0, Message(Kind.PULL, node)) for node in (2, 0, 1)]
+    assert port.assemble(Record())
+    talk = [(1.0, Message(Kind.TELL, node)) for _ in range(60) for node in (0, 1)]  # a spare may be silent
+    port.coming = [*talk, (0.1, push(0)), (0.1, Message(Kind.DIED, 0, text=b"x")), (0.1, push(2)), (0.1, push(1))]
+    watch = Record()
+    assert collect(port, 2, watch) == [0, 2]
+    assert [node for node, _ in port.answered] == [0, 1, 2]
+    assert watch.losses == [(0, "x")]
+    assert watch.returns == [(2, "begins, in place of node 0")]
+
+
+def test_spare_that_is_not_needed_leaves_with_the_others(clock: Clock) -> None:
+    port = Script(2, Limits(start_s=600.0, silence_s=60.0), clock, spares=1)
+    port.coming = [(1.0, Message(Kind.PULL, node)) for node in (2, 0, 1)]
+    assert port.assemble(Record())
+    port.coming = [(0.1, Message(Kind.LEAVE, node, vector=V)) for node in range(3)]
+    watch = Record()
+    assert list(port.drain(watch=watch)) == []
+    assert (2, None) in port.answered
+    assert not watch.losses
 
 
 def test_a_sign_of_life_is_enough(clock: Clock) -> None:
@@ -138,8 +246,10 @@ def test_one_that_left_may_be_silent(clock: Clock) -> None:
 def test_one_that_does_not_leave_is_named(clock: Clock) -> None:
     port = assembled(clock)
     port.coming = [(0.1, Message(Kind.LEAVE, 0, vector=V))]
-    with pytest.raises(TransportError, match=r"^node 1: silent for 60 s"):
-        list(port.drain(watch=Record()))
+    watch = Record()
+    assert list(port.drain(watch=watch)) == []
+    assert watch.losses == [(1, "silent for 15 s")]
+    assert clock.now_s == pytest.approx(1017, abs=0.2)
 
 
 def test_pulls_are_answered_in_the_order_of_arrival(clock: Clock) -> None:

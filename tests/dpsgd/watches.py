@@ -27,6 +27,9 @@ class Record(Watch):
         self.states: dict[int, Vector] = {}
         self.taus: list[int] = []
         self.vs: list[Vector] = []
+        self.losses: list[tuple[int, str]] = []
+        self.returns: list[tuple[int, str]] = []
+        self.refusals: list[int] = []
         self.t = 0
 
     @property
@@ -55,6 +58,15 @@ class Record(Watch):
     def received(self, push: Push, tau: int) -> None:
         self.events.append(("received", push.node))
         self.taus.append(tau)
+
+    def lost(self, node: int, why: str) -> None:
+        self.losses.append((node, why))
+
+    def found(self, node: int, how: str) -> None:
+        self.returns.append((node, how))
+
+    def refused(self, node: int, why: str) -> None:
+        self.refusals.append(node)
 
     def stepped(self, t: int, v: Vector) -> None:
         self.t = t

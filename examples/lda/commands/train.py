@@ -49,6 +49,8 @@ _FIELDS = {
     "seed": "seed",
     "nodes": "cluster.nodes",
     "p": "cluster.processes",
+    "spares": "cluster.spares",
+    "restarts": "cluster.restarts",
     "B": "dpsgd.local_updates",
     "M": "dpsgd.deltas_per_step",
     "rho": "dpsgd.global_rate",
@@ -85,6 +87,8 @@ def parser() -> OneLineParser:
     who.add_argument(
         "--svi", action="store_true", help="serial SVI, the paper's baseline: batches of 1024, kappa 0.5, tau0 1"
     )
+    who.add_argument("--spares", type=int, metavar="S", help="nodes that wait until another is lost; MPI only (0)")
+    who.add_argument("--restarts", type=int, metavar="R", help="go on by itself after a failure, so many times (0)")
     how = p.add_argument_group("how")
     how.add_argument("--batch", type=int, metavar="G", help="documents of an update (64)")
     how.add_argument("--B", type=int, help="updates of each process between two exchanges with the master (8)")

@@ -1,0 +1,293 @@
+"""Faults that are really injected, into real processes: what is lost, what goes on, and what a run says of it."""
+
+import contextlib
+import itertools
+import os
+import signal
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from hsa2c.runtime.loopback import listening
+from tests.processes import TESTS, started, training, wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@contextlib.contextmanager
+def faulty(tmp_path, fault, *settings):
+    with started(tmp_path / fault, TESTS / "faulty_application.py", tmp_path, fault, *settings) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def nodes(tmp_path, number, *settings, fault="quiet"):
+    """Several nodes over MPI that train, and have written a checkpoint."""
+    with faulty(tmp_path, fault, f"cluster.nodes={number}", *settings) as run:
+        run.wait_for_checkpoint()
+        yield run
+
+
+def ready(run):
+    """The last word of each node that it is ready."""
+    return {event["node"]: event for event in run.events("node_ready")}
+
+
+def gone(pid):
+    """Whether a process has ended; whoever inherited it may not have looked yet."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def children(pid):
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def master(run):
+    """The master's process id: it has the journal open, and is not the launcher."""
+    for process in run.processes():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != run.launcher.pid and any("journal" in f.path for f in process.open_files()):
+                return process.pid
+    raise AssertionError("no master")
+
+
+def goes_on(run, exchanges=20):
+    """The run makes so many exchanges more."""
+    rows = lambda: [row["exchanges"] for row in run.rows() if "exchanges" in row] or [0]
+    before = rows()[-1]
+    wait_until(lambda: rows()[-1] >= before + exchanges or run.launcher.poll() is not None, "exchanges")
+    assert run.launcher.poll() is None, run.stderr()
+
+
+def stop(run, code=130):
+    """Ctrl-C; nothing is left of the run, and its checkpoint is whole."""
+    run.launcher.send_signal(signal.SIGINT)
+    assert run.end() == code, run.stderr()
+    run.assert_gone()
+    checkpoint = run.checkpoint()
+    assert checkpoint.t == run.events("stop")[-1]["global_steps"]
+    assert np.isfinite(checkpoint.v).all()
+    return checkpoint
+
+
+# An actor-learner
+
+
+def test_actor_learner_that_is_killed_is_replaced(tmp_path):
+    with training(tmp_path, "--p", 2) as run:
+        run.wait_for_checkpoint()
+        victim = ready(run)[0]["actor_learners"][1]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: run.events("warning"), "the loss in the journal")
+        (loss,) = run.events("warning")
+        assert loss["message"].startswith(
+            f"node 0: actor-learner 1 (pid {victim}) was killed by SIGKILL; actor-learner 1"
+        )
+        wait_until(lambda: loss["message"] in run.stderr(), "the console")
+        goes_on(run)
+        assert all(psutil.pid_exists(pid) for pid in loss["actor_learners"])
+        assert stop(run).counters["actor_learners_lost"] == 1
+        assert run.rows()[-1]["faults/actor_learners_lost"] == 1
+
+
+@pytest.mark.parametrize("exchange", ["paper", "overlap"])
+def test_three_deaths_within_a_minute_end_a_node(tmp_path, exchange):
+    with faulty(tmp_path, "quiet", "cluster.processes=2", f"dpsgd.exchange={exchange}") as run:
+        run.wait_for_checkpoint()
+        pids = ready(run)[0]["actor_learners"]
+        for deaths in range(1, 4):
+            os.kill(pids[deaths % 2], signal.SIGKILL)
+            if deaths < 3:
+                wait_until(lambda: len(run.events("warning")) == deaths, "the replacement")  # noqa: B023
+                pids = run.events("warning")[-1]["actor_learners"]
+        assert run.end() == 1
+        run.assert_gone()
+        (error,) = run.events("error")
+        assert error["message"].startswith("node 0: 3 actor-learners lost within 60 s; the last: actor-learner 1 (pid ")
+        assert error["message"] in run.stderr()
+        assert run.checkpoint().t == run.events("stop")[0]["global_steps"]
+
+
+def test_exceptions_in_an_actor_learner_are_told_with_node_and_traceback(tmp_path):
+    with faulty(tmp_path, "gradient-0") as run:
+        assert run.end() == 1
+        run.assert_gone()
+        stderr = run.stderr()
+        assert "error: node 0: 3 actor-learners lost within 60 s; the last: actor-learner 0 (pid " in stderr
+        assert "Traceback (most recent call last):" in stderr
+        assert "ArithmeticError: the gradient is lost" in stderr
+        assert run.events("stop")[0]["message"] == "failed"
+        assert np.isfinite(run.checkpoint().v).all()
+
+
+def test_actor_learner_that_cannot_begin_says_why(tmp_path):
+    with faulty(tmp_path, "problem") as run:
+        assert run.end() == 1
+        run.assert_gone()
+        stderr = run.stderr()
+        assert "error: node 0: actor-learner 0 (pid " in stderr
+        assert "Traceback (most recent call last):" in stderr
+        assert "LookupError: no data for the problem" in stderr
+        assert not (run.directory / "checkpoints").exists()
+
+
+# Numbers that are not
+
+
+def test_gradients_that_are_not_finite_are_refused_and_counted(tmp_path):
+    with faulty(tmp_path, "nan-0") as run:
+        run.wait_for_checkpoint()
+        wait_until(lambda: run.events("warning"), "the refusal in the journal")
+        goes_on(run)
+        checkpoint = stop(run)
+        assert run.events("warning")[0]["message"] == "node 0: 1 gradient is not finite, and not used"
+        refused = checkpoint.counters["gradients_refused"]
+        assert refused > 0
+        # Every other gradient is in v, and nothing else.
+        assert checkpoint.v.tolist() == [checkpoint.counters["gradients"] - refused] * checkpoint.v.size
+
+
+def test_gradients_that_never_are_finite_end_the_run(tmp_path):
+    with faulty(tmp_path, "nans-0") as run:
+        assert run.end() == 1
+        run.assert_gone()
+        assert "100 gradients in a row are not finite" in run.stderr()
+        assert (run.checkpoint().v == 0).all()
+
+
+# A node
+
+
+def test_node_that_is_killed_is_replaced(tmp_path):
+    with nodes(tmp_path, 3) as run:
+        victim = ready(run)[1]["pid"]
+        theirs = children(victim)
+        assert theirs
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: run.events("node_back"), "the replacement")
+        wait_until(lambda: all(gone(pid) for pid in theirs), "the end of its children")
+        (lost,), (back,) = run.events("node_lost"), run.events("node_back")
+        assert lost["message"] == "node 1: its process has died"
+        assert back["message"] == "node 1 begins, in place of the one that was lost"
+        assert back["time"] - lost["time"] < 30
+        assert ready(run)[1]["pid"] != victim
+        goes_on(run)
+        checkpoint = stop(run)
+        assert (checkpoint.counters["nodes_lost"], checkpoint.counters["nodes_back"]) == (1, 1)
+        assert {row["nodes/working"] for row in run.rows() if "nodes/working" in row} >= {3}
+
+
+def test_spare_takes_the_place_of_a_node(tmp_path):
+    with nodes(tmp_path, 2, "cluster.spares=1") as run:
+        wait_until(lambda: 2 in ready(run), "the spare")
+        os.kill(ready(run)[0]["pid"], signal.SIGKILL)
+        wait_until(lambda: run.events("node_back"), "the spare's work")
+        (lost,), (back,) = run.events("node_lost"), run.events("node_back")
+        assert back["message"] == "node 2 begins, in place of node 0"
+        assert back["time"] - lost["time"] < 1
+        goes_on(run)
+        stop(run)
+
+
+def test_node_that_fails_again_and_again_is_left_out(tmp_path):
+    with faulty(tmp_path, "gradient-1", "cluster.nodes=2") as run:
+        wait_until(lambda: len(run.events("node_lost")) == 3 or run.launcher.poll() is not None, "the third loss")
+        goes_on(run)
+        assert len(run.events("node_back")) == 2
+        lost = run.events("node_lost")[-1]
+        assert "node 1: 3 actor-learners lost within 60 s" in lost["message"]
+        assert "ArithmeticError: the gradient is lost" in lost["traceback"]
+        assert run.rows()[-1]["nodes/working"] == 1
+        stop(run)
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_a_node_that_hangs(tmp_path):
+    with nodes(tmp_path, 2) as run:
+        victim = psutil.Process(ready(run)[0]["pid"])
+        victim.suspend()
+        wait_until(lambda: run.events("node_lost"), "the silence to be noticed")
+        assert run.events("node_lost")[0]["message"] == "node 0: silent for 15 s"
+        goes_on(run)
+        victim.resume()
+        wait_until(lambda: run.events("node_back"), "the node to be heard again")
+        assert run.events("node_back")[0]["message"] == "node 0 is heard again"
+        goes_on(run)
+        stop(run)
+
+
+# The master
+
+
+def test_nodes_end_when_their_master_dies(tmp_path):
+    with nodes(tmp_path, 2) as run:
+        os.kill(master(run), signal.SIGKILL)
+        assert run.end() == 1
+        run.assert_gone()
+        assert "the job failed" in run.stderr()
+        log = (run.directory / "log.txt").read_text()
+        assert "node 0: the master has died" in log
+        assert "node 1: the master has died" in log
+        assert run.checkpoint().t > 0
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_run_goes_on_by_itself_when_its_master_has_died(tmp_path, number):
+    with nodes(tmp_path, number, "cluster.restarts=2") as run:
+        for restart in itertools.count(1):
+            t = run.checkpoint().t
+            os.kill(master(run), signal.SIGKILL)
+            if restart > 2:
+                break
+            wait_until(lambda: len(run.events("training")) == restart + 1, "training")  # noqa: B023
+            saved = len(run.events("checkpoint"))
+            wait_until(lambda: len(run.events("checkpoint")) > saved, "a new checkpoint")  # noqa: B023
+            assert run.checkpoint().t > t
+        assert run.end() == 1, "twice, and not a third time"
+        run.assert_gone()
+        assert len(run.events("restart")) == 2
+
+
+# The disk
+
+
+def test_full_disk_does_not_end_training(tmp_path):
+    """No file of the master can grow beyond what it has: as on a full disk, without one."""
+    with faulty(tmp_path, "quiet") as run:
+        run.wait_for_checkpoint()
+        before = run.checkpoint().t
+        process = psutil.Process(master(run))
+        process.rlimit(psutil.RLIMIT_FSIZE, (64, psutil.RLIM_INFINITY))
+        time.sleep(3.0)
+        assert run.launcher.poll() is None, run.stderr()
+        assert run.checkpoint().t <= before + 1000, "whole, and of before"
+        process.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+        told = lambda: [event["message"] for event in run.events("warning")]
+        wait_until(lambda: any("could not be written" in message for message in told()), "word of what was lost")
+        wait_until(lambda: run.checkpoint().t > before, "a new checkpoint")
+        assert stop(run).counters["checkpoints_unwritten"] > 0
+
+
+def test_last_checkpoint_that_cannot_be_written_is_a_failure(tmp_path):
+    with faulty(tmp_path, "quiet", "stop.minutes=0.07") as run:
+        run.wait_for_checkpoint()
+        psutil.Process(master(run)).rlimit(psutil.RLIMIT_FSIZE, (64, psutil.RLIM_INFINITY))
+        assert run.end() == 1
+        run.assert_gone()
+        assert "the job failed" in run.stderr()
+        assert run.checkpoint().t > 0, "the one of before"
+
+
+# What can be reached from outside
+
+
+def test_nothing_listens_beyond_loopback(tmp_path):
+    with nodes(tmp_path, 2) as run:
+        listeners = [listener for process in run.processes() for listener in listening(process.pid)]
+        assert listeners, "mpiexec listens, and is looked at"
+        assert {device for _, device in listeners} <= {"lo", "127.0.0.1", "::1"}
+        stop(run)
