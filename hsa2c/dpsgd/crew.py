@@ -188,7 +188,7 @@ class LockFreeCrew:
         if state is not None:
             self._shared.state.numpy()[:] = state
         self._layout = layout
-        self._applied = 0  # updates that were reported
+        self._applied = self._reported = 0  # updates in u as it was last copied, and of them those that were reported
         self._shares_done = 0  # of B updates each, since the last exchange began
         self._resting: set[int] = set()
         self._limits = limits or CrewLimits()
@@ -239,6 +239,7 @@ class LockFreeCrew:
             self._reports.add(report)
         self._order = b""
         self._keep(listener)
+        self._applied = int(self._shared.applied.sum())
         return _finite(self._layout.value(u))
 
     def start(self, v: Vector, B: int, *, rate_scale: float) -> None:
@@ -259,7 +260,7 @@ class LockFreeCrew:
         self._take_in(self._hear(0.0))  # what was done before u is copied counts for this exchange
         self._shares_done = 0
         self._keep(listener)
-        return _finite(self._shared.u.numpy().copy())  # unlocked: what lies between two updates is P_{b,j} of Eq. 5
+        return self._copy()
 
     def add(self, difference: Vector, *, rate_scale: float) -> None:
         """See `hsa2c.dpsgd.worker.RunningCrew.add`."""
@@ -276,7 +277,12 @@ class LockFreeCrew:
         self.interrupt()
         self._listen_until(lambda: False, lambda: None)
         self._order = b""
-        return _finite(self._shared.u.numpy().copy())
+        return self._copy()
+
+    def _copy(self) -> Vector:
+        """U as it is."""
+        self._applied = int(self._shared.applied.sum())
+        return _finite(self._shared.u.numpy().copy())  # unlocked: what lies between two updates is P_{b,j} of Eq. 5
 
     def _begin(self, v: Vector, B: int, rate_scale: float, *, running: bool) -> Vector:
         u = self._shared.u.numpy()
@@ -308,11 +314,17 @@ class LockFreeCrew:
                 self._resting.add(hand.index)
 
     def report(self) -> bytes:
-        """See `hsa2c.dpsgd.worker.Crew.report`; with the updates of u, those of processes that died included."""
-        applied = int(self._shared.applied.sum())
-        if applied != self._applied:
-            self._reports.add(_to_json({"applied": applied - self._applied}))
-            self._applied = applied
+        """See `hsa2c.dpsgd.worker.Crew.report`.
+
+        It goes with a delta, and says how many updates are in that, those of processes that died included.
+        """
+        if self._applied != self._reported:
+            self._reports.add(_to_json({"applied": self._applied - self._reported}))
+            self._reported = self._applied
+        return self._reports.take()
+
+    def news(self) -> bytes:
+        """What happened since the last report, between two deltas."""
         return self._reports.take()
 
     def state(self) -> Vector:
@@ -415,7 +427,7 @@ class _Attention:
         if self._listener.stopping():
             self._crew.interrupt()
         if time.monotonic() - self._told_at >= self._crew._limits.tell_s:
-            self._listener.tell(self._crew.report())
+            self._listener.tell(self._crew.news())
             self._told_at = time.monotonic()
 
 
