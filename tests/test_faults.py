@@ -236,6 +236,18 @@ def test_v_is_the_updates_that_were_acknowledged(tmp_path):
         assert np.abs(checkpoint.v - applied).max() <= 2
 
 
+@pytest.mark.slow
+def test_run_ends_though_a_node_hangs(tmp_path):
+    with nodes(tmp_path, 2) as run:
+        victim = psutil.Process(ready(run)[0]["pid"])
+        victim.suspend()
+        run.launcher.send_signal(signal.SIGINT)
+        assert run.launcher.wait(60) == 130, run.stderr()
+        run.assert_gone()
+        assert run.checkpoint().t == run.events("stop")[-1]["global_steps"]
+        assert "node lost: node 0: silent for 15 s" in run.stderr()
+
+
 # The master
 
 

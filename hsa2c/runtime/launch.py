@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -40,6 +41,7 @@ from hsa2c.runtime.nursery import ADDRESS, nursery
 from hsa2c.runtime.world import VERDICT, World
 
 _REFRESH_S = 0.25
+_LEAVE_S = 10.0  # from the master's verdict to the end of all others
 _GRACE_S = 120.0  # from the first signal to the end of patience; a stop takes seconds
 _LONGEST_EAGER = 64 << 20  # bytes, above any delta; memory is touched as far as messages go
 _PRIVATE_PREFIX = "hsa2c-"
@@ -137,7 +139,7 @@ def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
                 )
                 if what.config.cluster.nodes > 1 and (ports := confine(job.pid)):
                     console.say(f"mpiexec listens on all interfaces, port {', '.join(map(str, ports))}", "yellow")
-                code = supervisor.watch(job, console)
+                code = supervisor.watch(job, console, verdict)
         finally:
             console.stop()
         return _verdict(verdict, code) if what.config.cluster.nodes > 1 else code
@@ -240,7 +242,9 @@ def mpi_starter(ranks: int, private: Path) -> tuple[list[str], dict[str, str]]:
         "PMIX_SYSTEM_TMPDIR": str(private),
         "TMPDIR": str(private),
     }
-    return [path, "--with-ft", "ulfm", "-n", str(ranks)], settings
+    major = re.search(r"Open MPI\) (\d+)", version)
+    survive = ["--with-ft", "ulfm"] if major and int(major[1]) >= 5 else []  # older ones do not know it
+    return [path, *survive, "-n", str(ranks)], settings
 
 
 @dataclass
@@ -261,10 +265,13 @@ class _Supervisor:
             for name, handler in previous.items():
                 signal.signal(name, handler)
 
-    def watch(self, job: subprocess.Popen[bytes], console: Console) -> int:
-        """Wait for the job; gives back its exit code."""
+    def watch(self, job: subprocess.Popen[bytes], console: Console, verdict: Path) -> int:
+        """Wait for the job; gives back its exit code.
+
+        Once the master has given its verdict the others have little time: one that hangs would keep mpiexec for ever.
+        """
         passed = 0
-        asked_at = 0.0
+        asked_at = ended_at = 0.0
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = job.wait(_REFRESH_S)
@@ -279,6 +286,10 @@ class _Supervisor:
                 name = signal.Signals(self.received[0]).name
                 console.say(f"{name}: writing a checkpoint and stopping; once more to stop at once")
                 job.send_signal(signal.SIGUSR1)
+            elif verdict.exists():
+                ended_at = ended_at or time.monotonic()
+                if time.monotonic() - ended_at > _LEAVE_S:
+                    return _end(job)
             elif asked_at and time.monotonic() - asked_at > _GRACE_S:
                 console.say(f"no end after {_GRACE_S:.0f} s: killed")
                 return _end(job)
