@@ -1,0 +1,31 @@
+"""``python -m hsa2c report RUN``: a run on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.report import write
+
+PROG = "hsa2c report"
+
+
+def parser() -> OneLineParser:
+    """The command line."""
+    p = OneLineParser(PROG, "Write a run's page: one HTML file with its curves, staleness, faults and story.")
+    p.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    p.add_argument("--output", "-o", type=Path, metavar="FILE", help="(report.html in the run directory)")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; gives back the exit code."""
+    options = parser().parse_args(arguments)
+    output = options.output or options.run / "report.html"
+
+    def act() -> int:
+        write(options.run, output)
+        print(output)
+        return 0
+
+    return guarded(PROG, act)
