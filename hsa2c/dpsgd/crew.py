@@ -389,7 +389,8 @@ class LockFreeCrew:
 
     def _replace(self, hand: _Hand, traceback: bytes) -> None:
         """Start another process in the place of one that has failed with a traceback, or died without."""
-        why = f"{hand} failed" if traceback else self._death(hand)
+        how = self._death(hand)
+        why = f"{hand} failed" if traceback else f"{hand} {how}"
         details = traceback.decode(errors="replace")
         now = time.monotonic()
         self._deaths_at = [at for at in self._deaths_at if now - at < self._limits.deaths_s] + [now]
@@ -409,10 +410,11 @@ class LockFreeCrew:
         self._reports.add(_to_json({"fault": fault}))
 
     def _death(self, hand: _Hand) -> str:
+        """How a process has ended, in words; its foreman then knows that it need not keep it any longer."""
         code = self._foreman.fate(hand.pid)
         if code is not None and code < 0:
-            return f"{hand} was killed by {signal.Signals(-code).name}"
-        return f"{hand} ended without a word (exit code {code})"
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended without a word (exit code {code})"
 
 
 class _Attention:
