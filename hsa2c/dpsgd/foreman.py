@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from hsa2c.dpsgd.lifetime import die_with_parent
+from hsa2c.dpsgd.lifetime import die_with_parent, leave_signals_to_the_master
 from hsa2c.errors import NodeError
 
 Live = Callable[[int, socket.socket], None]
@@ -28,7 +28,6 @@ _HIRE, _FATE, _PART = b"H", b"F", b"P"
 _ALIVE = 1 << 32  # no exit status is that
 _FATE_S = 1.0  # how long one may take to end whose connection has
 _HEED_S = 10.0  # the node's patience with this process, beside what it asked it to wait for
-_OF_THE_MASTER = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)  # what to do about them is its matter
 
 
 class Foreman:
@@ -112,8 +111,7 @@ def _serve(requests: socket.socket, live: Live, foreign: socket.socket, node: in
     """The foreman, from its first to its last instruction."""
     die_with_parent(node)
     foreign.close()
-    for name in _OF_THE_MASTER:
-        signal.signal(name, signal.SIG_IGN)
+    leave_signals_to_the_master()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     statuses: dict[int, int | None] = {}

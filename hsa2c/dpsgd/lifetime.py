@@ -7,6 +7,13 @@ import os
 import signal
 
 _PR_SET_PDEATHSIG = 1
+_OF_THE_MASTER = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+
+
+def leave_signals_to_the_master() -> None:
+    """Ignore Ctrl-C and a batch system's warnings, which reach every process of a group: the master answers them."""
+    for name in _OF_THE_MASTER:
+        signal.signal(name, signal.SIG_IGN)
 
 
 def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:

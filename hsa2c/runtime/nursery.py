@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from hsa2c.dpsgd.lifetime import die_with_parent
+from hsa2c.dpsgd.lifetime import die_with_parent, leave_signals_to_the_master
 
 ADDRESS = "HSA2C_NURSERY"
 """Environment variable: the nursery's socket, for the ranks of this host."""
@@ -36,7 +36,6 @@ _STATUS = struct.Struct("=i")  # as os.waitpid gives it
 _MAX_REQUEST = 1 << 20
 _FIND_S = 60.0  # until the nursery listens; it does so before it loads anything
 _FAILED = 1
-_OF_THE_MASTER = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)  # what to do about them is its matter
 
 
 # The launcher's side.
@@ -75,8 +74,7 @@ def nursery(private: Path, command: Sequence[str], environment: dict[str, str], 
 def stand_in(address: str, arguments: Sequence[str]) -> int:
     """Let the nursery be this rank; gives back its exit code."""
     die_with_parent(os.getppid())  # mpiexec, or its daemon on this host
-    for name in _OF_THE_MASTER:
-        signal.signal(name, signal.SIG_IGN)
+    leave_signals_to_the_master()
     with _connect(address) as connection:
         request = json.dumps({"arguments": list(arguments), "environment": dict(os.environ)}).encode()
         try:
@@ -221,8 +219,7 @@ def listen(address: str) -> socket.socket:
 
 def serve(listening: socket.socket, be: Callable[[list[str]], int]) -> None:
     """Fork a process for every stand-in, to call `be` with its arguments; for ever: whoever started this ends it."""
-    for name in _OF_THE_MASTER:
-        signal.signal(name, signal.SIG_IGN)
+    leave_signals_to_the_master()
     gc.collect()
     gc.freeze()  # what was loaded stays where it is, in pages that all share
     _Nursery(listening, be).serve()
