@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hsa2c.runlog import JOURNAL, METRICS, Row, append_row, read_rows
+from hsa2c.runlog import JOURNAL, Row, read_history, read_rows
 
 
 def train(options: Sequence[str]) -> None:
@@ -32,10 +32,7 @@ def train(options: Sequence[str]) -> None:
 
 def rows(directory: Path) -> list[Row]:
     """The rows of a run, those of what a resume made void left out."""
-    history: list[Row] = []
-    for row in read_rows(directory / METRICS):
-        append_row(history, row)
-    return [row for row in history if "elapsed_s" in row]
+    return [row for row in read_history(directory) if "elapsed_s" in row]
 
 
 def events(directory: Path, kind: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import yaml
 
 from hsa2c.errors import ConfigError
 from hsa2c.plot import COLOURS, LABELS, STYLE
-from hsa2c.runlog import JOURNAL, METRICS, ROW_KEYS, Row, append_row, number, read_rows
+from hsa2c.runlog import JOURNAL, ROW_KEYS, Row, number, read_history, read_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,10 +80,7 @@ def render(run: Path) -> str:
     """The page of a run, as `write` writes it."""
     from matplotlib import rc_context
 
-    history: list[Row] = []
-    for row in read_rows(run / METRICS):
-        append_row(history, row)
-    history = [row for row in history if number(row.get("elapsed_s")) is not None]
+    history = [row for row in read_history(run) if number(row.get("elapsed_s")) is not None]
     if not history:
         raise ConfigError(f"{run}: no rows yet, nothing to report")
     events = read_rows(run / JOURNAL) if (run / JOURNAL).exists() else []

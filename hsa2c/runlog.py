@@ -211,6 +211,21 @@ def append_row(history: list[Row], row: Row) -> None:
     history.append(row)
 
 
+def read_history(run: Path) -> list[Row]:
+    """The rows of a run as of one run, see `append_row`.
+
+    Args:
+        run: A run directory, or its ``metrics.jsonl``.
+
+    Raises:
+        ConfigError: There is no readable metrics file.
+    """
+    history: list[Row] = []
+    for row in read_rows(metrics_path(run)):
+        append_row(history, row)
+    return history
+
+
 def read_curve(run: Path, tag: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """A value over the whole run, resumes included; rows where it is missing or null are left out.
 
@@ -226,10 +241,7 @@ def read_curve(run: Path, tag: str) -> tuple[NDArray[np.float64], NDArray[np.flo
     """
     import numpy as np
 
-    history: list[Row] = []
-    for row in read_rows(metrics_path(run)):
-        append_row(history, row)
-    points = [(row["step"], number(row.get("elapsed_s")), number(row.get(tag))) for row in history]
+    points = [(row["step"], number(row.get("elapsed_s")), number(row.get(tag))) for row in read_history(run)]
     table = [(step, math.nan if s is None else s, value) for step, s, value in points if value is not None]
     steps, elapsed_s, values = np.array(table, dtype=np.float64).reshape(-1, 3).T
     return steps, elapsed_s, values
