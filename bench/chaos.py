@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,18 +73,8 @@ class Run:
 
 
 def _run(options: argparse.Namespace, folder: Path, name: str, chaos: Chaos | None) -> Run:
-    command = [
-        sys.executable,
-        "-m",
-        "hsa2c",
-        "train",
-        "--game",
-        options.game,
-        "--nodes",
-        str(options.nodes),
-        "--p",
-        "1",
-    ]
+    command = [sys.executable, "-m", "hsa2c", "train", "--game", options.game]
+    command += ["--nodes", str(options.nodes), "--p", "1"]
     command += ["--minutes", str(options.minutes), "--restarts", "100", "--run-dir", str(folder), "--name", name]
     command += ["--set", f"agent.num_envs={options.num_envs}", "--set", "output.checkpoint_every_s=15"]
     with (folder / f"{name}.out").open("w") as output:
@@ -139,7 +128,7 @@ class Chaos:
                 self.masters_killed += 1
                 self.next_at = None  # not before the next master trains
             return
-        if not events(directory, "training") or not _trains(directory):
+        if not _trains(directory):
             return
         if self.next_at is None:
             self.next_at = now + self.every_s
@@ -205,16 +194,16 @@ class Chaos:
         return found
 
 
-def _last(directory: Path, which: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
+def _journal(directory: Path) -> list[dict[str, Any]]:
     path = directory / JOURNAL
-    found = [event for event in read_rows(path) if which(event)] if path.exists() else []
-    return found[-1] if found else None
+    return read_rows(path) if path.exists() else []
 
 
 def _trains(directory: Path) -> bool:
     """Whether the present session has begun to train."""
-    last = _last(directory, lambda event: event.get("kind") in ("training", "restart", "stop"))
-    return last is not None and last["kind"] == "training"
+    kinds = [event.get("kind") for event in _journal(directory)]
+    turns = [kind for kind in kinds if kind in ("training", "restart", "stop")]
+    return turns[-1:] == ["training"]
 
 
 def _elapsed_s(directory: Path) -> float | None:
@@ -229,8 +218,7 @@ def _nodes(directory: Path) -> list[int]:
 
 def _actor_learners(directory: Path) -> list[int]:
     """Of every node the processes of its last word about them."""
-    path = directory / JOURNAL
-    told = [event for event in read_rows(path) if event.get("actor_learners")] if path.exists() else []
+    told = [event for event in _journal(directory) if event.get("actor_learners")]
     pids = {event["node"]: event["actor_learners"] for event in told}
     return [pid for crew in pids.values() for pid in crew if psutil.pid_exists(pid)]
 

@@ -271,10 +271,11 @@ def _compile(config: LDAConfig) -> None:
 
 def _check_validation(corpus: Corpus, parts: Split) -> None:
     """There is something to measure: a document of one token has no two halves."""
-    tokens = [int(corpus.counts[corpus.indptr[d] : corpus.indptr[d + 1]].sum()) for d in parts.validation[:100_000]]
-    if max(tokens, default=0) < 2:
+    documents = parts.validation
+    if not any(corpus.counts[corpus.indptr[d] : corpus.indptr[d + 1]].sum() >= 2 for d in documents):
+        plural = "s" if documents.size != 1 else ""
         raise ConfigError(
-            f"corpus.validation: {len(tokens)} document{'s' if len(tokens) != 1 else ''}, none of two tokens or more;"
+            f"corpus.validation: {documents.size} document{plural}, none of two tokens or more;"
             " must have one to measure the perplexity of"
         )
 

@@ -394,7 +394,7 @@ class LockFreeCrew:
         details = traceback.decode(errors="replace")
         now = time.monotonic()
         self._deaths_at = [at for at in self._deaths_at if now - at < self._limits.deaths_s] + [now]
-        if not self._ready or self._limits.deaths <= 1:
+        if not self._ready:
             raise NodeError("\n".join(filter(None, (why, details))))
         if len(self._deaths_at) >= self._limits.deaths:
             headline = (

@@ -230,7 +230,8 @@ class MPIMaster(BaseMasterPort):
         try:
             data = _take(message, self._inbox, self._limits.silence_s, who)
         except MPI.Exception:
-            return self._bury(node)
+            self._bury(node)
+            return None
         if self._peers.get(node) != peer:  # the last words of one that has died: it may have a successor by now
             return None
         frame = decode(data, self._run_id, who)
@@ -271,8 +272,7 @@ class MPIMaster(BaseMasterPort):
                 try:
                     found = _probe(peer.comm, peer.rank)
                 except MPI.Exception:
-                    self._died.append((node, _DIED))
-                    del self._peers[node]
+                    self._bury(node)
                     return None
                 if found is not None:
                     return node, peer, found
@@ -291,12 +291,12 @@ class MPIMaster(BaseMasterPort):
             self.unscathed = False
             peer = self._peers.get(rank - 1)
             if peer is not None and peer.comm is world:
-                del self._peers[rank - 1]
-                self._died.append((rank - 1, _DIED))
+                self._bury(rank - 1)
 
-    def _bury(self, node: int) -> Message:
+    def _bury(self, node: int) -> None:
+        """Its death is the next message."""
         self._forget(node)
-        return Message(Kind.DIED, node, text=_DIED.encode())
+        self._died.append((node, _DIED))
 
     def _welcome(self) -> None:
         """Take in what the thread that spawns has brought."""
@@ -347,8 +347,7 @@ class MPIMaster(BaseMasterPort):
         try:
             request = peer.comm.Isend([data, MPI.BYTE], dest=peer.rank, tag=0)
         except MPI.Exception:
-            self._died.append((node, _DIED))
-            self._peers.pop(node, None)
+            self._bury(node)
         else:
             self._sending.append((node, request, data))
 

@@ -157,7 +157,7 @@ def _run_master(task: Task, world: World) -> int:
         task.run_id,
         task.limits,
         spares=cluster.spares,
-        replacement=replacement_command() if VERDICT in os.environ else None,
+        replacement=replacement_command if VERDICT in os.environ else None,
     )
     code = EXIT_FAILED
     try:
@@ -184,10 +184,9 @@ def _start_mpi() -> tuple[int, int]:
     return rank_and_size
 
 
-def replacement_command() -> Callable[[int], list[str]]:
+def replacement_command(node: int) -> list[str]:
     """This rank's own command line, for a node that takes the place of a lost one."""
-    arguments = list(sys.argv[1:])
-    return lambda node: [sys.executable, "-m", "hsa2c.runtime.rank", *arguments, REPLACES, str(node)]
+    return [sys.executable, "-m", "hsa2c.runtime.rank", *sys.argv[1:], REPLACES, str(node)]
 
 
 def _give_verdict(code: int) -> None:
