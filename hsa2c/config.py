@@ -53,8 +53,19 @@ class ClusterConfig:
 class DPSGDConfig:
     """The constants of Algorithm 1 and of Algorithm 2's outer loop."""
 
-    local_updates: Annotated[int, Field(ge=1, le=1_000_000)] = 8
-    """Updates each process applies between two exchanges. B."""
+    local_updates: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = 8
+    """Updates each process applies between two exchanges. B. auto: each node begins with 1 and takes the fewest that
+    keep what it loses to exchanges at `exchange_share` (`hsa2c.dpsgd.pace`)."""
+
+    most_local_updates: Annotated[int, Field(ge=1, le=1_000_000)] = 128
+    """The most that local_updates = auto may choose."""
+
+    exchange_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """With local_updates = auto: the share of its time that a node may lose to exchanges."""
+
+    rate_local_updates: Annotated[int, Field(ge=1, le=1_000_000)] = 8
+    """With local_updates = auto: the B that the local learning rate is meant for; with another it is multiplied by
+    (rate_local_updates / B)^0.25 (Eq. 13)."""
 
     exchange: Literal["auto", "overlap", "paper"] = "auto"
     """paper: a node's processes stop for an exchange (Algorithm 2), so they wait for the slowest of them and for the
@@ -285,7 +296,7 @@ def _resolve(owner: type, annotation: Any) -> Any:
 
 def _one_line(config_type: type, error: ValidationError) -> str:
     """Pydantic's first finding as ``section.field = value: rule``."""
-    first = error.errors(include_url=False)[0]
+    first, *others = error.errors(include_url=False)
     location = tuple(str(part) for part in first["loc"])
     if first["type"] == "json_invalid":
         return f"configuration: {_flat(first['msg'])}"
@@ -295,6 +306,8 @@ def _one_line(config_type: type, error: ValidationError) -> str:
     message = re.sub(r"^\w+ should ", "", first["msg"]).replace("Value error, ", "be ", 1)
     if first["type"] == "string_pattern_mismatch":
         message = "be letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
+    if first["type"].startswith("int_") and others:  # a number or a word, and it is neither
+        message += " or " + re.sub(r"^\w+ should be ", "", others[0]["msg"])
     return f"{where} = {reprlib.repr(first.get('input'))}: must {_flat(message)}"
 
 
@@ -307,9 +320,12 @@ def _unknown(config_type: type, dotted: tuple[str, ...]) -> str:
     return f"{where}: no such setting; {'did you mean' if near else 'known are'} {', '.join(near or beside)}?"
 
 
+_BRANCHES = frozenset({"int", "float", "str", "bool", "none", "constrained-int"})
+
+
 def _fields(location: tuple[str, ...]) -> tuple[str, ...]:
     """Pydantic's location without the parts that name a branch of a union rather than a field."""
-    return tuple(part for part in location if "[" not in part and part not in {"int", "float", "str", "bool", "none"})
+    return tuple(part for part in location if "[" not in part and part not in _BRANCHES)
 
 
 def _flat(message: object) -> str:

@@ -61,7 +61,9 @@ class LDA(Application):
         )
         if optimiser.rule == "eq13":
             both = paper_rate(
-                p=config.cluster.processes or 1, B=dpsgd.local_updates, M=dpsgd.deltas_per_step or config.cluster.nodes
+                p=config.cluster.processes or 1,
+                B=_local_updates(config),
+                M=dpsgd.deltas_per_step or config.cluster.nodes,
             )
             optimiser = dataclasses.replace(optimiser, learning_rate=both)
             dpsgd = dataclasses.replace(dpsgd, global_rate=both)
@@ -280,8 +282,15 @@ def _check_validation(corpus: Corpus, parts: Split) -> None:
         )
 
 
+def _local_updates(config: LDAConfig) -> int:
+    B = config.dpsgd.local_updates
+    if B == "auto":
+        raise ConfigError("dpsgd.local_updates = 'auto': must be a number here: rates and positivity go by it")
+    return B
+
+
 def _updates_of_a_round(config: LDAConfig) -> int:
-    return config.dpsgd.local_updates * (config.cluster.processes or 1)
+    return _local_updates(config) * (config.cluster.processes or 1)
 
 
 def _check_decay(config: LDAConfig) -> None:

@@ -27,6 +27,14 @@ class OneLineParser(argparse.ArgumentParser):
         raise SystemExit(EXIT_BAD_INPUT)
 
 
+def number_or_auto(text: str) -> int | str:
+    """A whole number, or the word auto."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, or auto") from None
+
+
 def guarded(prog: str, act: Callable[[], int], *, quiet: bool = False) -> int:
     """Run a command; an error of ours, or Ctrl-C, becomes one line on stderr and its exit code.
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
 from hsa2c.runtime import application, rundir
 from hsa2c.runtime.launch import Launch, join, launch
 from hsa2c.runtime.world import World, find_world
@@ -41,7 +41,12 @@ def parser() -> OneLineParser:
     who.add_argument("--spares", type=int, metavar="S", help="nodes that wait until another is lost; MPI only (0)")
     who.add_argument("--restarts", type=int, metavar="R", help="go on by itself after a failure, so many times (0)")
     how = p.add_argument_group("how")
-    how.add_argument("--B", type=int, help="updates of each process between two exchanges with the master (8)")
+    how.add_argument(
+        "--B",
+        type=number_or_auto,
+        metavar="N|auto",
+        help="updates of each process between two exchanges with the master; auto: by what an exchange costs (8)",
+    )
     how.add_argument(
         "--exchange",
         choices=("auto", "overlap", "paper"),

@@ -62,7 +62,7 @@ class CrewLimits:
 
 
 class SharedVectors:
-    """u, the optimiser's state, the rate and the interrupt flag of a node, in one anonymous shared mapping.
+    """u, the optimiser's state, B, the rate and the interrupt flag of a node, in one anonymous shared mapping.
 
     Attributes:
         u: float32 [size], in the node's layout.
@@ -72,9 +72,10 @@ class SharedVectors:
 
     def __init__(self, size: int, state_dim: int, p: int = 1) -> None:
         rate_at = -(-4 * (size + state_dim) // 8) * 8
-        self._memory = mmap.mmap(-1, rate_at + 8 + 8 * p + 1)
+        self._memory = mmap.mmap(-1, rate_at + 16 + 8 * p + 1)
         self._rate_scale = np.frombuffer(self._memory, np.float64, count=1, offset=rate_at)
-        self.applied = np.frombuffer(self._memory, np.int64, count=p, offset=rate_at + 8)
+        self._local_updates = np.frombuffer(self._memory, np.int64, count=1, offset=rate_at + 8)
+        self.applied = np.frombuffer(self._memory, np.int64, count=p, offset=rate_at + 16)
         floats = torch.frombuffer(self._memory, dtype=torch.float32, count=size + state_dim)
         self.u = floats[:size]
         self.state = floats[size:]
@@ -87,6 +88,15 @@ class SharedVectors:
     @rate_scale.setter
     def rate_scale(self, value: float) -> None:
         self._rate_scale[0] = value
+
+    @property
+    def local_updates(self) -> int:
+        """B, for processes that do not stop for an exchange: each takes it over when it has made its last B updates."""
+        return int(self._local_updates[0])
+
+    @local_updates.setter
+    def local_updates(self, value: int) -> None:
+        self._local_updates[0] = value
 
     @property
     def interrupted(self) -> bool:
@@ -207,6 +217,20 @@ class LockFreeCrew:
         """Process ids of the actor-learners."""
         return [hand.pid for hand in self._hands]
 
+    @property
+    def updates(self) -> int:
+        """Updates of u so far, those of processes that were replaced included."""
+        return int(self._shared.applied.sum())
+
+    @property
+    def local_updates(self) -> int:
+        """B, for processes that do not stop for an exchange."""
+        return self._shared.local_updates
+
+    @local_updates.setter
+    def local_updates(self, B: int) -> None:
+        self._shared.local_updates = B
+
     def _hire(self, index: int) -> _Hand:
         hand = _Hand(index, *self._foreman.hire(index))
         self._selector.register(hand.socket, selectors.EVENT_READ, hand)
@@ -239,7 +263,7 @@ class LockFreeCrew:
             self._reports.add(report)
         self._order = b""
         self._keep(listener)
-        self._applied = int(self._shared.applied.sum())
+        self._applied = self.updates
         return _finite(self._layout.value(u))
 
     def start(self, v: Vector, B: int, *, rate_scale: float) -> None:
@@ -248,6 +272,7 @@ class LockFreeCrew:
         self._shares_done = 0
         self._resting.clear()
         self._shared.rate_scale = rate_scale
+        self._shared.local_updates = B
         self._begin(v, B, rate_scale, running=True)
 
     def after_updates(self, *, listener: Listener) -> Vector:
@@ -281,7 +306,7 @@ class LockFreeCrew:
 
     def _copy(self) -> Vector:
         """U as it is."""
-        self._applied = int(self._shared.applied.sum())
+        self._applied = self.updates
         return _finite(self._shared.u.numpy().copy())  # unlocked: what lies between two updates is P_{b,j} of Eq. 5
 
     def _begin(self, v: Vector, B: int, rate_scale: float, *, running: bool) -> Vector:
@@ -312,6 +337,10 @@ class LockFreeCrew:
                 self._shares_done += 1
             elif kind == _RESTS:
                 self._resting.add(hand.index)
+
+    def mention(self, what: Mapping[str, Any]) -> None:
+        """Put something into the next report, as JSON."""
+        self._reports.add(_to_json(what))
 
     def report(self) -> bytes:
         """See `hsa2c.dpsgd.worker.Crew.report`.
@@ -462,7 +491,7 @@ def _work(problem: Problem, shared: SharedVectors, layout: Layout, orders: socke
             while running and not shared.interrupted:
                 talking.send(_DONE)
                 access.scale_rate(shared.rate_scale)
-                actor_learner(access.read, talking, step, B, lambda: shared.interrupted)
+                actor_learner(access.read, talking, step, shared.local_updates, lambda: shared.interrupted)
             talking.send(_RESTS if running else _DONE)
 
 

@@ -23,7 +23,11 @@ class Crew(Protocol):
 
 
 def worker(port: WorkerPort, crew: Crew, B: int) -> None:
-    """Exchange with the master until it has stopped: the outer loop, lines 1 to 7."""
+    """Exchange with the master until it has stopped: the outer loop, lines 1 to 7.
+
+    # Paper: B is a constant; here a crew may make another number of updates (`hsa2c.dpsgd.pace.PacedCrew`), because
+    what an exchange costs is known only when it is seen, and may change.
+    """
     while (pulled := port.pull()) is not None:  # lines 1 and 2
         u = crew.run(pulled.v, B, rate_scale=pulled.rate_scale, listener=port)  # lines 3 to 6
         port.push(u - pulled.v, since=pulled.t, report=crew.report())  # line 7: w = u - v

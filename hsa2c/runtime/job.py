@@ -31,6 +31,7 @@ from hsa2c.config import to_dict  # noqa: E402
 from hsa2c.dpsgd import inprocess  # noqa: E402
 from hsa2c.dpsgd.lifetime import die_with_parent  # noqa: E402
 from hsa2c.dpsgd.master import master  # noqa: E402
+from hsa2c.dpsgd.pace import Pace, PacedCrew  # noqa: E402
 from hsa2c.dpsgd.ports import Limits  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho  # noqa: E402
 from hsa2c.dpsgd.transport import MasterPort, WorkerPort  # noqa: E402
@@ -275,7 +276,24 @@ def _work(task: Task, crew: Any, port: WorkerPort, node: int) -> None:
     }
     port.tell(json.dumps([{"ready": ready}]).encode())
     follow = overlapping_worker if task.config.dpsgd.exchange == "overlap" else worker
-    follow(port, crew, task.config.dpsgd.local_updates)
+    pace = _pace(task)
+    follow(port, PacedCrew(crew, pace), pace.B)
+
+
+def _pace(task: Task) -> Pace:
+    """B, as configured or to be chosen."""
+    dpsgd = task.config.dpsgd
+    overlapping = dpsgd.exchange == "overlap"
+    if dpsgd.local_updates != "auto":
+        return Pace(dpsgd.local_updates, task.processes, overlapping=overlapping)
+    return Pace(
+        1,
+        task.processes,
+        most=dpsgd.most_local_updates,
+        target=dpsgd.exchange_share,
+        overlapping=overlapping,
+        rate_B=dpsgd.rate_local_updates,
+    )
 
 
 def _direct(task: Task, port: MasterPort, start_nodes: Callable[[], None], transport: str) -> int:

@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from hsa2c import checkpoint as checkpoints
 from hsa2c.checkpoint import Checkpoint
+from hsa2c.dpsgd.pace import Costs
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.transport import Push, Vector, Watch
 from hsa2c.errors import HSA2CError, StorageError
@@ -85,6 +87,7 @@ class MasterWatch(Watch):
         self._worried = False
         self._updates = int(counters.get("updates_applied", 0))
         self._lost: set[int] = set()
+        self._paces: dict[int, dict[str, Any]] = {}
         self._faults = {name: int(counters.get(name, 0)) for name in _FAULTS}
 
     @property
@@ -158,6 +161,8 @@ class MasterWatch(Watch):
                 self._updates += item["applied"]
             elif "fault" in item:
                 self._hear_fault(node, **item["fault"])
+            elif "pace" in item:
+                self._hear_pace(node, item["pace"])
             elif "back" in item:
                 self._log.event("actor_learner_back", f"node {node}: {item['back']}", node=node)
             else:
@@ -171,6 +176,11 @@ class MasterWatch(Watch):
         self._faults["actor_learners_lost"] += 1
         message = f"node {node}: {message}"
         self._log.event("warning", message, node=node, traceback=traceback, actor_learners=pids)
+
+    def _hear_pace(self, node: int, pace: dict[str, Any]) -> None:
+        self._paces[node] = pace
+        if pace["why"]:
+            self._log.event("pace", f"node {node}: {pace['why']}", node=node, B=pace["B"])
 
     def _count_refused(self, node: int, gradients: int) -> None:
         if gradients:
@@ -328,6 +338,7 @@ class MasterWatch(Watch):
             "staleness/max": max(taus) if taus else None,
             # The mean over nodes of the share of time in which a node waited for the master, in seconds a second.
             "time/waiting_for_master": self._waited_s / seconds / self._nodes,
+            **_pace_row(list(self._paces.values())),
             "rate/rho": float(self._step.rho),
             "nodes/working": self._nodes - len(self._lost),
             **{f"faults/{name}": number for name, number in self._faults.items()},
@@ -342,3 +353,19 @@ class MasterWatch(Watch):
             self._log.event("warning", worry)
         self._worried = worry is not None
         self._row_at, self._exchanges_at_row, self._taus, self._waited_s = now, self._exchanges, [], 0.0
+
+
+def _pace_row(paces: list[dict[str, Any]]) -> dict[str, float | int | None]:
+    """What the nodes measured last of their exchanges (`hsa2c.dpsgd.pace.Costs`): B, seconds, share of time lost."""
+    costs = [Costs(**{field.name: pace[field.name] for field in fields(Costs)}) for pace in paces]
+    updates_s = [cost.update_s(pace["p"]) for cost, pace in zip(costs, paces, strict=True) if cost.updates]
+    B = [pace["B"] for pace in paces]
+    return {
+        "exchange/B": float(np.mean(B)) if B else None,
+        "exchange/B_least": min(B, default=None),
+        "exchange/B_most": max(B, default=None),
+        "exchange/rate_scale": float(np.mean([pace["rate_scale"] for pace in paces])) if paces else None,
+        "exchange/update_s": float(np.mean(updates_s)) if updates_s else None,
+        "exchange/seconds": float(np.mean([cost.exchange_s for cost in costs])) if costs else None,
+        "exchange/lost_share": float(np.mean([cost.lost_share for cost in costs])) if costs else None,
+    }

@@ -94,6 +94,12 @@ def launched(monkeypatch, tmp_path):
         ("--node 2", "train.py: unrecognized arguments: --node 2 (--help shows all options)"),
         ("Pong", "train.py: unrecognized arguments: Pong (--help shows all options)"),
         ("--p two", "train.py: argument --p: invalid int value: 'two' (--help shows all options)"),
+        ("--B two", "train.py: argument --B: 'two': must be a whole number, or auto (--help shows all options)"),
+        (
+            "--set dpsgd.local_updates=two",
+            "train.py: dpsgd.local_updates = 'two': must be a valid integer or 'auto'",
+        ),
+        ("--set dpsgd.exchange_share=1", "train.py: dpsgd.exchange_share = 1: must be less than 1"),
         ("--game", "train.py: argument --game: expected one argument (--help shows all options)"),
     ],
 )

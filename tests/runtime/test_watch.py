@@ -579,3 +579,39 @@ def test_full_disk_is_told_and_tried_again(make_watch, clock, monkeypatch):
     assert tries == [1, 2, 3]
     (warning,) = [message for kind, message, _ in log.events if kind == "warning"]
     assert warning.endswith("cannot be written: No space left on device; going on, and trying again in 60 s")
+
+
+# What nodes say of their exchanges
+
+
+def pace(B, why=None, **costs):
+    window = {"seconds": 5.0, "updates": 100, "exchanges": 10, "exchanging_s": 1.0, "lost_s": 0.5}
+    return {"pace": {"B": B, "why": why, "p": 2, "rate_scale": 1.0, **window, **costs}}
+
+
+def test_cost_of_exchanges_is_in_the_rows(make_watch, clock):
+    watch, log, _ = make_watch(cluster={"nodes": 2})
+    watch.begin("queues")
+    watch.heard(0, report(pace(4), pace(8, "B = 8 instead of 4: because", rate_scale=0.5)))
+    watch.heard(1, report(pace(2, lost_s=1.0, exchanging_s=2.0)))
+    clock.now += 5.0
+    watch.stopping()
+    row = log.rows[-1][1]
+    assert (row["exchange/B"], row["exchange/B_least"], row["exchange/B_most"]) == (5.0, 2, 8)
+    assert row["exchange/seconds"] == pytest.approx(0.15)  # 0.1 and 0.2
+    assert row["exchange/lost_share"] == pytest.approx(0.15)  # 0.1 and 0.2
+    assert row["exchange/update_s"] == pytest.approx(0.085)  # 2 * 4.5 / 100 and 2 * 4 / 100
+    assert row["exchange/rate_scale"] == pytest.approx(0.75)
+    assert [event for event in log.events if event[0] == "pace"] == [
+        ("pace", "node 0: B = 8 instead of 4: because", {"node": 0, "B": 8})
+    ]
+
+
+def test_rows_before_nodes_have_said_what_exchanges_cost(make_watch, clock):
+    watch, log, _ = make_watch()
+    watch.begin("queues")
+    watch.heard(0, report(pace(4, updates=0)))
+    clock.now += 5.0
+    watch.stopping()
+    assert log.rows[-1][1]["exchange/update_s"] is None
+    assert log.rows[-1][1]["exchange/B"] == 4

@@ -123,6 +123,9 @@ def test_too_many_updates_between_exchanges_are_refused(values, updates):
 def test_as_many_updates_as_leave_something_are_taken():
     resolve(dpsgd__local_updates=2, optimiser__rule="constant", optimiser__learning_rate=1)
     resolve(dpsgd__local_updates=1000)
+    for rule in ("svi", "eq13"):
+        with pytest.raises(ConfigError, match=r"^dpsgd.local_updates = 'auto': must be a number here"):
+            resolve(optimiser__rule=rule, dpsgd__local_updates="auto")
 
 
 def test_bad_sizes_of_parts_are_refused(source):
