@@ -3,7 +3,8 @@
     python -m bench.chaos --minutes 10
 
 Four nodes train; every few seconds an actor-learner or a node, drawn at random, is killed (KILL) or stopped for a while
-(STOP, CONT), and the master is killed twice. With --quiet-run the same command runs undisturbed first, for its score.
+(STOP, CONT), and the master is killed twice. With --quiet-runs N the same command runs N times undisturbed and N times
+with faults, in turns, with N seeds: scores are compared at equal agent steps, those of the run that made the fewest.
 """
 
 from __future__ import annotations
@@ -48,18 +49,28 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--nodes", type=int, default=4, help="(4)")
     p.add_argument("--num-envs", type=int, default=8, help="environments of each actor-learner (8)")
     p.add_argument("--seed", type=int, default=1, help="of the faults (1)")
-    p.add_argument("--quiet-run", action="store_true", help="the same without faults first, to compare the score")
+    p.add_argument(
+        "--quiet-runs", type=int, default=0, metavar="N", help="compare scores: N runs without faults, N with (0)"
+    )
     p.add_argument("--json", action="store_true")
     options = p.parse_args(arguments)
     facts = machine.describe()
     print(machine.headline(facts), file=sys.stderr)
+    reports, quiet, disturbed = [], [], []
     with tempfile.TemporaryDirectory(prefix="hsa2c-chaos-") as folder:
-        quiet = _summary(_run(options, Path(folder), "quiet", None)) if options.quiet_run else None
-        chaos = Chaos(random.Random(options.seed), options.every, options.minutes)
-        run = _run(options, Path(folder), "chaos", chaos)
-        result = {"machine": facts, **chaos.report(run), **_summary(run), "quiet": quiet}
-    print(json.dumps(result) if options.json else _text(result))
-    return 0 if result["survived"] else 1
+        for seed in range(options.seed, options.seed + max(1, options.quiet_runs)):
+            if options.quiet_runs:
+                quiet.append(_run(options, Path(folder), f"quiet-{seed}", seed, None))
+            chaos = Chaos(random.Random(seed), options.every, options.minutes)
+            run = _run(options, Path(folder), f"chaos-{seed}", seed, chaos)
+            disturbed.append(run)
+            reports.append({"seed": seed, **chaos.report(run), **_summary(run)})
+            print(json.dumps(reports[-1]) if options.json else _text(reports[-1]), file=sys.stderr)
+        scores = _compared(quiet, disturbed) if quiet else None
+    survived = all(report["survived"] for report in reports)
+    result = {"machine": facts, "runs": reports, "scores": scores, "survived": survived}
+    print(json.dumps(result) if options.json else "\n\n".join([*map(_text, reports), *_score_text(scores)]))
+    return 0 if survived else 1
 
 
 @dataclass
@@ -72,9 +83,9 @@ class Run:
     """Command lines of its processes that still live."""
 
 
-def _run(options: argparse.Namespace, folder: Path, name: str, chaos: Chaos | None) -> Run:
+def _run(options: argparse.Namespace, folder: Path, name: str, seed: int, chaos: Chaos | None) -> Run:
     command = [sys.executable, "-m", "hsa2c", "train", "--game", options.game]
-    command += ["--nodes", str(options.nodes), "--p", "1"]
+    command += ["--nodes", str(options.nodes), "--p", "1", "--seed", str(seed)]
     command += ["--minutes", str(options.minutes), "--restarts", "100", "--run-dir", str(folder), "--name", name]
     command += ["--set", f"agent.num_envs={options.num_envs}", "--set", "output.checkpoint_every_s=15"]
     with (folder / f"{name}.out").open("w") as output:
@@ -251,6 +262,38 @@ def _summary(run: Run) -> dict[str, Any]:
     return {"agent_steps": last["step"], "elapsed_s": last["elapsed_s"], "score": last.get("score/mean_100")}
 
 
+def _compared(quiet: list[Run], disturbed: list[Run]) -> dict[str, Any]:
+    """Mean scores of the last 100 games at the agent steps that every run has made, and how much chance explains."""
+    at = min(_summary(run)["agent_steps"] for run in (*quiet, *disturbed))
+    scores = {
+        name: [_score_at(run.directory, at) for run in runs] for name, runs in (("quiet", quiet), ("faults", disturbed))
+    }
+    found: dict[str, Any] = {"agent_steps": at, **scores}
+    if all(len(values) > 1 and None not in values for values in scores.values()):
+        means = {name: statistics.mean(values) for name, values in scores.items()}
+        # The standard error of a difference of two means, each run one sample of its kind.
+        error = sum(statistics.variance(values) / len(values) for values in scores.values()) ** 0.5
+        found |= {"difference": means["faults"] - means["quiet"], "standard_error": error}
+        found["worse_beyond_noise"] = found["difference"] < -2 * error
+    return found
+
+
+def _score_at(directory: Path, agent_steps: int) -> float | None:
+    """The mean score when so many agent steps had been made."""
+    before = [row for row in rows(directory) if row["step"] <= agent_steps and row.get("score/mean_100") is not None]
+    return float(before[-1]["score/mean_100"]) if before else None
+
+
+def _score_text(scores: dict[str, Any] | None) -> list[str]:
+    if scores is None:
+        return []
+    text = f"mean scores at {scores['agent_steps']:,} agent steps: quiet {scores['quiet']}, faults {scores['faults']}"
+    if "difference" in scores:
+        verdict = "worse beyond noise" if scores["worse_beyond_noise"] else "not worse beyond noise"
+        text += f"; difference {scores['difference']:.1f}, standard error {scores['standard_error']:.1f}: {verdict}"
+    return [text]
+
+
 def _text(result: dict[str, Any]) -> str:
     faults = ", ".join(f"{number} x {kind}" for kind, number in result["faults"].items())
     recovery = ", ".join(
@@ -265,9 +308,6 @@ def _text(result: dict[str, Any]) -> str:
         f"counters: {result['counters']}",
         f"agent steps {result['agent_steps']:,} in {result['elapsed_s']:.0f} s, mean score {result['score']}",
     ]
-    if result["quiet"]:
-        quiet = result["quiet"]
-        lines.append(f"without faults: agent steps {quiet['agent_steps']:,}, mean score {quiet['score']}")
     verdict = "survived" if result["survived"] else "NOT SURVIVED"
     left = f"; left running: {result['processes_left']}" if result["processes_left"] else ""
     lines.append(f"{verdict}: exit code {result['exit_code']}, v finite: {result['v_is_finite']}{left}")
