@@ -40,6 +40,8 @@ _TEXT_LIMIT = 1 << 20
 _KINDS = frozenset(Kind) - {Kind.DIED}
 _FIRST_SLEEP_S = 50e-6
 _LAST_SLEEP_S = 2e-3
+_LONGEST_SLEEP_S = 20e-3
+_MOST_SENDS = 4  # for each node: what answers a pull is two messages
 _MASTER_TICK_S = 5e-3
 _DIED = "its process has died"
 
@@ -127,20 +129,28 @@ def decode(data: Bytes, run_id: int, who: str) -> Frame:
 
 
 class _Backoff:
-    """Sleeps that grow while nothing happens."""
+    """Sleeps that grow while nothing happens: twice as long each time, to a limit.
 
-    def __init__(self, last_s: float = _LAST_SLEEP_S) -> None:
+    Args:
+        patient: After a long wait also a longer one, a quarter of the time waited: for many nodes that wait for one
+            master. Looking whether it has answered costs 50 us of a core, which it needs.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
         self._sleep_s = _FIRST_SLEEP_S
-        self._last_s = last_s
+        self._waited_s = 0.0
+        self._patient = patient
 
     def __call__(self) -> None:
         time.sleep(self._sleep_s)
-        self._sleep_s = min(2 * self._sleep_s, self._last_s)
+        self._waited_s += self._sleep_s
+        last_s = min(max(_LAST_SLEEP_S, self._waited_s / 4), _LONGEST_SLEEP_S) if self._patient else _LAST_SLEEP_S
+        self._sleep_s = min(2 * self._sleep_s, last_s)
 
 
-def _wait(done: Callable[[], bool], limit_s: float, what: str) -> None:
+def _wait(done: Callable[[], bool], limit_s: float, what: str, *, patient: bool = False) -> None:
     deadline = time.monotonic() + limit_s
-    backoff = _Backoff()
+    backoff = _Backoff(patient=patient)
     while not done():
         if time.monotonic() > deadline:
             raise TransportError(f"{what}: not done after {limit_s:.0f} s")
@@ -212,7 +222,7 @@ class MPIMaster(BaseMasterPort):
         self._peers = {node: _Peer(MPI.COMM_WORLD, node + 1) for node in range(nodes + spares)}
         self._dead_ranks: set[int] = set()  # of the world
         self._died: deque[tuple[int, str]] = deque()
-        self._sending: list[tuple[int, MPI.Request, Bytes]] = []
+        self._sending: deque[tuple[int, MPI.Request, Bytes]] = deque()
         # What was under way to the dead: MPI may still look there.
         self._graveyard: list[tuple[MPI.Request, Bytes]] = []
         self._snapshot: tuple[tuple[int, float], Bytes] | None = None
@@ -221,7 +231,6 @@ class MPIMaster(BaseMasterPort):
         """Whether no rank has died and none was spawned; see `finish`."""
 
     def _receive(self) -> Message | None:
-        self._look_after_sends()
         found = self._next_message()
         if found is None or isinstance(found, Message):
             return found
@@ -253,6 +262,7 @@ class MPIMaster(BaseMasterPort):
                 return found
             if time.monotonic() > deadline:
                 return None
+            self._look_after_sends()
             backoff()
 
     def _probe_world(self) -> _Found | None:
@@ -350,20 +360,27 @@ class MPIMaster(BaseMasterPort):
             self._bury(node)
         else:
             self._sending.append((node, request, data))
+            if len(self._sending) > _MOST_SENDS * len(self._peers):  # a master that is never idle
+                for _ in range(len(self._sending)):
+                    self._look_after_sends()
 
     def _look_after_sends(self) -> None:
-        under_way = []
-        for node, request, data in self._sending:
+        """Let go of what has gone out, up to the first that has not: that one is last in the queue then.
+
+        MPI may sleep for a millisecond when it is asked for something that is not done: once is enough.
+        """
+        while self._sending:
+            node, request, data = self._sending.popleft()
             try:
-                done = request.Test()
+                if request.Test():
+                    continue
             except MPI.Exception:
                 self._graveyard.append((request, data))
                 continue
-            if not done and node in self._peers:
-                under_way.append((node, request, data))
-            elif not done:
-                self._graveyard.append((request, data))
-        self._sending = under_way
+            if node in self._peers:
+                self._sending.append((node, request, data))
+                return
+            self._graveyard.append((request, data))
 
     def flush(self) -> None:
         """Wait until everything sent to nodes that live has gone."""
@@ -444,13 +461,14 @@ class MPIWorker(BaseWorkerPort):
         data = encode(self._outbox, self._run_id, kind, since=since, number=number, vector=vector, text=text)
         try:
             request = self._comm.Isend([data, MPI.BYTE], dest=0, tag=0)
-            _wait(request.Test, self._limits.silence_s, f"node {self._node}: sending {kind.name} to the master")
+            what = f"node {self._node}: sending {kind.name} to the master"
+            _wait(request.Test, self._limits.silence_s, what, patient=True)
         except MPI.Exception as error:
             raise self._say_master_died(error) from None
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
         deadline = time.monotonic() + limit_s
-        backoff = _Backoff()
+        backoff = _Backoff(patient=True)
         while time.monotonic() < deadline:
             frame = self._poll(self._inbox)
             if frame is None:
