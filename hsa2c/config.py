@@ -87,6 +87,11 @@ class DPSGDConfig:
     10 times the number of nodes for each delta of a step, rounded up, which only a node that was stopped or cut off
     exceeds."""
 
+    delta_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    """How a delta goes to the master, and what is new in v to the nodes: in 4, 2, 2 or 1 bytes a number. What rounding
+    takes from one delta is added to the node's next (error feedback: Seide et al. 2014, Karimireddy et al. 2019); see
+    `hsa2c.dpsgd.codec` and `hsa2c.dpsgd.serving`."""
+
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of the global step. mu. Algorithm 1 is 0; the paper's HSA2C used 0.5."""
 

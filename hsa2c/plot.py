@@ -27,6 +27,8 @@ LABELS: Mapping[str, str] = {
     "score/best_mean_100": "best mean score of 100 games",
     "speed/agent_steps_per_s": "agent steps per second",
     "speed/exchanges_per_s": "exchanges per second",
+    "speed/delta_bytes_per_exchange": "bytes of a delta",
+    "speed/v_bytes_per_exchange": "bytes of v for an exchange",
     "policy/entropy": "policy entropy (nats)",
     "staleness/mean": "mean delay τ (global steps)",
     "gradient/norm": "gradient norm",

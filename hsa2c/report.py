@@ -112,6 +112,7 @@ def _facts(run: Path, history: Sequence[Row], events: Sequence[Row]) -> str:
         "trained for": f"{last['elapsed_s'] / 60:.1f} min, step {last['step']:,}",
         "nodes, processes": f"{cluster.get('nodes')} of {cluster.get('processes')}",
         "B, M, exchange": f"{dpsgd.get('local_updates')}, {dpsgd.get('deltas_per_step')}, {dpsgd.get('exchange')}",
+        "deltas": dpsgd.get("delta_dtype"),
         "hosts": ", ".join(hosts),
         "machine": about.get("processor"),
         "commit": about.get("commit"),

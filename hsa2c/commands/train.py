@@ -53,6 +53,11 @@ def parser() -> OneLineParser:
         help="stop for it, as the paper does, or not (auto)",
     )
     how.add_argument("--M", type=int, help="deltas in a global step (the number of nodes)")
+    how.add_argument(
+        "--delta-dtype",
+        choices=("float32", "float16", "bfloat16", "int8"),
+        help="how deltas go to the master (float32)",
+    )
     how.add_argument("--rho", type=float, help="global learning rate (such that rho * M / (1 - momentum) = 1)")
     how.add_argument("--momentum", type=float, help="of the global step (0)")
     how.add_argument("--lr", type=float, help="local learning rate, eta")
@@ -77,6 +82,7 @@ _FIELDS = {
     "restarts": "cluster.restarts",
     "B": "dpsgd.local_updates",
     "M": "dpsgd.deltas_per_step",
+    "delta_dtype": "dpsgd.delta_dtype",
     "exchange": "dpsgd.exchange",
     "rho": "dpsgd.global_rate",
     "momentum": "dpsgd.momentum",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import queue
 
+import numpy as np
+
+from hsa2c.dpsgd.codec import Encoded, Encoding
 from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits, Message
 from hsa2c.dpsgd.transport import Pulled, Vector
 
@@ -41,8 +44,10 @@ class QueueMaster(BaseMasterPort):
 class QueueWorker(BaseWorkerPort):
     """A node's end of `connect`."""
 
-    def __init__(self, node: int, inbox: queue.SimpleQueue[Message], limits: Limits) -> None:
-        super().__init__(node, limits)
+    def __init__(
+        self, node: int, inbox: queue.SimpleQueue[Message], limits: Limits, encoding: Encoding = Encoding.FLOAT32
+    ) -> None:
+        super().__init__(node, limits, encoding)
         self.stop_said = False
         self.answers: queue.SimpleQueue[Pulled | None] = queue.SimpleQueue()
         self._to_master = inbox
@@ -52,9 +57,10 @@ class QueueWorker(BaseWorkerPort):
         return self.stop_said
 
     def _send(
-        self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"", number: float = 0.0
+        self, kind: Kind, *, since: int = 0, vector: Encoded | None = None, text: bytes = b"", number: float = 0.0
     ) -> None:
-        copy = None if vector is None else vector.copy()
+        # There is no wire: what would arrive over one goes into the queue.
+        copy = None if vector is None else vector.decode(np.empty(vector.dim, np.float32))
         self._to_master.put(Message(kind, self._node, since, copy, text, number))
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
@@ -64,9 +70,11 @@ class QueueWorker(BaseWorkerPort):
             return False, None
 
 
-def connect(nodes: int, limits: Limits | None = None) -> tuple[QueueMaster, list[QueueWorker]]:
+def connect(
+    nodes: int, limits: Limits | None = None, encoding: Encoding = Encoding.FLOAT32
+) -> tuple[QueueMaster, list[QueueWorker]]:
     """A master's port and `nodes` workers' ports, joined by queues."""
     limits = limits or Limits()
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    workers = [QueueWorker(node, inbox, limits) for node in range(nodes)]
+    workers = [QueueWorker(node, inbox, limits, encoding) for node in range(nodes)]
     return QueueMaster(inbox, workers, limits), workers

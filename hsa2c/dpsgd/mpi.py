@@ -4,8 +4,10 @@ Where the library has ULFM (Open MPI's ``mpiexec --with-ft ulfm``), the death of
 returns, and the others go on. A node that is lost can be replaced on the master's host by one that MPI spawns, which is
 rank 0 of a world of its own, joined to the master's.
 
-A message is one contiguous buffer of bytes: a header of eight int64, then float32s, then text. It goes by upper-case
-calls only, so nothing is pickled. Nobody blocks inside MPI, where waiting burns a core: everything is probed and tested
+A message is one contiguous buffer of bytes: a header of eight int64, then numbers (`hsa2c.dpsgd.codec`), then text.
+Only what answers a pull has its numbers in a message of their own, after the header's: they are the same for many
+nodes, while the rate in the header is not, and arrive where they are needed. All goes by upper-case calls, so nothing
+is pickled. Nobody blocks inside MPI, where waiting burns a core: everything is probed and tested
 with a back-off from 50 us to a few milliseconds.
 
 Import this after the node's actor-learners were forked: a process that has called MPI_Init must not fork.
@@ -28,16 +30,22 @@ mpi4py.rc.finalize = False
 
 from mpi4py import MPI  # noqa: E402
 
+from hsa2c.dpsgd.codec import Encoded, Encoding  # noqa: E402
 from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits, Message  # noqa: E402
+from hsa2c.dpsgd.serving import Serving, What, follow  # noqa: E402
 from hsa2c.dpsgd.transport import Pulled, Vector  # noqa: E402
 from hsa2c.errors import TransportError  # noqa: E402
 
 Bytes = npt.NDArray[np.uint8]
 
-_MAGIC = 0x48534132_4320_0001  # "HSA2C ", version 1 of the frame
+_MAGIC = 0x48534132_4320_0002  # "HSA2C ", version 2 of the frame
 _HEADER = 64
 _TEXT_LIMIT = 1 << 20
 _KINDS = frozenset(Kind) - {Kind.DIED}
+_APART = frozenset({Kind.V, Kind.V_STEP})  # whose numbers are a message of their own
+_ANSWERS = {What.WHOLE: Kind.V, What.STEP: Kind.V_STEP, What.SAME: Kind.V_SAME}
+_TAG, _NUMBERS_TAG = 0, 2
+_ENCODINGS = frozenset(Encoding)
 _FIRST_SLEEP_S = 50e-6
 _LAST_SLEEP_S = 2e-3
 _LONGEST_SLEEP_S = 20e-3
@@ -75,12 +83,15 @@ def library() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a buffer of bytes says; `vector` is a view of it, `number` v's rate scale or a push's wait in seconds."""
+    """What a buffer of bytes says; `number` is v's rate scale or a push's wait in seconds.
+
+    The numbers' bytes are a view of it, and empty where they come apart.
+    """
 
     kind: Kind
     since: int
     number: float
-    vector: Vector
+    numbers: Encoded
     text: bytes
 
 
@@ -91,19 +102,20 @@ def encode(
     *,
     since: int = 0,
     number: float = 0.0,
-    vector: Vector | None,
+    vector: Encoded | None,
     text: bytes,
 ) -> Bytes:
     """Write a message into `buffer`; gives back the part of it that is to be sent."""
-    floats = 0 if vector is None else vector.size
-    end = _HEADER + 4 * floats
+    floats = 0 if vector is None else vector.dim
+    encoding = Encoding.FLOAT32 if vector is None else vector.encoding
+    end = _HEADER + (0 if vector is None or kind in _APART else vector.data.size)
     if end + len(text) > buffer.size:
         raise TransportError(f"a message of {end + len(text)} bytes, more than {buffer.size}")
     header = buffer[:_HEADER].view(np.int64)
-    header[:] = (_MAGIC, run_id, kind, since, floats, len(text), 0, 0)
+    header[:] = (_MAGIC, run_id, kind, since, floats, len(text), 0, encoding)
     buffer[48:56].view(np.float64)[0] = number
-    if vector is not None:
-        buffer[_HEADER:end].view(np.float32)[:] = vector
+    if vector is not None and end > _HEADER:
+        buffer[_HEADER:end] = vector.data
     buffer[end : end + len(text)] = np.frombuffer(text, dtype=np.uint8)
     return buffer[: end + len(text)]
 
@@ -116,16 +128,19 @@ def decode(data: Bytes, run_id: int, who: str) -> Frame:
     """
     if data.size < _HEADER:
         raise TransportError(f"{who}: a message of {data.size} bytes, shorter than a header")
-    magic, run, kind, since, floats, letters, _, _ = (int(x) for x in data[:_HEADER].view(np.int64))
+    magic, run, kind, since, floats, letters, _, code = (int(x) for x in data[:_HEADER].view(np.int64))
     if magic != _MAGIC or run != run_id:
         raise TransportError(f"{who}: a message of another run or version (run id {run:#x}, here {run_id:#x})")
-    end = _HEADER + 4 * floats
+    if code not in _ENCODINGS:
+        raise TransportError(f"{who}: numbers in an unknown encoding, {code}")
+    encoding = Encoding(code)
+    end = _HEADER + (0 if kind in _APART else encoding.size(floats))
     if floats < 0 or letters < 0 or data.size != end + letters:
         raise TransportError(f"{who}: a message of {data.size} bytes that says it has {end + letters}")
     if kind not in _KINDS:
         raise TransportError(f"{who}: a message of unknown kind {kind}")
     number = float(data[48:56].view(np.float64)[0])
-    return Frame(Kind(kind), since, number, data[_HEADER:end].view(np.float32), data[end:].tobytes())
+    return Frame(Kind(kind), since, number, Encoded(encoding, floats, data[_HEADER:end]), data[end:].tobytes())
 
 
 class _Backoff:
@@ -159,7 +174,7 @@ def _wait(done: Callable[[], bool], limit_s: float, what: str, *, patient: bool 
 
 def _probe(comm: MPI.Comm, source: int) -> tuple[MPI.Message, MPI.Status] | None:
     status = MPI.Status()
-    message = comm.Improbe(source=source, tag=0, status=status)
+    message = comm.Improbe(source=source, tag=_TAG, status=status)
     return None if message is None else (message, status)
 
 
@@ -201,6 +216,7 @@ class MPIMaster(BaseMasterPort):
         limits: Patience.
         spares: Ranks after them that wait to replace one.
         replacement: Command that starts node n on this host in the place of a lost one, given n; None if none can be.
+        encoding: Of what is new in v.
     """
 
     def __init__(
@@ -213,6 +229,7 @@ class MPIMaster(BaseMasterPort):
         *,
         spares: int = 0,
         replacement: Callable[[int], Sequence[str]] | None = None,
+        encoding: Encoding = Encoding.FLOAT32,
     ) -> None:
         super().__init__(nodes, limits, spares=spares)
         self._run_id = run_id
@@ -225,7 +242,8 @@ class MPIMaster(BaseMasterPort):
         self._sending: deque[tuple[int, MPI.Request, Bytes]] = deque()
         # What was under way to the dead: MPI may still look there.
         self._graveyard: list[tuple[MPI.Request, Bytes]] = []
-        self._snapshot: tuple[tuple[int, float], Bytes] | None = None
+        self._serving = Serving(encoding)
+        self._decoded: Vector | None = None
         self._spawning = None if replacement is None else _Spawning(replacement)
         self.unscathed = True
         """Whether no rank has died and none was spawned; see `finish`."""
@@ -246,9 +264,18 @@ class MPIMaster(BaseMasterPort):
         frame = decode(data, self._run_id, who)
         kind = frame.kind
         expected = {Kind.PUSH: self._dim, Kind.KEEP: self._state_dim, Kind.LEAVE: self._state_dim}.get(kind)
-        if frame.vector.size != (expected or 0):
-            raise TransportError(f"{who}: {kind.name} with {frame.vector.size} numbers, must be {expected or 0}")
-        return Message(kind, node, frame.since, None if expected is None else frame.vector, frame.text, frame.number)
+        if frame.numbers.dim != (expected or 0):
+            raise TransportError(f"{who}: {kind.name} with {frame.numbers.dim} numbers, must be {expected or 0}")
+        vector = None if expected is None else self._decode(frame.numbers)
+        return Message(kind, node, frame.since, vector, frame.text, frame.number, data.size)
+
+    def _decode(self, numbers: Encoded) -> Vector:
+        """Valid until the next message."""
+        if numbers.encoding is Encoding.FLOAT32:
+            return numbers.decode()
+        if self._decoded is None or self._decoded.size != numbers.dim:
+            self._decoded = np.empty(numbers.dim, np.float32)
+        return numbers.decode(self._decoded)
 
     def _next_message(self) -> Message | _Found | None:
         deadline = time.monotonic() + _MASTER_TICK_S
@@ -333,13 +360,15 @@ class MPIMaster(BaseMasterPort):
         if pulled is None:
             self._send(node, Kind.STOPPED)
             return
-        # v goes on changing while it is sent: one copy for all nodes that pull the same t at the same rate.
-        what = (pulled.t, pulled.rate_scale)
-        if self._snapshot is None or self._snapshot[0] != what:
-            data = np.empty(_HEADER + 4 * self._dim, dtype=np.uint8)
-            encode(data, self._run_id, Kind.V, since=pulled.t, number=pulled.rate_scale, vector=pulled.v, text=b"")
-            self._snapshot = (what, data)
-        self._isend(node, self._snapshot[1])
+        answer = self._serving.answer(pulled.v, pulled.t, self._has[node])
+        numbers, kind = answer.numbers, _ANSWERS[answer.what]
+        head = np.empty(_HEADER, dtype=np.uint8)
+        encode(head, self._run_id, kind, since=pulled.t, number=pulled.rate_scale, vector=numbers, text=b"")
+        self._isend(node, head)
+        self._v_bytes[node] = head.size
+        if numbers is not None:
+            self._isend(node, numbers.data, _NUMBERS_TAG)
+            self._v_bytes[node] += numbers.data.size
 
     def _say_stop(self) -> None:
         for node in list(self._peers):
@@ -350,12 +379,12 @@ class MPIMaster(BaseMasterPort):
         number = float(self.unscathed)  # whether all may leave MPI in good order
         self._isend(node, encode(data, self._run_id, kind, number=number, vector=None, text=b""))
 
-    def _isend(self, node: int, data: Bytes) -> None:
+    def _isend(self, node: int, data: Bytes, tag: int = _TAG) -> None:
         peer = self._peers.get(node)
         if peer is None:  # it has died, and the base class will hear of it next
             return
         try:
-            request = peer.comm.Isend([data, MPI.BYTE], dest=peer.rank, tag=0)
+            request = peer.comm.Isend([data, MPI.BYTE], dest=peer.rank, tag=tag)
         except MPI.Exception:
             self._bury(node)
         else:
@@ -425,26 +454,34 @@ class MPIWorker(BaseWorkerPort):
 
     Args:
         spawned: This node was started in the place of another: the master is in its parents' world.
+        encoding: Of deltas.
     """
 
     def __init__(
-        self, node: int, dim: int, state_dim: int, run_id: int, limits: Limits, *, spawned: bool = False
+        self,
+        node: int,
+        dim: int,
+        state_dim: int,
+        run_id: int,
+        limits: Limits,
+        *,
+        spawned: bool = False,
+        encoding: Encoding = Encoding.FLOAT32,
     ) -> None:
-        super().__init__(node, limits)
+        super().__init__(node, limits, encoding)
         self._comm: MPI.Comm = MPI.Comm.Get_parent() if spawned else MPI.COMM_WORLD
         self.unscathed = not spawned
         """Whether no rank has died and none was spawned, as far as the master has said; see `finish`."""
         self._run_id = run_id
         self._dim = dim
         self._outbox = _buffer(max(dim, state_dim))
-        self._inbox = _buffer(dim)
+        self._v = np.empty(dim, dtype=np.float32)  # as of the last pull
         self._control = np.empty(_HEADER, dtype=np.uint8)
         self._stop_said = False
 
     def stopping(self) -> bool:
         """See `Listener.stopping`."""
-        # A buffer of its own: the crew still needs v, which lies in the other one.
-        if not self._stop_said and (frame := self._poll(self._control)) is not None:
+        if not self._stop_said and (frame := self._poll()) is not None:
             if frame.kind is not Kind.STOP:
                 raise TransportError(f"node {self._node}: {frame.kind.name} from the master, unasked")
             self._stop_said = True
@@ -456,11 +493,11 @@ class MPIWorker(BaseWorkerPort):
         return TransportError(f"node {self._node}: MPI: {error}")
 
     def _send(
-        self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"", number: float = 0.0
+        self, kind: Kind, *, since: int = 0, vector: Encoded | None = None, text: bytes = b"", number: float = 0.0
     ) -> None:
         data = encode(self._outbox, self._run_id, kind, since=since, number=number, vector=vector, text=text)
         try:
-            request = self._comm.Isend([data, MPI.BYTE], dest=0, tag=0)
+            request = self._comm.Isend([data, MPI.BYTE], dest=0, tag=_TAG)
             what = f"node {self._node}: sending {kind.name} to the master"
             _wait(request.Test, self._limits.silence_s, what, patient=True)
         except MPI.Exception as error:
@@ -470,7 +507,7 @@ class MPIWorker(BaseWorkerPort):
         deadline = time.monotonic() + limit_s
         backoff = _Backoff(patient=True)
         while time.monotonic() < deadline:
-            frame = self._poll(self._inbox)
+            frame = self._poll()
             if frame is None:
                 backoff()
             elif frame.kind is Kind.STOP:
@@ -479,19 +516,45 @@ class MPIWorker(BaseWorkerPort):
                 self.unscathed = self.unscathed and frame.number == 1.0
                 return True, None
             else:
-                return True, Pulled(frame.vector, frame.since, frame.number)
+                self._take_in(frame)
+                return True, Pulled(self._v, frame.since, frame.number)
         return False, None
 
-    def _poll(self, buffer: Bytes) -> Frame | None:
+    def _take_in(self, frame: Frame) -> None:
+        """Bring v up to date with an answer."""
+        who, numbers = f"node {self._node}", frame.numbers
+        if frame.kind is Kind.V:
+            if numbers.encoding is not Encoding.FLOAT32:
+                raise TransportError(f"{who}: the whole v in {numbers.encoding.name}, must be FLOAT32")
+            self._receive_numbers(self._v.view(np.uint8))
+        elif self._last_t is None or (frame.kind is Kind.V_SAME and frame.since != self._last_t):
+            raise TransportError(f"{who}: {frame.kind.name} of t={frame.since} from the master, last t={self._last_t}")
+        elif frame.kind is Kind.V_STEP:
+            data = np.empty(numbers.encoding.size(numbers.dim), dtype=np.uint8)
+            self._receive_numbers(data)
+            follow(self._v, Encoded(numbers.encoding, numbers.dim, data))
+
+    def _receive_numbers(self, data: Bytes) -> None:
+        what = f"node {self._node}: receiving {data.size} bytes of v"
+        status = MPI.Status()
+        try:
+            request = self._comm.Irecv([data, MPI.BYTE], source=0, tag=_NUMBERS_TAG)
+            _wait(lambda: request.Test(status), self._limits.silence_s, what)
+        except MPI.Exception as error:
+            raise self._say_master_died(error) from None
+        if status.Get_count(MPI.BYTE) != data.size:
+            raise TransportError(f"{what}: there were {status.Get_count(MPI.BYTE)}")
+
+    def _poll(self) -> Frame | None:
         who = f"node {self._node}"
         try:
             found = _probe(self._comm, 0)
             if found is None:
                 return None
-            data = _take(found, buffer, self._limits.silence_s, who)
+            data = _take(found, self._control, self._limits.silence_s, who)
         except MPI.Exception as error:
             raise self._say_master_died(error) from None
         frame = decode(data, self._run_id, who)
-        if frame.kind is Kind.V and frame.vector.size != self._dim:
-            raise TransportError(f"{who}: v has {frame.vector.size} numbers, must be {self._dim}")
+        if frame.kind in _APART and frame.numbers.dim != self._dim:
+            raise TransportError(f"{who}: v has {frame.numbers.dim} numbers, must be {self._dim}")
         return frame

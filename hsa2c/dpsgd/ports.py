@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
+from hsa2c.dpsgd.codec import Encoded, Encoding, Feedback, finite, plain
 from hsa2c.dpsgd.transport import MasterPort, Pulled, Push, Vector, Watch, WorkerPort
 from hsa2c.errors import NodeError, TransportError
 
@@ -30,6 +29,8 @@ class Kind(enum.IntEnum):
     STOPPED = 8  # answers a pull: the master has stopped
     STOP = 9  # unasked, in the middle of updates: finish early
     DIED = 10  # never sent: what the transport says of a node that is gone
+    V_STEP = 11  # answers a pull: what is new in v since this node's last one
+    V_SAME = 12  # answers a pull: nothing is
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Message:
     vector: Vector | None = None
     text: bytes = b""
     number: float = 0.0
+    size: int = 0
+    """In bytes, on the wire; 0 where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,8 @@ class BaseMasterPort(MasterPort):
         self._places = {node: Place.WORKS if node < nodes else Place.SPARE for node in everybody}
         self._waiting: list[int] = []  # for v
         self._waiting_spares: list[int] = []
+        self._has = dict.fromkeys(everybody, -1)  # the t of the v that a node had when it pulled
+        self._v_bytes = dict.fromkeys(everybody, 0)  # of the answer, where the transport counts them
         self._training = False
         self._draining = False
         # Silence is counted in time spent listening: while the master is busy or suspended, messages wait unheard.
@@ -179,6 +184,7 @@ class BaseMasterPort(MasterPort):
         """Give back a push; what the algorithm need not see is dealt with here."""
         node = message.node
         if message.kind is Kind.PULL:
+            self._has[node] = message.since
             (self._waiting_spares if self._places[node] is Place.SPARE else self._waiting).append(node)
         elif message.kind is Kind.LEAVE:
             self._places[node] = Place.LEFT
@@ -186,8 +192,9 @@ class BaseMasterPort(MasterPort):
             watch.heard(node, message.text)
         if message.kind is Kind.PUSH:
             assert message.vector is not None
-            return self._checked(Push(node, message.vector, message.since, message.number), watch)
-        if message.vector is not None and np.isfinite(message.vector).all():
+            push = Push(node, message.vector, message.since, message.number, message.size, self._v_bytes.get(node, 0))
+            return self._checked(push, watch)
+        if message.vector is not None and finite(message.vector):
             watch.kept(node, message.vector)
         elif message.vector is not None:
             watch.refused(node, "its optimiser's state is not finite")
@@ -195,7 +202,7 @@ class BaseMasterPort(MasterPort):
 
     def _checked(self, push: Push, watch: Watch) -> Push | None:
         """A delta that holds NaN or infinity would make v so, and every node's u after it."""
-        if np.isfinite(push.delta.sum()):
+        if finite(push.delta):
             self._refused_in_a_row[push.node] = 0
             return push
         self._refused_in_a_row[push.node] += 1
@@ -294,18 +301,25 @@ def _silence(node: int, silent_s: float, limit_s: float) -> str:
 
 
 class BaseWorkerPort(WorkerPort):
-    """A worker's port on top of `_send`, `_receive_answer` and `stopping` of a transport."""
+    """A worker's port on top of `_send`, `_receive_answer` and `stopping` of a transport.
 
-    def __init__(self, node: int, limits: Limits) -> None:
+    Args:
+        node: Which.
+        limits: Patience.
+        encoding: Of deltas. What rounding takes from one is added to the next.
+    """
+
+    def __init__(self, node: int, limits: Limits, encoding: Encoding = Encoding.FLOAT32) -> None:
         self._node = node
         self._limits = limits
+        self._feedback = Feedback(encoding)
         self._last_t: int | None = None
         self._waited_s = 0.0
 
     def pull(self) -> Pulled | None:
         """See `WorkerPort.pull`."""
         began_at = time.monotonic()
-        self._send(Kind.PULL)
+        self._send(Kind.PULL, since=-1 if self._last_t is None else self._last_t)
         # The first answer comes when every other node is there.
         limit_s = self._limits.start_s if self._last_t is None else self._limits.silence_s
         arrived, pulled = self._receive_answer(limit_s)
@@ -320,7 +334,8 @@ class BaseWorkerPort(WorkerPort):
 
     def push(self, delta: Vector, *, since: int, report: bytes) -> None:
         """See `WorkerPort.push`."""
-        self._send(Kind.PUSH, since=since, vector=delta, text=report, number=self._waited_s)
+        encoded = self._feedback.encode(delta)
+        self._send(Kind.PUSH, since=since, vector=encoded, text=report, number=self._waited_s)
 
     def tell(self, report: bytes) -> None:
         """See `Listener.tell`."""
@@ -328,18 +343,18 @@ class BaseWorkerPort(WorkerPort):
 
     def keep(self, state: Vector) -> None:
         """See `Listener.keep`."""
-        self._send(Kind.KEEP, vector=state)
+        self._send(Kind.KEEP, vector=plain(state))
 
     def leave(self, state: Vector) -> None:
         """See `WorkerPort.leave`."""
-        self._send(Kind.LEAVE, vector=state)
+        self._send(Kind.LEAVE, vector=plain(state))
 
     def fail(self, message: str) -> None:
         """See `WorkerPort.fail`."""
         self._send(Kind.FAIL, text=message.encode(errors="replace")[-_LONGEST_FAILURE:])
 
     def _send(
-        self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"", number: float = 0.0
+        self, kind: Kind, *, since: int = 0, vector: Encoded | None = None, text: bytes = b"", number: float = 0.0
     ) -> None:
         """Send one message; its arrays may be reused afterwards."""
         raise NotImplementedError

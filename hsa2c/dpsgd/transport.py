@@ -47,6 +47,10 @@ class Push:
     """t of the v that was pulled: the delay tau of Assumption 5 is the present t less this."""
     waited_s: float = 0.0
     """How long the node had waited for that v."""
+    delta_bytes: int = 0
+    """What this delta was on the wire; 0 where there is none."""
+    v_bytes: int = 0
+    """The same of the v that the node had pulled before."""
 
 
 class Watch(Protocol):

@@ -29,6 +29,7 @@ keep_freed_memory()
 from hsa2c import checkpoint as checkpoints  # noqa: E402
 from hsa2c.config import to_dict  # noqa: E402
 from hsa2c.dpsgd import inprocess  # noqa: E402
+from hsa2c.dpsgd.codec import Encoding  # noqa: E402
 from hsa2c.dpsgd.lifetime import die_with_parent  # noqa: E402
 from hsa2c.dpsgd.master import master  # noqa: E402
 from hsa2c.dpsgd.pace import Pace, PacedCrew  # noqa: E402
@@ -70,6 +71,11 @@ class Task:
     def processes(self) -> int:
         """P."""
         return self.config.cluster.processes or share_of_cores(self.config.cluster.nodes)
+
+    @property
+    def encoding(self) -> Encoding:
+        """Of deltas."""
+        return Encoding[self.config.dpsgd.delta_dtype.upper()]
 
     def checkpoint(self) -> checkpoints.Checkpoint | None:
         """What is resumed."""
@@ -120,7 +126,7 @@ def run(task: Task, world: World) -> int:
 def _run_alone(task: Task) -> int:
     crew = _make_crew(task, 0)
     try:
-        port, (node_port,) = inprocess.connect(1, task.limits)
+        port, (node_port,) = inprocess.connect(1, task.limits, task.encoding)
         thread = threading.Thread(target=_node_thread, args=(task, crew, node_port), name="node-0", daemon=True)
         code = _direct(task, port, thread.start, "queues")
         if code == EXIT_DONE:
@@ -159,6 +165,7 @@ def _run_master(task: Task, world: World) -> int:
         task.limits,
         spares=cluster.spares,
         replacement=replacement_command if VERDICT in os.environ else None,
+        encoding=task.encoding,
     )
     code = EXIT_FAILED
     try:
@@ -215,6 +222,7 @@ def _run_node(task: Task, node: int) -> int:
         task.run_id,
         limits,
         spawned=task.replaces is not None,
+        encoding=task.encoding,
     )
     try:
         _work(task, crew, port, node)

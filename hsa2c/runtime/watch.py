@@ -83,6 +83,7 @@ class MasterWatch(Watch):
         self._exchanges_at_row = self._exchanges
         self._taus: list[int] = []
         self._waited_s = 0.0
+        self._delta_bytes = self._v_bytes = 0
         self._reason: str | None = None
         self._worried = False
         self._updates = int(counters.get("updates_applied", 0))
@@ -220,6 +221,8 @@ class MasterWatch(Watch):
         """See `Watch.received`."""
         self._exchanges += 1
         self._waited_s += push.waited_s
+        self._delta_bytes += push.delta_bytes
+        self._v_bytes += push.v_bytes
         if len(self._taus) < _TAU_SAMPLE:
             self._taus.append(tau)
 
@@ -325,6 +328,7 @@ class MasterWatch(Watch):
         seconds = max(now - self._row_at, 1e-9)
         progress = self._progress()
         taus = self._taus
+        exchanges = self._exchanges - self._exchanges_at_row
         eta = self._config.optimiser.learning_rate
         row: dict[str, float | int | None] = {
             "elapsed_s": round(self.elapsed_s, 3),
@@ -333,7 +337,10 @@ class MasterWatch(Watch):
             "exchanges": self._exchanges,
             "updates_applied": self._updates,
             "global_steps": self._t,
-            "speed/exchanges_per_s": (self._exchanges - self._exchanges_at_row) / seconds,
+            "speed/exchanges_per_s": exchanges / seconds,
+            # On the wire, headers and reports included; None in a run of one node, which has none.
+            "speed/delta_bytes_per_exchange": self._delta_bytes / exchanges if self._delta_bytes else None,
+            "speed/v_bytes_per_exchange": self._v_bytes / exchanges if self._v_bytes else None,
             "staleness/mean": float(np.mean(taus)) if taus else None,
             "staleness/max": max(taus) if taus else None,
             # The mean over nodes of the share of time in which a node waited for the master, in seconds a second.
@@ -353,6 +360,7 @@ class MasterWatch(Watch):
             self._log.event("warning", worry)
         self._worried = worry is not None
         self._row_at, self._exchanges_at_row, self._taus, self._waited_s = now, self._exchanges, [], 0.0
+        self._delta_bytes = self._v_bytes = 0
 
 
 def _pace_row(paces: list[dict[str, Any]]) -> dict[str, float | int | None]:

@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from hsa2c.dpsgd.codec import BLOCK, Encoding, encode
 from hsa2c.dpsgd.master import master as algorithm_1
 from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho
@@ -49,6 +50,7 @@ class Check:
     state_dim: ClassVar[int] = 3
     foreign: ClassVar[bool] = False  # whether the nodes are of another run
     limits: ClassVar[Limits] = Limits(start_s=LIMIT_S, silence_s=LIMIT_S)
+    encoding: ClassVar[Encoding] = Encoding.FLOAT32
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
         """The master's part; a failure is an exception."""
@@ -207,7 +209,7 @@ class SlowReaderGetsWhatWasSent(Check):
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         if node == 0:
-            port._send(Kind.PULL)
+            port._send(Kind.PULL, since=-1)
             cues.take(1)
             arrived, pulled = port._receive_answer(LIMIT_S)
             assert arrived
@@ -506,6 +508,77 @@ class DeltasThatAreNotFiniteAreRefused(Check):
                 port.push(bad, since=0, report=b"")
 
 
+class EncodedDeltasThatAreNotFiniteAreRefused(DeltasThatAreNotFiniteAreRefused):
+    encoding = Encoding.BFLOAT16
+
+
+class DeltasAreEncoded(Check):
+    """What arrives is what the codec makes of w, and the second delta brings what rounding took from the first."""
+
+    encoding = Encoding.INT8
+    nodes = 2
+    dim = 3 * BLOCK + 1
+
+    def delta(self, node: int) -> Vector:
+        return np.random.default_rng(node).standard_normal(self.dim).astype(np.float32)
+
+    def master(self, port: BaseMasterPort, cues: Cues) -> None:
+        watch = Record()
+        assert port.assemble(watch)
+        pushes = list(take(port, 4, np.zeros(self.dim, np.float32), 0, watch))
+        for node in range(2):
+            first, second = [w for source, w, _ in pushes if source == node]
+            assert same(first, encode(self.delta(node), self.encoding).decode())
+            left = self.delta(node) - first
+            assert 0 < np.abs(left).max() < 0.02
+            assert same(second, encode(left + self.delta(node), self.encoding).decode())
+        dismiss(port)
+
+    def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
+        pull(port)
+        w = self.delta(node)
+        port.push(w, since=0, report=b"[]")
+        port.push(w, since=0, report=b"[]")
+        assert same(w, self.delta(node)), "it is the node's"
+        part(port, np.zeros(self.state_dim, np.float32))
+
+
+class DeltasAreEncodedAsBfloat16(DeltasAreEncoded):
+    encoding = Encoding.BFLOAT16
+
+
+class DeltasAreEncodedAsFloat16(DeltasAreEncoded):
+    encoding = Encoding.FLOAT16
+
+
+class BytesAreCounted(Check):
+    """A node's second v is what is new in it, its third nothing at all."""
+
+    only = "mpi"
+    encoding = Encoding.FLOAT16
+    dim = BLOCK
+
+    def master(self, port: BaseMasterPort, cues: Cues) -> None:
+        watch = Record()
+        assert port.assemble(watch)
+        v, header = np.ones(self.dim, np.float32), 64
+        found = []
+        for t in (7, 8, 8):
+            found += [(w.delta_bytes, w.v_bytes) for w in port.collect(1, serving=v, t=t, watch=watch)]
+            if t == 7:
+                v += 1e-3
+        encoded = header + 2 * self.dim + 4
+        assert found == [(encoded + 2, header + 4 * self.dim), (encoded + 2, encoded), (encoded + 2, header)]
+        dismiss(port)
+
+    def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
+        for expected in (1.0, 1.001, 1.001):
+            v, t = pull(port)
+            np.testing.assert_allclose(v, expected, rtol=1e-6)
+            port.push(np.ones(self.dim, np.float32), since=t, report=b"[]")
+        part(port, np.zeros(self.state_dim, np.float32))
+
+
 class FailureReachesTheMasterAtTheStart(Check):
     nodes = 2
 
@@ -638,6 +711,10 @@ class OtherSizeIsRefused(Check):
         port.push(np.zeros(6, np.float32), since=0, report=b"")
 
 
+class OtherSizeIsRefusedThoughEncoded(OtherSizeIsRefused):
+    encoding = Encoding.BFLOAT16
+
+
 class NumpyCrew(Crew):
     """SGD on f(u) = |u - target|^2 / 2; the state is the number of updates."""
 
@@ -712,6 +789,10 @@ class SeveralNodesConverge(Check):
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         algorithm_2(port, NumpyCrew(self.target, 0.1), B=3)
+
+
+class SeveralNodesConvergeWithRoundedDeltas(SeveralNodesConverge):
+    encoding = Encoding.INT8
 
 
 def checks(transport: str) -> dict[str, type[Check]]:

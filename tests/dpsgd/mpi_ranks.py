@@ -39,12 +39,15 @@ class MPICues:
 def play(check: Check, rank: int, run_id: int) -> None:
     """This rank's part of a check."""
     if rank == 0:
-        master = mpi.MPIMaster(check.nodes, check.dim, check.state_dim, run_id, check.limits)
+        master = mpi.MPIMaster(check.nodes, check.dim, check.state_dim, run_id, check.limits, encoding=check.encoding)
         check.master(master, MPICues())
         master.flush()
     elif rank <= check.nodes:
         dim = check.node_dim or check.dim
-        port: BaseWorkerPort = mpi.MPIWorker(rank - 1, dim, check.state_dim, run_id + check.foreign, check.limits)
+        run_id += check.foreign
+        port: BaseWorkerPort = mpi.MPIWorker(
+            rank - 1, dim, check.state_dim, run_id, check.limits, encoding=check.encoding
+        )
         check.node(rank - 1, port, MPICues())
 
 

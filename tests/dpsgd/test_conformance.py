@@ -20,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsa2c.dpsgd import mpi
+from hsa2c.dpsgd.codec import Encoding, encode, plain
 from hsa2c.dpsgd.inprocess import connect
 from hsa2c.dpsgd.ports import Kind
 from hsa2c.errors import TransportError
 from hsa2c.runtime.launch import mpi_starter
-from tests.dpsgd.conformance import MASTER, NODES, Check, bits, checks, same
+from tests.dpsgd.conformance import MASTER, NODES, Check, checks, delta, same
 from tests.dpsgd.waiting import LIMIT_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +48,7 @@ class QueueCues:
 
 def play_with_queues(check: Check) -> list[str]:
     """Play a check with a thread for each node; gives back the failures, one text for each player that failed."""
-    master, workers = connect(check.nodes, check.limits)
+    master, workers = connect(check.nodes, check.limits, check.encoding)
     players = range(MASTER, check.nodes)
     boxes = {(a, b): queue.SimpleQueue[None]() for a in players for b in players}
     failures: list[str] = []
@@ -124,13 +125,18 @@ room = lambda size=4096: np.full(size, 0xEE, dtype=np.uint8)
 
 def test_frame_by_hand() -> None:
     vector = np.array([1.0, -2.5], np.float32)
-    data = mpi.encode(room(), RUN, Kind.PUSH, since=-1, number=0.5, vector=vector, text=b"[7]")
+    data = mpi.encode(room(), RUN, Kind.PUSH, since=-1, number=0.5, vector=plain(vector), text=b"[7]")
     assert data.size == 64 + 8 + 3
     assert data[8:16].tobytes() == bytes.fromhex("f0debc9a78563412")  # the run id, little-endian
     assert data[16:64].view(np.int64).tolist()[:4] == [2, -1, 2, 3]
     assert data[48:56].view(np.float64)[0] == 0.5
     assert data[64:72].tobytes() == bytes.fromhex("0000803f") + bytes.fromhex("000020c0")
     assert data[72:].tobytes() == b"[7]"
+
+    data = mpi.encode(room(), RUN, Kind.PUSH, vector=encode(vector, Encoding.BFLOAT16), text=b"[7]")
+    assert data.size == 64 + 4 + 3
+    assert data[16:64].view(np.int64).tolist()[2:] == [2, 3, 0, 1]  # 2 numbers, 3 letters; encoding 1 is bfloat16
+    assert data[64:68].tobytes() == bytes.fromhex("803f") + bytes.fromhex("20c0")
 
 
 @given(
@@ -139,17 +145,26 @@ def test_frame_by_hand() -> None:
     number=st.floats(allow_nan=False),
     floats=st.none() | st.integers(0, 50),
     text=st.binary(max_size=200),
+    encoding=st.sampled_from(list(Encoding)),
 )
-def test_frame_round_trip(kind: Kind, since: int, number: float, floats: int | None, text: bytes) -> None:
-    vector = None if floats is None else bits(floats, floats + 1)[:floats]
-    data = mpi.encode(room(), RUN, kind, since=since, number=number, vector=vector, text=text)
+def test_frame_round_trip(
+    kind: Kind, since: int, number: float, floats: int | None, text: bytes, encoding: Encoding
+) -> None:
+    w = delta(floats or 0, (floats or 0) + 1)[: floats or 0]
+    vector = plain(w) if encoding is Encoding.FLOAT32 or not w.size else encode(w, encoding)
+    given_vector = None if floats is None else vector
+    data = mpi.encode(room(), RUN, kind, since=since, number=number, vector=given_vector, text=text)
     frame = mpi.decode(data.copy(), RUN, "node 1")
     assert (frame.kind, frame.since, frame.number, frame.text) == (kind, since, number, text)
-    assert same(frame.vector, np.zeros(0, np.float32) if vector is None else vector)
+    assert (frame.numbers.encoding, frame.numbers.dim) == (vector.encoding, vector.dim)
+    if kind in (Kind.V, Kind.V_STEP):  # their numbers come apart
+        assert data.size == 64 + len(text)
+    else:
+        assert same(frame.numbers.decode(), vector.decode())
 
 
 def good() -> np.ndarray:
-    return mpi.encode(room(), RUN, Kind.PUSH, vector=np.ones(3, np.float32), text=b"[]").copy()
+    return mpi.encode(room(), RUN, Kind.PUSH, vector=plain(np.ones(3, np.float32)), text=b"[]").copy()
 
 
 def field(data: np.ndarray, index: int, value: int) -> np.ndarray:
@@ -172,6 +187,11 @@ def field(data: np.ndarray, index: int, value: int) -> np.ndarray:
         (field(field(good(), 4, -1), 5, 18), "that says it has"),  # together they make the right length
         (field(field(good(), 4, 4), 5, -2), "that says it has"),
         (field(good(), 4, 2**62), "that says it has"),
+        (field(good(), 7, Encoding.BFLOAT16), "a message of 78 bytes that says it has 72"),
+        (field(good(), 7, Encoding.INT8), "a message of 78 bytes that says it has 73"),
+        (field(good(), 7, 4), "numbers in an unknown encoding, 4"),
+        (field(good(), 7, -1), "numbers in an unknown encoding, -1"),
+        (field(good(), 2, Kind.V), "a message of 78 bytes that says it has 66"),
     ],
 )
 def test_frame_that_is_not_one(data: np.ndarray, rule: str) -> None:
@@ -183,6 +203,7 @@ def test_frame_that_is_not_one(data: np.ndarray, rule: str) -> None:
 
 def test_message_must_fit() -> None:
     buffer = room(64 + 12 + 2)
-    mpi.encode(buffer, RUN, Kind.PUSH, vector=np.ones(3, np.float32), text=b"[]")
+    ones = plain(np.ones(3, np.float32))
+    mpi.encode(buffer, RUN, Kind.PUSH, vector=ones, text=b"[]")
     with pytest.raises(TransportError, match="a message of 79 bytes, more than 78"):
-        mpi.encode(buffer, RUN, Kind.PUSH, vector=np.ones(3, np.float32), text=b"[ ]")
+        mpi.encode(buffer, RUN, Kind.PUSH, vector=ones, text=b"[ ]")

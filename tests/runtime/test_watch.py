@@ -109,8 +109,8 @@ def report(*items):
     return json.dumps(items).encode()
 
 
-def push(node=0, since=0, waited_s=0.0):
-    return Push(node, V, since, waited_s)
+def push(node=0, since=0, waited_s=0.0, delta_bytes=0, v_bytes=0):
+    return Push(node, V, since, waited_s, delta_bytes, v_bytes)
 
 
 def saved(tmp_path):
@@ -162,6 +162,19 @@ def test_row_by_hand(make_watch, clock):
     _, values, histograms = log.rows[-1]
     assert (values["exchanges"], values["speed/exchanges_per_s"]) == (3, 0.0)
     assert (values["staleness/mean"], values["staleness/max"], histograms) == (None, None, {})
+
+
+def test_bytes_are_those_of_a_mean_exchange(make_watch, clock):
+    watch, log, _ = make_watch()
+    watch.begin("MPI")
+    rows = []
+    for pushes in ([(100, 400), (100, 200)], [(100, 64)], []):
+        for delta_bytes, v_bytes in pushes:
+            watch.received(push(delta_bytes=delta_bytes, v_bytes=v_bytes), 0)
+        clock.now += 6
+        watch.stopping()
+        rows.append(tuple(log.rows[-1][1][f"speed/{what}_bytes_per_exchange"] for what in ("delta", "v")))
+    assert rows == [(100, 300), (100, 64), (None, None)]
 
 
 def test_time_left_is_to_the_nearest_limit(make_watch, clock):

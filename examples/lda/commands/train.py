@@ -53,6 +53,7 @@ _FIELDS = {
     "restarts": "cluster.restarts",
     "B": "dpsgd.local_updates",
     "M": "dpsgd.deltas_per_step",
+    "delta_dtype": "dpsgd.delta_dtype",
     "rho": "dpsgd.global_rate",
     "rate": "optimiser.rule",
     "eta": "optimiser.learning_rate",
@@ -93,6 +94,11 @@ def parser() -> OneLineParser:
     how.add_argument("--batch", type=int, metavar="G", help="documents of an update (64)")
     how.add_argument("--B", type=int, help="updates of each process between two exchanges with the master (8)")
     how.add_argument("--M", type=int, help="deltas in a global step (the number of nodes)")
+    how.add_argument(
+        "--delta-dtype",
+        choices=("float32", "float16", "bfloat16", "int8"),
+        help="how deltas go to the master (float32)",
+    )
     how.add_argument("--rho", type=float, help="global learning rate (rho * M from 1 to M, by what is safe)")
     how.add_argument("--rate", choices=("svi", "eq13", "constant"), help="rule of the local learning rate (svi)")
     how.add_argument("--eta", type=float, help="local learning rate, with --rate constant")
