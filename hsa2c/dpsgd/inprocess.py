@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable
 
 import numpy as np
 
@@ -56,12 +57,13 @@ class QueueWorker(BaseWorkerPort):
         """See `Listener.stopping`."""
         return self.stop_said
 
-    def _send(
+    def _post(
         self, kind: Kind, *, since: int = 0, vector: Encoded | None = None, text: bytes = b"", number: float = 0.0
-    ) -> None:
+    ) -> Callable[[], None]:
         # There is no wire: what would arrive over one goes into the queue.
         copy = None if vector is None else vector.decode(np.empty(vector.dim, np.float32))
         self._to_master.put(Message(kind, self._node, since, copy, text, number))
+        return lambda: None
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
         try:

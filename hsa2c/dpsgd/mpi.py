@@ -1,4 +1,5 @@
-"""MPI transport: rank 0 is the master, rank n + 1 is node n. The only module that imports mpi4py.
+"""MPI transport: the first ranks are masters, mostly one; after them, in order, nodes. The only module that imports
+mpi4py.
 
 Where the library has ULFM (Open MPI's ``mpiexec --with-ft ulfm``), the death of a rank is an error that the next call
 returns, and the others go on. A node that is lost can be replaced on the master's host by one that MPI spawns, which is
@@ -30,9 +31,10 @@ mpi4py.rc.finalize = False
 
 from mpi4py import MPI  # noqa: E402
 
-from hsa2c.dpsgd.codec import Encoded, Encoding  # noqa: E402
+from hsa2c.dpsgd.codec import Encoded, Encoding, plain  # noqa: E402
 from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits, Message  # noqa: E402
 from hsa2c.dpsgd.serving import Serving, What, follow  # noqa: E402
+from hsa2c.dpsgd.sharded import Link  # noqa: E402
 from hsa2c.dpsgd.transport import Pulled, Vector  # noqa: E402
 from hsa2c.errors import TransportError  # noqa: E402
 
@@ -45,6 +47,7 @@ _KINDS = frozenset(Kind) - {Kind.DIED}
 _APART = frozenset({Kind.V, Kind.V_STEP})  # whose numbers are a message of their own
 _ANSWERS = {What.WHOLE: Kind.V, What.STEP: Kind.V_STEP, What.SAME: Kind.V_SAME}
 _TAG, _NUMBERS_TAG = 0, 2
+_TO_MASTERS_TAG = 3
 _ENCODINGS = frozenset(Encoding)
 _FIRST_SLEEP_S = 50e-6
 _LAST_SLEEP_S = 2e-3
@@ -172,9 +175,9 @@ def _wait(done: Callable[[], bool], limit_s: float, what: str, *, patient: bool 
         backoff()
 
 
-def _probe(comm: MPI.Comm, source: int) -> tuple[MPI.Message, MPI.Status] | None:
+def _probe(comm: MPI.Comm, source: int, tag: int = _TAG) -> tuple[MPI.Message, MPI.Status] | None:
     status = MPI.Status()
-    message = comm.Improbe(source=source, tag=_TAG, status=status)
+    message = comm.Improbe(source=source, tag=tag, status=status)
     return None if message is None else (message, status)
 
 
@@ -205,18 +208,27 @@ class _Peer:
 _Found = tuple[int, _Peer, tuple[MPI.Message, MPI.Status]]
 
 
+def _in_words(error: MPI.Exception, other: str) -> str:
+    """What went wrong in dealing with another rank."""
+    if error.Get_error_class() in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING):
+        return f"{other} has died"
+    return f"MPI: {error}"
+
+
 class MPIMaster(BaseMasterPort):
-    """The master's end, rank 0.
+    """The master's end, rank 0; with several masters, the end of rank `master`.
 
     Args:
-        nodes: Ranks 1 to `nodes` are workers.
-        dim: Length of v.
+        nodes: So many ranks after the masters' are workers.
+        dim: Length of v, or of this master's slice of it.
         state_dim: Length of a node's optimiser state.
         run_id: Number that all messages of this run carry.
         limits: Patience.
         spares: Ranks after them that wait to replace one.
         replacement: Command that starts node n on this host in the place of a lost one, given n; None if none can be.
         encoding: Of what is new in v.
+        masters: Ranks that are masters.
+        master: Which of them this is.
     """
 
     def __init__(
@@ -230,13 +242,16 @@ class MPIMaster(BaseMasterPort):
         spares: int = 0,
         replacement: Callable[[int], Sequence[str]] | None = None,
         encoding: Encoding = Encoding.FLOAT32,
+        masters: int = 1,
+        master: int = 0,
     ) -> None:
-        super().__init__(nodes, limits, spares=spares)
+        super().__init__(nodes, limits, spares=spares, leads=master == 0)
+        self._masters = masters
         self._run_id = run_id
         self._dim = dim
         self._state_dim = state_dim
         self._inbox = _buffer(max(dim, state_dim))
-        self._peers = {node: _Peer(MPI.COMM_WORLD, node + 1) for node in range(nodes + spares)}
+        self._peers = {node: _Peer(MPI.COMM_WORLD, node + masters) for node in range(nodes + spares)}
         self._dead_ranks: set[int] = set()  # of the world
         self._died: deque[tuple[int, str]] = deque()
         self._sending: deque[tuple[int, MPI.Request, Bytes]] = deque()
@@ -245,8 +260,6 @@ class MPIMaster(BaseMasterPort):
         self._serving = Serving(encoding)
         self._decoded: Vector | None = None
         self._spawning = None if replacement is None else _Spawning(replacement)
-        self.unscathed = True
-        """Whether no rank has died and none was spawned; see `finish`."""
 
     def _receive(self) -> Message | None:
         found = self._next_message()
@@ -301,7 +314,7 @@ class MPIMaster(BaseMasterPort):
         if found is None:
             return None
         rank = found[1].Get_source()
-        return rank - 1, _Peer(MPI.COMM_WORLD, rank), found
+        return rank - self._masters, _Peer(MPI.COMM_WORLD, rank), found
 
     def _probe_spawned(self) -> _Found | None:
         for node, peer in self._peers.items():
@@ -326,9 +339,10 @@ class MPIMaster(BaseMasterPort):
         for rank in set(ranks) - self._dead_ranks:
             self._dead_ranks.add(rank)
             self.unscathed = False
-            peer = self._peers.get(rank - 1)
+            node = rank - self._masters  # below 0: another master, whose link tells
+            peer = self._peers.get(node)
             if peer is not None and peer.comm is world:
-                self._bury(rank - 1)
+                self._bury(node)
 
     def _bury(self, node: int) -> None:
         """Its death is the next message."""
@@ -450,7 +464,7 @@ class _Spawning:
 
 
 class MPIWorker(BaseWorkerPort):
-    """A node's end, rank `node` + 1; arguments as for `MPIMaster`.
+    """A node's end, rank `node` + `masters`; arguments as for `MPIMaster`.
 
     Args:
         spawned: This node was started in the place of another: the master is in its parents' world.
@@ -467,8 +481,11 @@ class MPIWorker(BaseWorkerPort):
         *,
         spawned: bool = False,
         encoding: Encoding = Encoding.FLOAT32,
+        masters: int = 1,
+        master: int = 0,
     ) -> None:
-        super().__init__(node, limits, encoding)
+        super().__init__(node, limits, encoding, master="the master" if masters == 1 else f"master {master}")
+        self._master_rank = master
         self._comm: MPI.Comm = MPI.Comm.Get_parent() if spawned else MPI.COMM_WORLD
         self.unscathed = not spawned
         """Whether no rank has died and none was spawned, as far as the master has said; see `finish`."""
@@ -483,25 +500,30 @@ class MPIWorker(BaseWorkerPort):
         """See `Listener.stopping`."""
         if not self._stop_said and (frame := self._poll()) is not None:
             if frame.kind is not Kind.STOP:
-                raise TransportError(f"node {self._node}: {frame.kind.name} from the master, unasked")
+                raise TransportError(f"node {self._node}: {frame.kind.name} from {self._master}, unasked")
             self._stop_said = True
         return self._stop_said
 
     def _say_master_died(self, error: MPI.Exception) -> TransportError:
-        if error.Get_error_class() in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING):
-            return TransportError(f"node {self._node}: the master has died")
-        return TransportError(f"node {self._node}: MPI: {error}")
+        return TransportError(f"node {self._node}: {_in_words(error, self._master)}")
 
-    def _send(
+    def _post(
         self, kind: Kind, *, since: int = 0, vector: Encoded | None = None, text: bytes = b"", number: float = 0.0
-    ) -> None:
+    ) -> Callable[[], None]:
         data = encode(self._outbox, self._run_id, kind, since=since, number=number, vector=vector, text=text)
         try:
-            request = self._comm.Isend([data, MPI.BYTE], dest=0, tag=_TAG)
-            what = f"node {self._node}: sending {kind.name} to the master"
-            _wait(request.Test, self._limits.silence_s, what, patient=True)
+            request = self._comm.Isend([data, MPI.BYTE], dest=self._master_rank, tag=_TAG)
         except MPI.Exception as error:
             raise self._say_master_died(error) from None
+
+        def wait() -> None:
+            what = f"node {self._node}: sending {kind.name} to {self._master}"
+            try:
+                _wait(request.Test, self._limits.silence_s, what, patient=True)
+            except MPI.Exception as error:
+                raise self._say_master_died(error) from None
+
+        return wait
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
         deadline = time.monotonic() + limit_s
@@ -528,7 +550,9 @@ class MPIWorker(BaseWorkerPort):
                 raise TransportError(f"{who}: the whole v in {numbers.encoding.name}, must be FLOAT32")
             self._receive_numbers(self._v.view(np.uint8))
         elif self._last_t is None or (frame.kind is Kind.V_SAME and frame.since != self._last_t):
-            raise TransportError(f"{who}: {frame.kind.name} of t={frame.since} from the master, last t={self._last_t}")
+            raise TransportError(
+                f"{who}: {frame.kind.name} of t={frame.since} from {self._master}, last t={self._last_t}"
+            )
         elif frame.kind is Kind.V_STEP:
             data = np.empty(numbers.encoding.size(numbers.dim), dtype=np.uint8)
             self._receive_numbers(data)
@@ -538,7 +562,7 @@ class MPIWorker(BaseWorkerPort):
         what = f"node {self._node}: receiving {data.size} bytes of v"
         status = MPI.Status()
         try:
-            request = self._comm.Irecv([data, MPI.BYTE], source=0, tag=_NUMBERS_TAG)
+            request = self._comm.Irecv([data, MPI.BYTE], source=self._master_rank, tag=_NUMBERS_TAG)
             _wait(lambda: request.Test(status), self._limits.silence_s, what)
         except MPI.Exception as error:
             raise self._say_master_died(error) from None
@@ -548,7 +572,7 @@ class MPIWorker(BaseWorkerPort):
     def _poll(self) -> Frame | None:
         who = f"node {self._node}"
         try:
-            found = _probe(self._comm, 0)
+            found = _probe(self._comm, self._master_rank)
             if found is None:
                 return None
             data = _take(found, self._control, self._limits.silence_s, who)
@@ -558,3 +582,55 @@ class MPIWorker(BaseWorkerPort):
         if frame.kind in _APART and frame.numbers.dim != self._dim:
             raise TransportError(f"{who}: v has {frame.numbers.dim} numbers, must be {self._dim}")
         return frame
+
+
+class MPILink(Link):
+    """What joins two masters; see `hsa2c.dpsgd.sharded`.
+
+    Args:
+        rank: The other's.
+        run_id: Number that all messages of this run carry.
+        limits: Patience.
+    """
+
+    def __init__(self, rank: int, run_id: int, limits: Limits) -> None:
+        self._rank = rank
+        self._run_id = run_id
+        self._limits = limits
+        self._sending: list[tuple[MPI.Request, Bytes]] = []
+        self._other = f"master {rank}"
+
+    def send(
+        self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"", number: float = 0.0
+    ) -> None:
+        """See `Link.send`."""
+        room = np.empty(_HEADER + 4 * (0 if vector is None else vector.size) + len(text), dtype=np.uint8)
+        numbers = None if vector is None else plain(vector)
+        data = encode(room, self._run_id, kind, since=since, number=number, vector=numbers, text=text)
+        try:
+            request = MPI.COMM_WORLD.Isend([data, MPI.BYTE], dest=self._rank, tag=_TO_MASTERS_TAG)
+        except MPI.Exception as error:
+            raise TransportError(_in_words(error, self._other)) from None
+        self._sending.append((request, data))
+
+    def poll(self) -> Message | None:
+        """See `Link.poll`."""
+        try:
+            self._sending = [(request, data) for request, data in self._sending if not request.Test()]
+            found = _probe(MPI.COMM_WORLD, self._rank, _TO_MASTERS_TAG)
+            if found is None:
+                return None
+            data = np.empty(found[1].Get_count(MPI.BYTE), dtype=np.uint8)
+            _take(found, data, self._limits.silence_s, self._other)
+        except MPI.Exception as error:
+            raise TransportError(_in_words(error, self._other)) from None
+        frame = decode(data, self._run_id, self._other)
+        return Message(frame.kind, self._rank, frame.since, frame.numbers.decode(), frame.text, frame.number)
+
+    def flush(self) -> None:
+        """Wait until everything sent has gone."""
+        try:
+            done = lambda: all(request.Test() for request, _ in self._sending)  # noqa: E731
+            _wait(done, self._limits.silence_s, f"sending to {self._other}")
+        except MPI.Exception as error:
+            raise TransportError(_in_words(error, self._other)) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from hsa2c.dpsgd.codec import Encoded, Encoding, Feedback, finite, plain
@@ -31,6 +31,8 @@ class Kind(enum.IntEnum):
     DIED = 10  # never sent: what the transport says of a node that is gone
     V_STEP = 11  # answers a pull: what is new in v since this node's last one
     V_SAME = 12  # answers a pull: nothing is
+    SLICE = 19  # between masters: v and z of a slice
+    CALL = 20  # between masters: let a spare work (`hsa2c.dpsgd.sharded`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,14 @@ class BaseMasterPort(MasterPort):
         nodes: Nodes 0 to `nodes` - 1 work.
         limits: Patience.
         spares: Nodes from `nodes` on that are there as well, and wait until one is lost.
+        leads: Whether this master says which spare begins. One of several that does not waits for `call`: each would
+            choose by what it has heard so far, and the chosen would wait for the others for ever.
     """
 
-    def __init__(self, nodes: int, limits: Limits, *, spares: int = 0) -> None:
+    def __init__(self, nodes: int, limits: Limits, *, spares: int = 0, leads: bool = True) -> None:
         self._nodes = nodes
         self._limits = limits
+        self._leads = leads
         everybody = range(nodes + spares)
         self._places = {node: Place.WORKS if node < nodes else Place.SPARE for node in everybody}
         self._waiting: list[int] = []  # for v
@@ -105,6 +110,8 @@ class BaseMasterPort(MasterPort):
         self._worked_at_s = 0.0  # when last anybody did
         self._quick_failures = dict.fromkeys(everybody, 0)
         self._refused_in_a_row = dict.fromkeys(everybody, 0)
+        self.unscathed = True
+        """Whether no process has died and none was started in the place of one, as far as the transport can tell."""
 
     def assemble(self, watch: Watch) -> bool:
         """See `MasterPort.assemble`."""
@@ -146,6 +153,14 @@ class BaseMasterPort(MasterPort):
             push = self._next(watch)
             if push is not None:
                 yield push
+
+    def call(self, spare: int, watch: Watch) -> None:
+        """Let a spare work: the leading master has found that it is needed."""
+        if self._places[spare] is Place.SPARE:
+            if spare in self._waiting_spares:
+                self._waiting_spares.remove(spare)
+                self._waiting.append(spare)
+            self._begin(spare, watch, "begins")
 
     # Messages.
 
@@ -240,6 +255,8 @@ class BaseMasterPort(MasterPort):
         """Whether another node will take this one's place."""
         quick = self._listened_s - self._began_at_s[node] < self._limits.quick_s
         self._quick_failures[node] = self._quick_failures[node] + 1 if quick else 0
+        if not self._leads and self._in(Place.SPARE):
+            return True  # perhaps; if not, the leading master says how it goes on
         if self._waiting_spares:
             spare = self._waiting_spares.pop(0)
             self._waiting.append(spare)
@@ -301,41 +318,59 @@ def _silence(node: int, silent_s: float, limit_s: float) -> str:
 
 
 class BaseWorkerPort(WorkerPort):
-    """A worker's port on top of `_send`, `_receive_answer` and `stopping` of a transport.
+    """A worker's port on top of `_post`, `_receive_answer` and `stopping` of a transport.
 
     Args:
-        node: Which.
+        node: Which node this is.
         limits: Patience.
         encoding: Of deltas. What rounding takes from one is added to the next.
+        master: The master's name in errors.
     """
 
-    def __init__(self, node: int, limits: Limits, encoding: Encoding = Encoding.FLOAT32) -> None:
+    def __init__(
+        self, node: int, limits: Limits, encoding: Encoding = Encoding.FLOAT32, *, master: str = "the master"
+    ) -> None:
         self._node = node
         self._limits = limits
         self._feedback = Feedback(encoding)
+        self._master = master
         self._last_t: int | None = None
-        self._waited_s = 0.0
+        self._asked_at = 0.0
+        self.waited_s = 0.0
+        """How long the last pull took."""
 
     def pull(self) -> Pulled | None:
         """See `WorkerPort.pull`."""
-        began_at = time.monotonic()
+        self.ask()
+        return self.answer()
+
+    def ask(self) -> None:
+        """The first half of a pull."""
+        self._asked_at = time.monotonic()
         self._send(Kind.PULL, since=-1 if self._last_t is None else self._last_t)
+
+    def answer(self) -> Pulled | None:
+        """The second half of a pull."""
         # The first answer comes when every other node is there.
         limit_s = self._limits.start_s if self._last_t is None else self._limits.silence_s
         arrived, pulled = self._receive_answer(limit_s)
         if not arrived:
             raise TransportError(
-                f"node {self._node}: no reply from the master in {limit_s:.0f} s (pull, last t={self._last_t})"
+                f"node {self._node}: no reply from {self._master} in {limit_s:.0f} s (pull, last t={self._last_t})"
             )
         if pulled is not None:
             self._last_t = pulled.t
-        self._waited_s = time.monotonic() - began_at
+        self.waited_s = time.monotonic() - self._asked_at
         return pulled
 
     def push(self, delta: Vector, *, since: int, report: bytes) -> None:
         """See `WorkerPort.push`."""
+        self.begin_push(delta, since=since, report=report)()
+
+    def begin_push(self, delta: Vector, *, since: int, report: bytes) -> Callable[[], None]:
+        """The first half of a push; what it gives back is the second, and must be called before anything else."""
         encoded = self._feedback.encode(delta)
-        self._send(Kind.PUSH, since=since, vector=encoded, text=report, number=self._waited_s)
+        return self._post(Kind.PUSH, since=since, vector=encoded, text=report, number=self.waited_s)
 
     def tell(self, report: bytes) -> None:
         """See `Listener.tell`."""
@@ -357,6 +392,12 @@ class BaseWorkerPort(WorkerPort):
         self, kind: Kind, *, since: int = 0, vector: Encoded | None = None, text: bytes = b"", number: float = 0.0
     ) -> None:
         """Send one message; its arrays may be reused afterwards."""
+        self._post(kind, since=since, vector=vector, text=text, number=number)()
+
+    def _post(
+        self, kind: Kind, *, since: int = 0, vector: Encoded | None = None, text: bytes = b"", number: float = 0.0
+    ) -> Callable[[], None]:
+        """Begin to send one message; its arrays may be reused when what this gives back has been called."""
         raise NotImplementedError
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:

@@ -10,19 +10,21 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
 
 from hsa2c.dpsgd.codec import BLOCK, Encoding, encode
 from hsa2c.dpsgd.master import master as algorithm_1
-from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits
+from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Limits
+from hsa2c.dpsgd.sharded import Followers, Link
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho
 from hsa2c.dpsgd.transport import Listener, Vector
 from hsa2c.dpsgd.worker import Crew
 from hsa2c.dpsgd.worker import worker as algorithm_2
 from hsa2c.errors import HSA2CError, NodeError, TransportError
+from tests.dpsgd.links import Leading
 from tests.dpsgd.waiting import LIMIT_S, wait_until
 from tests.dpsgd.watches import Record
 
@@ -44,6 +46,7 @@ class Check:
     """One property of a transport."""
 
     only: ClassVar[str | None] = None
+    masters: ClassVar[int] = 1  # more only over MPI, with `follow` in the others
     nodes: ClassVar[int] = 1
     dim: ClassVar[int] = 5
     node_dim: ClassVar[int | None] = None  # what nodes take for dim, if that is not dim
@@ -209,10 +212,9 @@ class SlowReaderGetsWhatWasSent(Check):
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         if node == 0:
-            port._send(Kind.PULL, since=-1)
+            port.ask()
             cues.take(1)
-            arrived, pulled = port._receive_answer(LIMIT_S)
-            assert arrived
+            pulled = port.answer()
             assert pulled is not None
             assert pulled.t == 0
             assert (pulled.v == 1).all()
@@ -764,6 +766,33 @@ class OneNodeIsSerialSGD(Check):
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         algorithm_2(port, NumpyCrew(self.target, 0.05), self.B)
+
+
+class TwoMastersMakeTheSame(OneNodeIsSerialSGD):
+    """The same with v in two slices, each large enough to go another way than small messages."""
+
+    only = "mpi"
+    masters = 2
+    dim = 700_001
+    start: ClassVar[Vector] = np.resize(OneNodeIsSerialSGD.start, 700_001)
+    target: ClassVar[Vector] = np.resize(OneNodeIsSerialSGD.target, 700_001)
+    links: Sequence[Link] = ()
+
+    def master(self, port: BaseMasterPort, cues: Cues) -> None:
+        watch = Leading(stop=lambda record: record.t >= 10)
+        z = np.zeros(self.dim, np.float32)
+        watch.followers = Followers(self.links, v=self.start.copy(), z=z, t=0, limits=self.limits)
+        assert port.assemble(watch)
+        v = watch.followers.own_v
+        assert algorithm_1(v, GlobalStep(1.0, 0.0, v.size), port, watch, 1) == 10
+        watch.followers.gather_last()
+        assert watch.followers.dismiss(port.unscathed)
+        u = self.start.copy()
+        for _ in range(10 * self.B):
+            u -= np.float32(0.05) * (u - self.target)
+        assert same(watch.followers.v, u)
+        assert watch.gathered, "in the middle of the run too"
+        assert watch.states[0].tolist() == [10 * self.B]
 
 
 class SeveralNodesConverge(Check):

@@ -16,7 +16,8 @@ import numpy as np
 
 from hsa2c.dpsgd import mpi
 from hsa2c.dpsgd.lifetime import die_with_parent
-from hsa2c.dpsgd.ports import BaseWorkerPort
+from hsa2c.dpsgd.sharded import ShardedWorkerPort, follow, parts
+from hsa2c.dpsgd.steps import GlobalStep
 from tests.dpsgd.conformance import Check, checks
 from tests.dpsgd.waiting import wait_until
 
@@ -38,17 +39,47 @@ class MPICues:
 
 def play(check: Check, rank: int, run_id: int) -> None:
     """This rank's part of a check."""
-    if rank == 0:
-        master = mpi.MPIMaster(check.nodes, check.dim, check.state_dim, run_id, check.limits, encoding=check.encoding)
-        check.master(master, MPICues())
-        master.flush()
-    elif rank <= check.nodes:
-        dim = check.node_dim or check.dim
-        run_id += check.foreign
-        port: BaseWorkerPort = mpi.MPIWorker(
-            rank - 1, dim, check.state_dim, run_id, check.limits, encoding=check.encoding
+    masters = check.masters
+    own = [part.stop - part.start for part in parts(check.node_dim or check.dim, masters)]
+    if rank < masters:
+        make_port = lambda size, state_dim: mpi.MPIMaster(
+            check.nodes,
+            size,
+            state_dim,
+            run_id,
+            check.limits,
+            encoding=check.encoding,
+            masters=masters,
+            master=rank,
         )
-        check.node(rank - 1, port, MPICues())
+        others = range(1, masters) if rank == 0 else [0]
+        links = [mpi.MPILink(other, run_id, check.limits) for other in others]
+        if rank == 0:
+            master = make_port(check.dim if masters == 1 else own[0], check.state_dim)
+            check.links = links
+            check.master(master, MPICues())
+            master.flush()
+        else:
+            make_step = lambda size: GlobalStep(1.0, 0.0, size)
+            assert follow(links[0], lambda size: make_port(size, 0), make_step, 1, limits=check.limits)
+        for link in links:
+            link.flush()
+    elif rank < masters + check.nodes:
+        node = rank - masters
+        ports = [
+            mpi.MPIWorker(
+                node,
+                size,
+                0 if k else check.state_dim,
+                run_id + check.foreign,
+                check.limits,
+                encoding=check.encoding,
+                masters=masters,
+                master=k,
+            )
+            for k, size in enumerate(own)
+        ]
+        check.node(node, ports[0] if masters == 1 else ShardedWorkerPort(ports, check.dim), MPICues())
 
 
 def meet() -> None:

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import traceback
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from hypothesis import strategies as st
 from hsa2c.dpsgd import mpi
 from hsa2c.dpsgd.codec import Encoding, encode, plain
 from hsa2c.dpsgd.inprocess import connect
-from hsa2c.dpsgd.ports import Kind
+from hsa2c.dpsgd.ports import BaseMasterPort, Kind
+from hsa2c.dpsgd.transport import WorkerPort
 from hsa2c.errors import TransportError
 from hsa2c.runtime.launch import mpi_starter
 from tests.dpsgd.conformance import MASTER, NODES, Check, checks, delta, same
@@ -46,21 +48,20 @@ class QueueCues:
         self._boxes[source, self._me].get(timeout=LIMIT_S)
 
 
-def play_with_queues(check: Check) -> list[str]:
+def play(check: Check, master: BaseMasterPort, workers: Sequence[WorkerPort]) -> list[str]:
     """Play a check with a thread for each node; gives back the failures, one text for each player that failed."""
-    master, workers = connect(check.nodes, check.limits, check.encoding)
     players = range(MASTER, check.nodes)
     boxes = {(a, b): queue.SimpleQueue[None]() for a in players for b in players}
     failures: list[str] = []
 
-    def play(me: int) -> None:
+    def be(me: int) -> None:
         try:
             cues = QueueCues(me, boxes)
             check.master(master, cues) if me == MASTER else check.node(me, workers[me], cues)
         except BaseException:
             failures.append(f"player {me}\n{traceback.format_exc()}")
 
-    threads = [threading.Thread(target=play, args=(me,), daemon=True) for me in players]
+    threads = [threading.Thread(target=be, args=(me,), daemon=True) for me in players]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -73,7 +74,8 @@ def play_with_queues(check: Check) -> list[str]:
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("name", checks("queues"))
 def test_queues(name: str) -> None:
-    failures = play_with_queues(checks("queues")[name]())
+    check = checks("queues")[name]()
+    failures = play(check, *connect(check.nodes, check.limits, check.encoding))
     assert not failures, "\n".join(failures)
 
 

@@ -27,8 +27,8 @@ class Clock:
 class Script(BaseMasterPort):
     """A port whose messages are listed: each with the seconds that the master listens until it comes."""
 
-    def __init__(self, nodes: int, limits: Limits, clock: Clock, *, spares: int = 0) -> None:
-        super().__init__(nodes, limits, spares=spares)
+    def __init__(self, nodes: int, limits: Limits, clock: Clock, *, spares: int = 0, leads: bool = True) -> None:
+        super().__init__(nodes, limits, spares=spares, leads=leads)
         self.can_replace = False
         self.replaced: list[int] = []
         self.forgotten: list[int] = []
@@ -190,6 +190,36 @@ def test_spare_that_is_not_needed_leaves_with_the_others(clock: Clock) -> None:
     assert list(port.drain(watch=watch)) == []
     assert (2, None) in port.answered
     assert not watch.losses
+
+
+def test_spares_begin_where_the_leading_master_says(clock: Clock) -> None:
+    """This master has lost both nodes, and would have taken spare 3 first; the lead calls 2, then 3."""
+    port = Script(2, Limits(start_s=600.0, silence_s=60.0), clock, spares=2, leads=False)
+    port.coming = [(1.0, Message(Kind.PULL, node)) for node in (3, 0, 1)]
+    assert port.assemble(Record())
+    dies = [(0.1, Message(Kind.DIED, node, text=b"x")) for node in (0, 1)]
+    port.coming = [*dies, *[(1.0, None)] * 9]
+    watch = Record(stop=lambda _: not port.coming)
+    assert collect(port, 2, watch) == []
+    assert [node for node, _ in port.answered] == [0, 1], "no spare without the lead's word"
+    port.call(2, watch)  # before its pull has come
+    port.coming = [(0.1, Message(Kind.PULL, 2)), (0.1, push(2)), *[(1.0, None)] * 9]
+    assert collect(port, 2, watch) == [2], "half of the nodes, half of the deltas"
+    port.call(3, watch)
+    port.call(3, watch)
+    port.coming = [(0.1, push(3)), (0.1, push(2)), *[(1.0, None)] * 9]
+    assert collect(port, 2, watch) == [3, 2]
+    assert [node for node, _ in port.answered] == [0, 1, 2, 3]
+    assert watch.returns == [(2, "begins"), (3, "begins")]
+
+
+def test_master_that_does_not_lead_ends_with_its_last_node_if_no_spare_is_left(clock: Clock) -> None:
+    port = Script(1, Limits(start_s=600.0, silence_s=60.0), clock, spares=1, leads=False)
+    port.coming = [(1.0, Message(Kind.PULL, 0))]
+    assert port.assemble(Record())
+    port.coming = [(0.1, Message(Kind.DIED, node, text=b"x")) for node in (1, 0)]
+    with pytest.raises(NodeError, match=r"^node 0: x$"):
+        collect(port)
 
 
 def test_a_sign_of_life_is_enough(clock: Clock) -> None:
