@@ -45,6 +45,10 @@ class ClusterConfig:
     spares: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Nodes that are started as well, and wait until one of the others is lost (MPI only)."""
 
+    masters: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Ranks that hold a slice of v each, and share the messages and sums (MPI only). One is enough until it is busy for
+    half of the time; the paper has one."""
+
     restarts: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """How often a run that has failed, its master lost for example, goes on by itself from its newest checkpoint."""
 

@@ -111,6 +111,7 @@ def _facts(run: Path, history: Sequence[Row], events: Sequence[Row]) -> str:
         "state": stop["message"] if stop else "no word of its end",
         "trained for": f"{last['elapsed_s'] / 60:.1f} min, step {last['step']:,}",
         "nodes, processes": f"{cluster.get('nodes')} of {cluster.get('processes')}",
+        "masters": masters if (masters := cluster.get("masters", 1)) != 1 else None,
         "B, M, exchange": f"{dpsgd.get('local_updates')}, {dpsgd.get('deltas_per_step')}, {dpsgd.get('exchange')}",
         "deltas": dpsgd.get("delta_dtype"),
         "hosts": ", ".join(hosts),

@@ -2,7 +2,7 @@
 
 The fault is the run's name: ``problem`` when an actor-learner builds its problem, ``gradient-N`` in the third gradient
 of each actor-learner of node N, ``nan-N`` when some of its gradients are not finite, ``nans-N`` when all are, anything
-else never. u counts updates: a gradient is -1 everywhere, and the rate is 1.
+else never. u counts updates: a gradient is -1 everywhere, and the rate is 1. A run that is there already goes on.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from pydantic.dataclasses import dataclass
 
+from hsa2c import checkpoint as checkpoints
 from hsa2c.config import (
     STRICT,
     ClusterConfig,
@@ -146,9 +147,13 @@ def main(folder, fault, *settings):
     for setting in settings:
         values = merge(values, nested(*parse_assignment(setting)))
     directory = Path(folder) / fault
-    directory.mkdir(parents=True)
     config = build(Config, values)
-    return launch(Launch(app="faulty_application", config=config, directory=directory, title="faulty"))
+    what = Launch(app="faulty_application", config=config, directory=directory, title="faulty")
+    if directory.exists():
+        _, newest, _ = checkpoints.load_newest(directory / "checkpoints")
+        what = dataclasses.replace(what, resume_from=newest, session=2)
+    directory.mkdir(parents=True, exist_ok=True)
+    return launch(what)
 
 
 if __name__ == "__main__":

@@ -69,19 +69,28 @@ def test_configurations_are_frozen_and_keyword_only():
         ClusterConfig(2)
 
 
+NO_SUCH = "no such setting; known are nodes, processes, spares, masters, restarts?"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"sed": 1}, "sed: no such setting; did you mean seed?"),
         ({"agent": {"discuont": 0.9}}, "agent.discuont: no such setting; did you mean discount?"),
+        ({"cluster": {"xyzzy": 1}}, f"cluster.xyzzy: {NO_SUCH}"),
         (
-            {"cluster": {"xyzzy": 1}},
-            "cluster.xyzzy: no such setting; known are nodes, processes, spares, restarts?",
+            {"cluster": {"int": 1}},
+            f"cluster.int: {NO_SUCH}",
         ),
-        ({"cluster": {"int": 1}}, "cluster.int: no such setting; known are nodes, processes, spares, restarts?"),
-        ({"cluster": {"a[0]": 1}}, "cluster.a[0]: no such setting; known are nodes, processes, spares, restarts?"),
-        ({"cluster": {"": 1}}, "cluster.'': no such setting; known are nodes, processes, spares, restarts?"),
-        ({"cluster": {"a\nb": 1}}, r"cluster.'a\nb': no such setting; known are nodes, processes, spares, restarts?"),
+        (
+            {"cluster": {"a[0]": 1}},
+            f"cluster.a[0]: {NO_SUCH}",
+        ),
+        ({"cluster": {"": 1}}, f"cluster.'': {NO_SUCH}"),
+        (
+            {"cluster": {"a\nb": 1}},
+            rf"cluster.'a\nb': {NO_SUCH}",
+        ),
         ({"seed": "3"}, "seed = '3': must be a valid integer"),
         ({"seed": 3.0}, "seed = 3.0: must be a valid integer"),
         ({"seed": True}, "seed = True: must be a valid integer"),
@@ -350,7 +359,7 @@ def test_assignment_of_what_is_no_yaml(text):
 
 
 def test_fields_beside_a_field():
-    assert field_at(AtariConfig, ("cluster", "x")) == ["nodes", "processes", "spares", "restarts"]
+    assert field_at(AtariConfig, ("cluster", "x")) == ["nodes", "processes", "spares", "masters", "restarts"]
     assert field_at(AtariConfig, ("x",))[:3] == ["game", "seed", "cluster"]
     assert field_at(AtariConfig, ("seed", "x")) == []
     assert field_at(DPSGDConfig, ("x",))[0] == "local_updates"

@@ -280,6 +280,60 @@ def test_run_goes_on_by_itself_when_its_master_has_died(tmp_path, number):
         assert len(run.events("restart")) == 2
 
 
+# Several masters
+
+
+def follower(run, rank=1):
+    """A master's process id that is not the lead's."""
+    for process in run.processes():
+        with contextlib.suppress(psutil.Error):
+            ranks = "hsa2c.runtime.rank" in process.cmdline()
+            if ranks and process.environ().get("OMPI_COMM_WORLD_RANK") == str(rank):
+                return process.pid
+    raise AssertionError("no such master")
+
+
+def test_several_masters_go_on_without_a_node_and_v_is_whole(tmp_path):
+    """As in `test_v_is_the_updates_that_were_acknowledged`, each slice at a master of its own; then at another number
+    of masters.
+    """
+    settings = ("dpsgd.deltas_per_step=1", "dpsgd.global_rate=1")
+    with nodes(tmp_path, 2, "cluster.masters=2", "cluster.spares=1", *settings) as run:
+        assert (run.checkpoint().v > 0).all(), "gathered in the middle of the run"
+        wait_until(lambda: 2 in ready(run), "the spare")
+        os.kill(ready(run)[0]["pid"], signal.SIGKILL)
+        wait_until(lambda: run.events("node_back"), "the spare's work")
+        assert run.events("node_back")[0]["message"] == "node 2 begins, in place of node 0"
+        goes_on(run, 100)
+        first = stop(run)
+    # A delta that was on its way when the node was killed has perhaps reached one of the two.
+    assert np.abs(first.v - first.counters["updates_applied"]).max() <= 10
+    with faulty(tmp_path, "quiet", "cluster.nodes=2", "cluster.masters=3", *settings) as run:
+        wait_until(lambda: len(run.events("training")) == 2, "training")
+        goes_on(run)
+        second = stop(run)
+    assert second.t > first.t
+    more = second.counters["updates_applied"] - first.counters["updates_applied"]
+    assert np.abs(second.v - first.v - more).max() <= 2
+    assert (second.v - first.v == (second.v - first.v)[0]).all(), "every slice has got every delta"
+
+
+def test_run_without_one_of_its_masters_ends_and_begins_again(tmp_path):
+    with nodes(tmp_path, 2, "cluster.masters=2", "cluster.restarts=1") as run:
+        before = run.checkpoint().t
+        os.kill(follower(run), signal.SIGKILL)
+        wait_until(lambda: len(run.events("training")) == 2, "training")
+        saved = len(run.events("checkpoint"))
+        wait_until(lambda: len(run.events("checkpoint")) > saved, "a new checkpoint")
+        assert run.checkpoint().t > before
+        os.kill(follower(run), signal.SIGKILL)
+        assert run.end() == 1
+        run.assert_gone()
+        assert [event["message"] for event in run.events("error")] == ["master 1 has died"] * 2
+        assert "master 1 has died" in run.stderr()
+        assert np.isfinite(run.checkpoint().v).all()
+
+
 # The disk
 
 

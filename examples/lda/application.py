@@ -16,6 +16,7 @@ from examples.lda.rates import MOST_DECAY, Rate, paper_rate, positivity
 from examples.lda.settings import LDAConfig, limit_documents
 from hsa2c import console
 from hsa2c.config import build
+from hsa2c.dpsgd.sharded import parts
 from hsa2c.dpsgd.transport import Vector
 from hsa2c.errors import ConfigError
 from hsa2c.runtime.application import Application, ProblemFactory, Tracker
@@ -74,6 +75,8 @@ class LDA(Application):
             )
         config = dataclasses.replace(config, model=model, optimiser=optimiser, dpsgd=dpsgd)
         _check_decay(config)
+        if config.cluster.masters > 1:
+            parts(self.dim(config), config.cluster.masters)
         if dpsgd.global_rate is None and dpsgd.global_factor == 1.0:
             config = dataclasses.replace(config, dpsgd=dataclasses.replace(dpsgd, global_rate=_global_rate(config)))
         return config

@@ -39,6 +39,7 @@ def parser() -> OneLineParser:
     who.add_argument("--nodes", type=int, metavar="N", help="nodes beside the master; MPI from 2 on (1)")
     who.add_argument("--p", type=int, help="actor-learner processes on each node (the node's share of the cores)")
     who.add_argument("--spares", type=int, metavar="S", help="nodes that wait until another is lost; MPI only (0)")
+    who.add_argument("--masters", type=int, metavar="K", help="ranks that hold a slice of v each; MPI only (1)")
     who.add_argument("--restarts", type=int, metavar="R", help="go on by itself after a failure, so many times (0)")
     how = p.add_argument_group("how")
     how.add_argument(
@@ -79,6 +80,7 @@ _FIELDS = {
     "nodes": "cluster.nodes",
     "p": "cluster.processes",
     "spares": "cluster.spares",
+    "masters": "cluster.masters",
     "restarts": "cluster.restarts",
     "B": "dpsgd.local_updates",
     "M": "dpsgd.deltas_per_step",

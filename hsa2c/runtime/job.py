@@ -1,4 +1,5 @@
-"""The job: what runs as master, as node, or (one node, no MPI) as both. Started by `hsa2c.runtime.rank`.
+"""The job: what runs as master, as one of several, as node, or (one node, no MPI) as master and node. Started by
+`hsa2c.runtime.rank`.
 
 A node forks its actor-learners first and only then imports MPI: a process that has called MPI_Init must not fork.
 """
@@ -6,6 +7,7 @@ A node forks its actor-learners first and only then imports MPI: a process that 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -16,10 +18,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hsa2c.runtime.host import cap_threads, keep_freed_memory, share_of_cores
 
@@ -30,12 +33,13 @@ from hsa2c import checkpoint as checkpoints  # noqa: E402
 from hsa2c.config import to_dict  # noqa: E402
 from hsa2c.dpsgd import inprocess  # noqa: E402
 from hsa2c.dpsgd.codec import Encoding  # noqa: E402
-from hsa2c.dpsgd.lifetime import die_with_parent  # noqa: E402
+from hsa2c.dpsgd.lifetime import die_with_parent, leave_signals_to_the_master  # noqa: E402
 from hsa2c.dpsgd.master import master  # noqa: E402
 from hsa2c.dpsgd.pace import Pace, PacedCrew  # noqa: E402
-from hsa2c.dpsgd.ports import Limits  # noqa: E402
+from hsa2c.dpsgd.ports import BaseMasterPort, Kind, Limits  # noqa: E402
+from hsa2c.dpsgd.sharded import Followers, Link, ShardedWorkerPort, follow, parts  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho  # noqa: E402
-from hsa2c.dpsgd.transport import MasterPort, WorkerPort  # noqa: E402
+from hsa2c.dpsgd.transport import WorkerPort  # noqa: E402
 from hsa2c.dpsgd.worker import overlapping_worker, worker  # noqa: E402
 from hsa2c.errors import (  # noqa: E402
     EXIT_DONE,
@@ -46,8 +50,13 @@ from hsa2c.errors import (  # noqa: E402
     TransportError,
 )
 from hsa2c.runtime import application, loopback  # noqa: E402
-from hsa2c.runtime.application import Application, RunConfig  # noqa: E402
+from hsa2c.runtime.application import Application, RunConfig, Tracker  # noqa: E402
 from hsa2c.runtime.world import REPLACES, VERDICT, World, find_world  # noqa: E402
+
+if TYPE_CHECKING:
+    from hsa2c.dpsgd.mpi import MPIMaster
+    from hsa2c.runlog import RunLog
+    from hsa2c.runtime.watch import MasterWatch
 
 _LAST_WORDS_S = 1.0  # until the master has read why a node failed: the message lies in the node's memory
 _LEAVE_S = 15.0  # how long a node's thread may take to end after the master is done
@@ -105,19 +114,23 @@ def prepare(arguments: list[str]) -> None:
 
 def run(task: Task, world: World) -> int:
     """Be master, node or both."""
-    nodes, spares = task.config.cluster.nodes, task.config.cluster.spares
+    cluster = task.config.cluster
+    masters, nodes, spares = cluster.masters, cluster.nodes, cluster.spares
     if task.replaces is not None:
         return _run_node(task, task.replaces)
     if world.size == 1 and nodes == 1:
         return _run_alone(task)
-    ranks = 1 + nodes + spares
+    ranks = masters + nodes + spares
     if world.size != ranks:
+        whose = "the master's" if masters == 1 else f"those of {masters} masters"
         print(
-            f"{nodes} nodes and {spares} spares need {ranks} ranks with the master's; there are {world.size}",
+            f"{nodes} nodes and {spares} spares need {ranks} ranks with {whose}; there are {world.size}",
             file=sys.stderr,
         )
         return EXIT_FAILED
-    return _run_master(task, world) if world.rank == 0 else _run_node(task, world.rank - 1)
+    if world.rank >= masters:
+        return _run_node(task, world.rank - masters)
+    return _run_master(task, world) if world.rank == 0 else _run_follower(task, world)
 
 
 # One node: master and node are threads of one process.
@@ -151,27 +164,23 @@ def _node_thread(task: Task, crew: Any, port: WorkerPort) -> None:
 def _run_master(task: Task, world: World) -> int:
     from hsa2c.dpsgd import mpi
 
-    cluster = task.config.cluster
+    masters = task.config.cluster.masters
     _, size = _start_mpi()
     if size != world.size:
         print(f"MPI started worlds of {size} ranks, not one of {world.size}: use mpiexec", file=sys.stderr)
         return EXIT_FAILED
-    dim = task.app.dim(task.config)
-    port = mpi.MPIMaster(
-        cluster.nodes,
-        dim,
-        task.app.layout(task.config).state_size,
-        task.run_id,
-        task.limits,
-        spares=cluster.spares,
-        replacement=replacement_command if VERDICT in os.environ else None,
-        encoding=task.encoding,
-    )
+    # A node that MPI spawns knows the world of the one that spawned it: it could reach no other master.
+    replaces = VERDICT in os.environ and masters == 1
+    own = parts(task.app.dim(task.config), masters)[0]
+    port = _master_port(task, 0, own.stop, replacement=replacement_command if replaces else None)
+    links = [mpi.MPILink(number, task.run_id, task.limits) for number in range(1, masters)]
     code = EXIT_FAILED
     try:
-        code = _direct(task, port, lambda: None, mpi.library())
+        code = _direct(task, port, lambda: None, mpi.library(), links)
         if code == EXIT_DONE:
             port.flush()
+            for link in links:
+                link.flush()
     finally:
         _give_verdict(code)
         if code != EXIT_DONE:
@@ -180,6 +189,58 @@ def _run_master(task: Task, world: World) -> int:
     if port.unscathed:
         mpi.finish()
     return code
+
+
+def _run_follower(task: Task, world: World) -> int:
+    """Another master than the first."""
+    leave_signals_to_the_master()
+    from hsa2c.dpsgd import mpi
+
+    _start_mpi()
+    config = task.config
+    lead = mpi.MPILink(0, task.run_id, task.limits)
+    try:
+        unscathed = follow(
+            lead,
+            lambda size: _master_port(task, world.rank, size),
+            lambda size: _global_step(config, size),
+            _deltas(config),
+            limits=task.limits,
+            max_delay=config.dpsgd.max_delay,
+        )
+        lead.flush()
+    except Exception as error:
+        said = str(error) if isinstance(error, HSA2CError) else f"failed\n{traceback.format_exc()}"
+        print(f"master {world.rank}: {said}", file=sys.stderr, flush=True)
+        time.sleep(_LAST_WORDS_S)  # the lead finds the same, perhaps, and can say more
+        with contextlib.suppress(TransportError):
+            lead.send(Kind.FAIL, text=said.encode(errors="replace"))
+            time.sleep(_LAST_WORDS_S)
+        return EXIT_FAILED
+    if unscathed:
+        mpi.finish()
+    return EXIT_DONE
+
+
+def _master_port(
+    task: Task, master: int, size: int, *, replacement: Callable[[int], list[str]] | None = None
+) -> MPIMaster:
+    """A master's port for a slice of so many numbers; the optimisers' states go to the lead."""
+    from hsa2c.dpsgd import mpi
+
+    cluster = task.config.cluster
+    return mpi.MPIMaster(
+        cluster.nodes,
+        size,
+        task.app.layout(task.config).state_size if master == 0 else 0,
+        task.run_id,
+        task.limits,
+        spares=cluster.spares,
+        replacement=replacement,
+        encoding=task.encoding,
+        masters=cluster.masters,
+        master=master,
+    )
 
 
 def _start_mpi() -> tuple[int, int]:
@@ -211,19 +272,26 @@ def _run_node(task: Task, node: int) -> int:
     from hsa2c.dpsgd import mpi  # after the fork
 
     _start_mpi()
-    dim = task.app.dim(task.config)
     limits = task.limits
     if node >= task.config.cluster.nodes:  # a spare waits for as long as nobody is lost
         limits = dataclasses.replace(limits, start_s=math.inf)
-    port = mpi.MPIWorker(
-        node,
-        dim,
-        task.app.layout(task.config).state_size,
-        task.run_id,
-        limits,
-        spawned=task.replaces is not None,
-        encoding=task.encoding,
-    )
+    cluster = task.config.cluster
+    dim, state_dim = task.app.dim(task.config), task.app.layout(task.config).state_size
+    ports = [
+        mpi.MPIWorker(
+            node,
+            part.stop - part.start,
+            state_dim if master == 0 else 0,
+            task.run_id,
+            limits,
+            spawned=task.replaces is not None,
+            encoding=task.encoding,
+            masters=cluster.masters,
+            master=master,
+        )
+        for master, part in enumerate(parts(dim, cluster.masters))
+    ]
+    port = ports[0] if cluster.masters == 1 else ShardedWorkerPort(ports, dim)
     try:
         _work(task, crew, port, node)
     except TransportError as error:
@@ -237,7 +305,7 @@ def _run_node(task: Task, node: int) -> int:
         time.sleep(_LAST_WORDS_S)
         return EXIT_FAILED
     crew.close()
-    if port.unscathed:
+    if all(port.unscathed for port in ports):
         mpi.finish()
     return EXIT_DONE
 
@@ -283,9 +351,9 @@ def _work(task: Task, crew: Any, port: WorkerPort, node: int) -> None:
         **task.app.describe(task.config),
     }
     port.tell(json.dumps([{"ready": ready}]).encode())
-    follow = overlapping_worker if task.config.dpsgd.exchange == "overlap" else worker
+    loop = overlapping_worker if task.config.dpsgd.exchange == "overlap" else worker
     pace = _pace(task)
-    follow(port, PacedCrew(crew, pace), pace.B)
+    loop(port, PacedCrew(crew, pace), pace.B)
 
 
 def _pace(task: Task) -> Pace:
@@ -304,41 +372,42 @@ def _pace(task: Task) -> Pace:
     )
 
 
-def _direct(task: Task, port: MasterPort, start_nodes: Callable[[], None], transport: str) -> int:
-    """The master, from the first message to the last checkpoint."""
-    import numpy as np
+def _deltas(config: RunConfig) -> int:
+    """M."""
+    return config.dpsgd.deltas_per_step or config.cluster.nodes
 
-    from hsa2c.runlog import RunLog
-    from hsa2c.runtime.watch import MasterWatch
 
-    config, checkpoint = task.config, task.checkpoint()
-    counters = checkpoint.counters if checkpoint else {}
-    v = checkpoint.v.copy() if checkpoint else task.app.initial(config)
-    M = config.dpsgd.deltas_per_step or config.cluster.nodes
-    mu = config.dpsgd.momentum
+def _global_step(config: RunConfig, size: int) -> GlobalStep:
+    """Line 3, for a vector of so many numbers."""
+    M, mu = _deltas(config), config.dpsgd.momentum
     by_rule = constant_factor_rho(M, mu, config.dpsgd.global_factor)
     rho = config.dpsgd.global_rate or by_rule
-    step = GlobalStep(rho, mu, v.size, mean_of=M if rho == by_rule else None)
+    return GlobalStep(rho, mu, size, mean_of=M if rho == by_rule else None)
+
+
+def _direct(
+    task: Task, port: BaseMasterPort, start_nodes: Callable[[], None], transport: str, links: Sequence[Link] = ()
+) -> int:
+    """The master, from the first message to the last checkpoint; with links to others, the lead of several."""
+    from hsa2c.runlog import RunLog
+
+    config, checkpoint = task.config, task.checkpoint()
+    t = checkpoint.t if checkpoint else 0
+    v = checkpoint.v.copy() if checkpoint else task.app.initial(config)
+    step = _global_step(config, v.size)
     if checkpoint:
-        np.copyto(step.z, checkpoint.momentum)
-    tracker = task.app.tracker(config, counters)
+        step.z[:] = checkpoint.momentum
+    tracker = task.app.tracker(config, checkpoint.counters if checkpoint else {})
     log = RunLog(
         task.directory,
         session=task.session,
         purge_step=tracker.work if checkpoint else None,
     )
-    watch = MasterWatch(
-        config=config,
-        plain=to_dict(config),
-        identity=task.app.identity(config),
-        directory=task.directory,
-        session=task.session,
-        log=log,
-        tracker=tracker,
-        step=step,
-        counters=counters,
-        states=tuple(state.copy() for state in checkpoint.optimiser_states) if checkpoint else (),
-    )
+    followers = Followers(links, v=v, z=step.z, t=t, limits=task.limits) if links else None
+    watch = _watch(task, checkpoint, log, tracker, step, followers)
+    if followers is not None:
+        v, step = followers.own_v, _global_step(config, followers.own_v.size)
+        step.z = followers.own_z
     watch.catch_signals()
     try:
         start_nodes()
@@ -346,9 +415,10 @@ def _direct(task: Task, port: MasterPort, start_nodes: Callable[[], None], trans
             watch.give_up()
             return EXIT_NOT_STARTED
         watch.begin(transport)
-        max_delay = config.dpsgd.max_delay
-        master(v, step, port, watch, M, max_delay=max_delay, t=checkpoint.t if checkpoint else 0)
+        master(v, step, port, watch, _deltas(config), max_delay=config.dpsgd.max_delay, t=t)
         watch.finish(v)
+        if followers is not None:
+            port.unscathed = followers.dismiss(port.unscathed)
         return EXIT_DONE
     except HSA2CError as error:
         watch.fail(str(error), v)
@@ -358,6 +428,32 @@ def _direct(task: Task, port: MasterPort, start_nodes: Callable[[], None], trans
         return EXIT_FAILED
     finally:
         log.close()
+
+
+def _watch(
+    task: Task,
+    checkpoint: checkpoints.Checkpoint | None,
+    log: RunLog,
+    tracker: Tracker,
+    step: GlobalStep,
+    followers: Followers | None,
+) -> MasterWatch:
+    from hsa2c.runtime.lead import LeadWatch
+    from hsa2c.runtime.watch import MasterWatch
+
+    watch = MasterWatch if followers is None else partial(LeadWatch, followers=followers)
+    return watch(
+        config=task.config,
+        plain=to_dict(task.config),
+        identity=task.app.identity(task.config),
+        directory=task.directory,
+        session=task.session,
+        log=log,
+        tracker=tracker,
+        step=step,
+        counters=checkpoint.counters if checkpoint else {},
+        states=tuple(state.copy() for state in checkpoint.optimiser_states) if checkpoint else (),
+    )
 
 
 def _parse(arguments: list[str] | None) -> Task:

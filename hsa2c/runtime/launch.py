@@ -38,7 +38,7 @@ from hsa2c.runtime.application import RunConfig
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
 from hsa2c.runtime.loopback import confine
 from hsa2c.runtime.nursery import ADDRESS, nursery
-from hsa2c.runtime.world import VERDICT, World
+from hsa2c.runtime.world import MASTERS, VERDICT, World
 
 _REFRESH_S = 0.25
 _LEAVE_S = 10.0  # from the master's verdict to the end of all others
@@ -107,7 +107,8 @@ def _after(what: Launch) -> Launch | None:
 
 def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
     """Run the job until it ends; gives back its exit code."""
-    ranks = 1 + what.config.cluster.nodes + what.config.cluster.spares
+    cluster = what.config.cluster
+    ranks = cluster.masters + cluster.nodes + cluster.spares
     with contextlib.ExitStack() as stack:
         private = stack.enter_context(_private_directory())
         log = stack.enter_context((what.directory / "log.txt").open("ab"))
@@ -120,7 +121,7 @@ def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
             arguments = command[3:]
             starter, extra = mpi_starter(ranks, private)
             command = [*starter, *command]
-            environment |= extra | {VERDICT: str(verdict)}
+            environment |= extra | {VERDICT: str(verdict), MASTERS: str(cluster.masters)}
             environment |= {ADDRESS: stack.enter_context(nursery(private, arguments, environment, log))}
         console = _console(what)
         console.start()
@@ -181,12 +182,13 @@ def join(what: Launch, world: World) -> int:
 
 def _console(what: Launch) -> Console:
     app = application.load(what.app)
+    masters = what.config.cluster.masters
     limits = app.limits(what.config)
     if what.config.stop.minutes is not None:
         limits["elapsed_s"] = 60 * what.config.stop.minutes
     return Console(
         what.directory,
-        what.title,
+        what.title + (f", {masters} masters" if masters > 1 else ""),
         app.fields,
         limits,
         curve=app.curve,

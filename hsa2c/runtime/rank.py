@@ -6,14 +6,15 @@ import os
 import sys
 
 from hsa2c.runtime.nursery import ADDRESS, stand_in
-from hsa2c.runtime.world import REPLACES, find_world
+from hsa2c.runtime.world import MASTERS, REPLACES, find_world
 
 
 def main(arguments: list[str]) -> int:
     """Be this process's part of the job; gives back the exit code."""
     world = find_world()
     address = os.environ.get(ADDRESS)
-    if address and (world.rank > 0 or REPLACES in arguments):
+    masters = int(os.environ.get(MASTERS, "1"))
+    if address and (world.rank >= masters or REPLACES in arguments):
         return stand_in(address, arguments)
     from hsa2c.runtime import job
 

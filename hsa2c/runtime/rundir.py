@@ -135,8 +135,8 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
         raise ConfigError(f"--resume {directory}: not a run directory (it has no {CONFIG})")
     saved = to_dict(app.build_config(read_yaml(directory / CONFIG)))
     if world.started_by_mpi:
-        spares = given.get("cluster.spares", _at(saved, "cluster.spares"))
-        given = {"cluster.nodes": _nodes_of(world, given.get("cluster.nodes"), spares), **given}
+        spares, masters = (given.get(name, _at(saved, name)) for name in ("cluster.spares", "cluster.masters"))
+        given = {"cluster.nodes": _nodes_of(world, given.get("cluster.nodes"), spares, masters), **given}
     values = _follow_nodes(saved, given)
     for dotted, value in given.items():
         values = merge(values, nested(dotted, value))
@@ -215,6 +215,8 @@ def _resolve(app: Application, config: Any) -> Any:
     M = run.dpsgd.deltas_per_step or nodes
     if run.cluster.spares and nodes == 1:
         raise ConfigError(f"cluster.spares = {run.cluster.spares}: one node alone has no MPI, must be 0 (or --nodes 2)")
+    if run.cluster.masters > 1 and nodes == 1:
+        raise ConfigError(f"cluster.masters = {run.cluster.masters}: one node needs no more than 1 (or --nodes 2)")
     if run.optimiser.anneal and not app.limits(config) and run.stop.minutes is None:
         raise ConfigError("optimiser.anneal = True: needs a limit to fall to 0 at, --agent-steps or --minutes")
     p = run.cluster.processes or share_of_cores(nodes)
@@ -264,19 +266,20 @@ def _follow_nodes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
 
 
 def _fit_world(values: dict[str, Any], world: World) -> dict[str, Any]:
-    """Under mpiexec or srun the nodes are the ranks that are there, less the master's."""
-    nodes = _nodes_of(world, _at(values, "cluster.nodes"), _at(values, "cluster.spares"))
+    """Under mpiexec or srun the nodes are the ranks that are there, less the masters'."""
+    wanted, spares, masters = (_at(values, f"cluster.{name}") for name in ("nodes", "spares", "masters"))
+    nodes = _nodes_of(world, wanted, spares, masters)
     return merge(values, nested("cluster.nodes", nodes))
 
 
-def _nodes_of(world: World, wanted: Any, spares: Any) -> int:
+def _nodes_of(world: World, wanted: Any, spares: Any, masters: Any) -> int:
     spares = spares if isinstance(spares, int) else 0
-    there: int = max(1, world.size - 1 - spares)
+    masters = masters if isinstance(masters, int) else 1
+    there: int = max(1, world.size - masters - spares)
     if wanted is not None and wanted != there:
         others = f", {spares} spare" if spares else ""
-        raise ConfigError(
-            f"--nodes {wanted}: this world has {world.size} ranks, one is the master{others}: must be {there}"
-        )
+        who = "one is the master" if masters == 1 else f"{masters} are masters"
+        raise ConfigError(f"--nodes {wanted}: this world has {world.size} ranks, {who}{others}: must be {there}")
     return there
 
 

@@ -16,6 +16,9 @@ REPLACES = "--replaces"
 VERDICT = "HSA2C_VERDICT"
 """Environment variable: the file in which the master tells the launcher how the run ended."""
 
+MASTERS = "HSA2C_MASTERS"
+"""Environment variable: how many ranks, the first ones, are masters."""
+
 
 @dataclass(frozen=True)
 class World:

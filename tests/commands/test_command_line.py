@@ -31,6 +31,7 @@ FIELDS = st.one_of(
 )  # fmt: skip
 OPTIONS = st.one_of(
     st.tuples(st.sampled_from(["--nodes", "--p", "--B", "--M", "--rho", "--lr", "--momentum", "--seed"]), NUMBERS),
+    st.tuples(st.just("--masters"), NUMBERS),
     st.tuples(st.sampled_from(["--agent-steps", "--minutes", "--score", "--spares", "--restarts"]), NUMBERS),
     st.tuples(st.sampled_from(["--game", "--config", "--name", "--exchange", "--nodes", "--nosuch"]), TEXTS),
     st.tuples(

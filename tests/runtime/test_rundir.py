@@ -171,6 +171,21 @@ def test_nodes_are_the_ranks_less_the_masters(prepare, size, nodes):
         prepare(world=world, cluster__nodes=nodes + 1)
 
 
+def test_several_masters_are_no_nodes(prepare):
+    world = World(0, 8, started_by_mpi=True)
+    assert prepare(world=world, cluster__masters=2, cluster__spares=1).config.cluster.nodes == 5
+    with pytest.raises(ConfigError, match=r"this world has 8 ranks, 3 are masters, 1 spare: must be 4$"):
+        prepare(world=world, cluster__masters=3, cluster__spares=1, cluster__nodes=5)
+
+
+def test_one_node_needs_one_master(prepare):
+    with pytest.raises(ConfigError, match=r"^cluster.masters = 2: one node needs no more than 1 \(or --nodes 2\)$"):
+        prepare(cluster__masters=2)
+    with pytest.raises(ConfigError, match=r"^cluster.masters = 2: one node"):
+        prepare(world=World(0, 3, started_by_mpi=True), cluster__masters=2)
+    assert prepare(cluster__nodes=2, cluster__masters=2).config.cluster.masters == 2
+
+
 def test_number_of_nodes_in_a_file_must_fit_the_world_too(prepare):
     assert prepare("smoke", World(0, 3, started_by_mpi=True)).config.cluster.nodes == 2
     with pytest.raises(ConfigError, match="must be 3"):

@@ -50,6 +50,7 @@ _FIELDS = {
     "nodes": "cluster.nodes",
     "p": "cluster.processes",
     "spares": "cluster.spares",
+    "masters": "cluster.masters",
     "restarts": "cluster.restarts",
     "B": "dpsgd.local_updates",
     "M": "dpsgd.deltas_per_step",
@@ -89,6 +90,7 @@ def parser() -> OneLineParser:
         "--svi", action="store_true", help="serial SVI, the paper's baseline: batches of 1024, kappa 0.5, tau0 1"
     )
     who.add_argument("--spares", type=int, metavar="S", help="nodes that wait until another is lost; MPI only (0)")
+    who.add_argument("--masters", type=int, metavar="K", help="ranks that hold a slice of v each; MPI only (1)")
     who.add_argument("--restarts", type=int, metavar="R", help="go on by itself after a failure, so many times (0)")
     how = p.add_argument_group("how")
     how.add_argument("--batch", type=int, metavar="G", help="documents of an update (64)")

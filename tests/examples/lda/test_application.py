@@ -105,6 +105,13 @@ def test_learning_rate_belongs_to_the_constant_rule(rule, eta):
     )
 
 
+def test_more_masters_than_numbers_are_refused(source):
+    small = source | {"model__topics": 2}
+    dim = APPLICATION.dim(configure(**small))
+    with pytest.raises(ConfigError, match=rf"^cluster.masters = {dim + 1}: v has {dim} numbers, must be"):
+        resolve(**small, cluster__nodes=2, cluster__masters=dim + 1)
+
+
 @pytest.mark.parametrize(
     ("values", "updates"),
     [
