@@ -30,6 +30,7 @@ import torch
 from hsa2c.dpsgd.foreman import Foreman
 from hsa2c.dpsgd.layout import Access, Layout
 from hsa2c.dpsgd.problem import Problem
+from hsa2c.dpsgd.selfwatch import Clock, Overlap
 from hsa2c.dpsgd.transport import Listener, Vector
 from hsa2c.dpsgd.worker import actor_learner
 from hsa2c.errors import NodeError
@@ -478,8 +479,9 @@ def _live(make_problem: MakeProblem, shared: SharedVectors, layout: Layout, inde
 
 
 def _work(problem: Problem, shared: SharedVectors, layout: Layout, orders: socket.socket, index: int) -> None:
-    access = layout.attach(shared.u, shared.state, problem)
-    talking = _Talking(problem, orders)
+    overlap = Overlap(shared.applied)
+    access = overlap.measured(layout.attach(shared.u, shared.state, problem))
+    talking = _Talking(problem, orders, overlap.take)
     step = talking.timed("optimiser", _Refusing(access, talking.refuse, shared.applied[index : index + 1]))
     wait = talking.timed("waiting", lambda: orders.recv(_ORDER.size))
     orders.send(_READY)
@@ -519,9 +521,17 @@ class _Refusing:
 class _Talking:
     """A problem that reports between two updates when a round takes long, and where its process spends its time."""
 
-    def __init__(self, problem: Problem, orders: socket.socket, every_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        orders: socket.socket,
+        overlaps: Callable[[], Mapping[int, int]] = dict,
+        every_s: float = 1.0,
+    ) -> None:
         self._problem = problem
         self._orders = orders
+        self._overlaps = overlaps
+        self._clock = Clock()
         self._every_s = every_s
         self._told_at = time.monotonic()
         self._seconds = {"optimiser": 0.0, "waiting": 0.0}
@@ -544,8 +554,16 @@ class _Talking:
         return timed_act
 
     def send(self, kind: bytes) -> None:
-        """Send what happened since the last time: the problem's report, and under ``crew_s`` the seconds around it."""
-        report = {**self._problem.report(), "crew_s": self._seconds}
+        """Send what happened since the last time: the problem's report, and under ``crew_s`` the seconds around it.
+
+        ``process_s`` and ``overlap`` are what `hsa2c.dpsgd.selfwatch` says of the process and of its updates.
+        """
+        report = {
+            **self._problem.report(),
+            "crew_s": self._seconds,
+            "process_s": self._clock.take(self._seconds["waiting"]),
+            "overlap": self._overlaps(),
+        }
         if self._refused:
             report["refused_gradients"] = self._refused
         self._refused = 0
@@ -556,6 +574,7 @@ class _Talking:
         self._orders.send(message)
 
     def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any | None:
+        self._clock.start(self._seconds["waiting"])
         if time.monotonic() - self._told_at >= self._every_s:
             self.send(_PROGRESS)
             self._told_at = time.monotonic()

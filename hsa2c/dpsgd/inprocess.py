@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -24,10 +25,13 @@ class QueueMaster(BaseMasterPort):
         self._snapshot: tuple[int, Vector] | None = None
 
     def _receive(self) -> Message | None:
+        began_at = time.monotonic()
         try:
             return self._inbox.get(timeout=_TICK_S)
         except queue.Empty:
             return None
+        finally:
+            self._slept_s += time.monotonic() - began_at
 
     def _answer(self, node: int, pulled: Pulled | None) -> None:
         if pulled is not None:

@@ -262,7 +262,10 @@ class MPIMaster(BaseMasterPort):
         self._spawning = None if replacement is None else _Spawning(replacement)
 
     def _receive(self) -> Message | None:
+        began_at = time.monotonic()
         found = self._next_message()
+        # Not only what the back-off sleeps: where cores are few, MPI gives its own away while it looks in vain.
+        self._slept_s += time.monotonic() - began_at
         if found is None or isinstance(found, Message):
             return found
         node, peer, message = found

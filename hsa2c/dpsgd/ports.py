@@ -105,6 +105,7 @@ class BaseMasterPort(MasterPort):
         self._draining = False
         # Silence is counted in time spent listening: while the master is busy or suspended, messages wait unheard.
         self._listened_s = 0.0
+        self._slept_s = 0.0  # in `_receive`, with no message there
         self._heard_at_s = dict.fromkeys(everybody, 0.0)
         self._began_at_s = dict.fromkeys(everybody, 0.0)
         self._worked_at_s = 0.0  # when last anybody did
@@ -169,6 +170,8 @@ class BaseMasterPort(MasterPort):
         began_at = time.monotonic()
         message = self._receive()
         self._listened_s += min(time.monotonic() - began_at, _LONGEST_LISTEN_S)
+        watch.slept(self._slept_s)
+        self._slept_s = 0.0
         push = None
         if message is not None and message.kind in (Kind.FAIL, Kind.DIED):
             who = f"node {message.node}: "
@@ -294,7 +297,7 @@ class BaseMasterPort(MasterPort):
     # What a transport does.
 
     def _receive(self) -> Message | None:
-        """The next message, or None after a few milliseconds without one."""
+        """The next message, or None after a few milliseconds without one; what it sleeps is added to `_slept_s`."""
         raise NotImplementedError
 
     def _answer(self, node: int, pulled: Pulled | None) -> None:
@@ -336,8 +339,10 @@ class BaseWorkerPort(WorkerPort):
         self._master = master
         self._last_t: int | None = None
         self._asked_at = 0.0
+        self.pushed_s = 0.0
+        """How long the last push took."""
         self.waited_s = 0.0
-        """How long the last pull took."""
+        """How long the last push and the pull after it took."""
 
     def pull(self) -> Pulled | None:
         """See `WorkerPort.pull`."""
@@ -360,12 +365,14 @@ class BaseWorkerPort(WorkerPort):
             )
         if pulled is not None:
             self._last_t = pulled.t
-        self.waited_s = time.monotonic() - self._asked_at
+        self.waited_s = self.pushed_s + time.monotonic() - self._asked_at
         return pulled
 
     def push(self, delta: Vector, *, since: int, report: bytes) -> None:
         """See `WorkerPort.push`."""
+        began_at = time.monotonic()
         self.begin_push(delta, since=since, report=report)()
+        self.pushed_s = time.monotonic() - began_at
 
     def begin_push(self, delta: Vector, *, since: int, report: bytes) -> Callable[[], None]:
         """The first half of a push; what it gives back is the second, and must be called before anything else."""

@@ -109,11 +109,13 @@ class ShardedWorkerPort(WorkerPort):
         if not np.isfinite(delta.sum()):
             delta = np.full_like(delta, np.nan)  # each master refuses what is not finite: all do, or none
         age = self._ts[0] - since
+        began_at = time.monotonic()
         sent: list[Callable[[], None]] = []
         for port, part, t in zip(self._ports, self._parts, self._ts, strict=True):
             sent.append(port.begin_push(delta[part], since=t - age, report=report if port is self._lead else b""))
         for wait in sent:
             wait()
+        self._lead.pushed_s = time.monotonic() - began_at
 
     def tell(self, report: bytes) -> None:
         """See `Listener.tell`; to the other masters it is a sign of life."""
@@ -354,6 +356,9 @@ class FollowerWatch(Watch):
 
     def refused(self, node: int, why: str) -> None:
         """See `Watch.refused`."""
+
+    def slept(self, seconds: float) -> None:
+        """See `Watch.slept`."""
 
 
 def follow(

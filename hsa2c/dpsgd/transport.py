@@ -46,7 +46,7 @@ class Push:
     since: int
     """t of the v that was pulled: the delay tau of Assumption 5 is the present t less this."""
     waited_s: float = 0.0
-    """How long the node had waited for that v."""
+    """How long the exchange before had taken its node: sending the delta, and waiting for that v."""
     delta_bytes: int = 0
     """What this delta was on the wire; 0 where there is none."""
     v_bytes: int = 0
@@ -82,6 +82,9 @@ class Watch(Protocol):
 
     def refused(self, node: int, why: str) -> None:
         """A delta was thrown away."""
+
+    def slept(self, seconds: float) -> None:
+        """The master had nothing to do for so long, since the last time."""
 
 
 class MasterPort(Protocol):

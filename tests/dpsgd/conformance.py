@@ -369,6 +369,51 @@ class AssembleWaitsForAll(Check):
         part(port, np.zeros(self.state_dim, np.float32))
 
 
+class MasterIsBusyWhenItDoesNotWaitForMessages(Check):
+    def master(self, port: BaseMasterPort, cues: Cues) -> None:
+        watch = Record()
+        assert port.assemble(watch)
+        watch.slept_s = 0.0
+        began_at = time.monotonic()
+        take(port, 1, bits(0, self.dim), 0, watch)
+        took_s = time.monotonic() - began_at
+        assert 0.25 < watch.slept_s <= took_s, "the node takes 0.3 s"
+        slept_s = watch.slept_s
+        cues.take(0)
+        time.sleep(0.3)  # the next one is on its way, and the master elsewhere
+        for _ in port.collect(1, serving=bits(0, self.dim), t=1, watch=watch):
+            time.sleep(0.3)
+        assert watch.slept_s - slept_s < 0.2
+        dismiss(port)
+
+    def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
+        _, t = pull(port)
+        time.sleep(0.3)
+        port.push(np.zeros(self.dim, np.float32), since=t, report=b"")
+        cues.give(MASTER)
+        port.push(np.zeros(self.dim, np.float32), since=t, report=b"")
+        part(port, np.zeros(self.state_dim, np.float32))
+
+
+class PushTellsHowLongTheExchangeBeforeTook(Check):
+    def master(self, port: BaseMasterPort, cues: Cues) -> None:
+        watch = Record()
+        assert port.assemble(watch)
+        waits_s = []
+        for t in range(2):
+            for w in port.collect(1, serving=bits(0, self.dim), t=t, watch=watch):
+                waits_s.append(w.waited_s)
+                time.sleep(0.3)  # nobody answers the pull meanwhile
+        assert waits_s[1] > 0.25
+        dismiss(port)
+
+    def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
+        for _ in range(2):
+            _, t = pull(port)
+            port.push(np.zeros(self.dim, np.float32), since=t, report=b"")
+        part(port, np.zeros(self.state_dim, np.float32))
+
+
 class AssembleEndsWhenWatchSaysStop(Check):
     nodes = 2
 

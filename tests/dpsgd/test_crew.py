@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,35 @@ class Stale:
         pass
 
 
+def overlaps(crew: LockFreeCrew) -> Counter[int]:
+    """How many updates had each overlap."""
+    counts: Counter[int] = Counter()
+    for report in json.loads(crew.report()):
+        counts.update({int(overlap): updates for overlap, updates in report.get("overlap", {}).items()})
+    return counts
+
+
+@pytest.mark.parametrize("B", [1, 4])
+def test_overlap_is_what_others_wrote_since_the_read(made: Callable[..., LockFreeCrew], B: int) -> None:
+    """Process 0's B updates fall between the read and the write of process 1's first one, and no other has any."""
+    turns = Turns()
+    crew = made(lambda index: Stale(index, turns, B), p=2)
+    run(crew, V, B)
+    assert overlaps(crew) == Counter({0: B - 1}) + Counter({0: B, B: 1})
+
+
+def test_process_alone_overlaps_with_nobody(made: Callable[..., LockFreeCrew]) -> None:
+    crew = made()
+    run(crew, V, 7)
+    assert overlaps(crew) == {0: 7}
+
+
+def test_update_that_is_refused_has_no_overlap(made: Callable[..., LockFreeCrew]) -> None:
+    crew = made(lambda _: quadratic(torch.full((DIM,), math.nan)))
+    run(crew, V, 3)
+    assert overlaps(crew) == {}
+
+
 @pytest.mark.parametrize("B", [1, 4])
 def test_a_stale_gradient_is_applied_to_what_is_there_by_then(made: Callable[..., LockFreeCrew], B: int) -> None:
     """Both read v. Process 0 makes its B updates; then process 1 makes its first one with the gradient at v (Eq. 5)."""
@@ -252,7 +282,7 @@ def test_a_report_that_cannot_be_sent_is_an_error(made: Callable[..., LockFreeCr
         def report(self) -> Mapping[str, Any]:
             return report
 
-    with pytest.raises(NodeError, match=r"object is not JSON|a report of 1500.. bytes: must be at most 131072"):
+    with pytest.raises(NodeError, match=r"object is not JSON|a report of 150... bytes: must be at most 131072"):
         run(made(lambda _: Bad(lambda: None)))
 
 
@@ -306,6 +336,24 @@ def test_reports_say_where_a_process_spends_its_time(made: Callable[..., LockFre
     assert sum(seconds["waiting"] + seconds["optimiser"] for seconds in spent) < time.perf_counter() - began_at
     assert spent[0]["waiting"] > 0.05
     assert sum(seconds["optimiser"] for seconds in spent) > 0
+
+
+def test_seconds_of_a_process_begin_with_its_first_update(made: Callable[..., LockFreeCrew]) -> None:
+    """It waits for its first order for 0.3 s, for the second one for 0.2, and sleeps in its gradients."""
+    crew = made(lambda _: quadratic(TARGET, seconds=0.1))
+    crew.wait_ready()
+    began_at = time.perf_counter()
+    time.sleep(0.3)
+    run(crew, B=2)
+    time.sleep(0.2)
+    run(crew, B=2)
+    took_s = time.perf_counter() - began_at
+    seconds = Counter[str]()
+    for report in json.loads(crew.report()):
+        seconds.update(report.get("process_s", {}))
+    assert 0.6 <= seconds["wall"] <= took_s - 0.3
+    assert 0.19 <= seconds["waiting"] <= seconds["wall"] - 0.4
+    assert seconds["computing"] <= seconds["wall"] - 0.6 + 0.05
 
 
 def test_state_is_kept_when_due(made: Callable[..., LockFreeCrew]) -> None:

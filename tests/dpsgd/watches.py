@@ -30,6 +30,7 @@ class Record(Watch):
         self.losses: list[tuple[int, str]] = []
         self.returns: list[tuple[int, str]] = []
         self.refusals: list[int] = []
+        self.slept_s = 0.0
         self.t = 0
 
     @property
@@ -67,6 +68,9 @@ class Record(Watch):
 
     def refused(self, node: int, why: str) -> None:
         self.refusals.append(node)
+
+    def slept(self, seconds: float) -> None:
+        self.slept_s += seconds
 
     def stepped(self, t: int, v: Vector) -> None:
         self.t = t
