@@ -74,7 +74,7 @@ class Atari(Application):
 
     def title(self, config: AtariConfig) -> str:
         """What runs, in one line."""
-        nodes, p = config.cluster.nodes, config.cluster.processes
+        nodes, p = config.cluster.nodes, config.cluster.processes or "p"
         return (
             f"HSA2C {config.game}: {nodes} node{'s' if nodes > 1 else ''} x {p} actor-learner{'s' if p != 1 else ''}"
             f" x {config.agent.num_envs} environments, B = {config.dpsgd.local_updates}"

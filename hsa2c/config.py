@@ -37,10 +37,14 @@ class ClusterConfig:
     """Who computes."""
 
     nodes: Annotated[int, Field(ge=1, le=100_000)] = 1
-    """Nodes (MPI ranks beside the master's). nW in section 4.1."""
+    """Nodes (MPI ranks beside the master's). nW in section 4.1. Not given, with `hosts`: the sum of their slots."""
+
+    hosts: Annotated[str, Field(min_length=1)] | None = None
+    """File of the hosts to run on, one a line, each perhaps with ``slots=N`` (1): its nodes before the next host gets
+    one. The master runs on the first. None: this machine."""
 
     processes: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Actor-learner processes on each node. p. None: the node's share of the host's cores."""
+    """Actor-learner processes on each node. p. None: the node's share of its host's cores."""
 
     spares: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Nodes that are started as well, and wait until one of the others is lost (MPI only)."""
@@ -51,6 +55,9 @@ class ClusterConfig:
 
     restarts: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """How often a run that has failed, its master lost for example, goes on by itself from its newest checkpoint."""
+
+    absence_s: Annotated[float, Field(ge=2, le=3600)] = 15.0
+    """Seconds of silence after which a node is not waited for, until it is heard again; a node reports each second."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

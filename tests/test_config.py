@@ -69,7 +69,7 @@ def test_configurations_are_frozen_and_keyword_only():
         ClusterConfig(2)
 
 
-NO_SUCH = "no such setting; known are nodes, processes, spares, masters, restarts?"
+NO_SUCH = "no such setting; known are nodes, hosts, processes, spares, masters, restarts, absence_s?"
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,8 @@ def test_assignment_of_what_is_no_yaml(text):
 
 
 def test_fields_beside_a_field():
-    assert field_at(AtariConfig, ("cluster", "x")) == ["nodes", "processes", "spares", "masters", "restarts"]
+    names = ["nodes", "hosts", "processes", "spares", "masters", "restarts", "absence_s"]
+    assert field_at(AtariConfig, ("cluster", "x")) == names
     assert field_at(AtariConfig, ("x",))[:3] == ["game", "seed", "cluster"]
     assert field_at(AtariConfig, ("seed", "x")) == []
     assert field_at(DPSGDConfig, ("x",))[0] == "local_updates"

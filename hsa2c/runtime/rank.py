@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from hsa2c.runtime.nursery import ADDRESS, stand_in
 from hsa2c.runtime.world import MASTERS, REPLACES, find_world
@@ -14,8 +15,11 @@ def main(arguments: list[str]) -> int:
     world = find_world()
     address = os.environ.get(ADDRESS)
     masters = int(os.environ.get(MASTERS, "1"))
-    if address and (world.rank >= masters or REPLACES in arguments):
-        return stand_in(address, arguments)
+    # Of another host: a batch system's agent may have brought the variable there, but not the folder.
+    if address is not None and (private := Path(address).parent).exists():
+        os.environ |= {"OMPI_MCA_btl_sm_backing_directory": str(private)}  # it is removed, whoever is killed
+        if world.rank >= masters or REPLACES in arguments:
+            return stand_in(address, arguments)
     from hsa2c.runtime import job
 
     return job.main(arguments)

@@ -20,6 +20,7 @@ from hsa2c.config import merge, nested, parse_assignment, read_yaml, to_dict, to
 from hsa2c.dpsgd.steps import constant_factor_rho
 from hsa2c.errors import ConfigError
 from hsa2c.runlog import JOURNAL, METRICS, Journal, Row, number, read_rows
+from hsa2c.runtime import hosts
 from hsa2c.runtime.application import Application, RunConfig
 from hsa2c.runtime.host import about, share_of_cores
 from hsa2c.runtime.world import World
@@ -114,6 +115,7 @@ def prepare(app: Application, given: Mapping[str, Any], config_file: str | None,
         values = merge(values, nested(dotted, value))
     if world.started_by_mpi:
         values = _fit_world(values, world)
+    values = _fit_hosts(values)
     config = _resolve(app, app.build_config(values))
     directory = Path(config.output.run_dir) / (config.output.name or _fresh_name(app, config))
     config = dataclasses.replace(config, output=dataclasses.replace(config.output, name=directory.name))
@@ -136,7 +138,11 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
     saved = to_dict(app.build_config(read_yaml(directory / CONFIG)))
     if world.started_by_mpi:
         spares, masters = (given.get(name, _at(saved, name)) for name in ("cluster.spares", "cluster.masters"))
-        given = {"cluster.nodes": _nodes_of(world, given.get("cluster.nodes"), spares, masters), **given}
+        nodes = _nodes_of(world, given.get("cluster.nodes"), spares, masters)
+        given = {"cluster.hosts": None, "cluster.nodes": nodes, **given}
+        _refuse_hosts(given["cluster.hosts"])
+    elif given.get("cluster.hosts") is not None and "cluster.nodes" not in given:
+        given = {"cluster.nodes": hosts.slots(hosts.read(Path(str(given["cluster.hosts"])))), **given}
     values = _follow_nodes(saved, given)
     for dotted, value in given.items():
         values = merge(values, nested(dotted, value))
@@ -159,6 +165,12 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
         session=_last_session(directory) + 1,
         remarks=skipped,
     )
+
+
+def with_nodes(app: Application, config: Any, nodes: int) -> Any:
+    """A run's configuration for another number of nodes: what followed it by rule follows it again."""
+    values = _follow_nodes(to_dict(config), {"cluster.nodes": nodes})
+    return _resolve(app, app.build_config(merge(values, nested("cluster.nodes", nodes))))
 
 
 def find_config(name: str) -> Path:
@@ -213,21 +225,25 @@ def _resolve(app: Application, config: Any) -> Any:
     run: RunConfig = config
     nodes = run.cluster.nodes
     M = run.dpsgd.deltas_per_step or nodes
-    if run.cluster.spares and nodes == 1:
+    listed = run.cluster.hosts
+    if listed is not None:
+        listed = str(Path(listed).absolute())
+        hosts.read(Path(listed))
+    if run.cluster.spares and nodes == 1 and listed is None:
         raise ConfigError(f"cluster.spares = {run.cluster.spares}: one node alone has no MPI, must be 0 (or --nodes 2)")
     if run.cluster.masters > 1 and nodes == 1:
         raise ConfigError(f"cluster.masters = {run.cluster.masters}: one node needs no more than 1 (or --nodes 2)")
     if run.optimiser.anneal and not app.limits(config) and run.stop.minutes is None:
         raise ConfigError("optimiser.anneal = True: needs a limit to fall to 0 at, --agent-steps or --minutes")
-    p = run.cluster.processes or share_of_cores(nodes)
+    p = run.cluster.processes or (share_of_cores(nodes) if listed is None else None)  # each host has its own cores
     exchange = run.dpsgd.exchange
     if exchange == "auto":
-        exchange = "overlap" if app.overlaps and nodes * p > 1 else "paper"
+        exchange = "overlap" if app.overlaps and (p is None or nodes * p > 1) else "paper"
     elif exchange == "overlap" and not app.overlaps:
         raise ConfigError(f"dpsgd.exchange = 'overlap': {app.name} cannot, must be auto or paper")
     config = dataclasses.replace(
         config,
-        cluster=dataclasses.replace(run.cluster, processes=p),
+        cluster=dataclasses.replace(run.cluster, processes=p, hosts=listed),
         dpsgd=dataclasses.replace(
             run.dpsgd,
             deltas_per_step=M,
@@ -260,16 +276,30 @@ def _follow_nodes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
         dpsgd["max_delay"] = None
     if before == M:
         dpsgd["deltas_per_step"] = None
-    if given.get("cluster.nodes", before) != before:
+    if given.get("cluster.nodes", before) != before and not _at(saved, "cluster.hosts"):
         values["cluster"] = {**saved.get("cluster", {}), "processes": None}
     return {**values, "dpsgd": dpsgd}
 
 
 def _fit_world(values: dict[str, Any], world: World) -> dict[str, Any]:
     """Under mpiexec or srun the nodes are the ranks that are there, less the masters'."""
+    _refuse_hosts(_at(values, "cluster.hosts"))
     wanted, spares, masters = (_at(values, f"cluster.{name}") for name in ("nodes", "spares", "masters"))
     nodes = _nodes_of(world, wanted, spares, masters)
     return merge(values, nested("cluster.nodes", nodes))
+
+
+def _refuse_hosts(listed: Any) -> None:
+    if listed is not None:
+        raise ConfigError(f"--hosts {listed}: this world is there already; give its file to mpiexec")
+
+
+def _fit_hosts(values: dict[str, Any]) -> dict[str, Any]:
+    """A file of hosts says how many nodes there are, if nothing else does."""
+    listed = _at(values, "cluster.hosts")
+    if not isinstance(listed, str) or not listed or _at(values, "cluster.nodes") is not None:
+        return values
+    return merge(values, nested("cluster.nodes", hosts.slots(hosts.read(Path(listed)))))
 
 
 def _nodes_of(world: World, wanted: Any, spares: Any, masters: Any) -> int:

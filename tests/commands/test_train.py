@@ -53,6 +53,7 @@ def launched(monkeypatch, tmp_path):
         ("--game Pogn", "train.py: game = 'Pogn': no such game; did you mean Pong, Pooyan or Phoenix?"),
         ("--game combat", "train.py: game = 'combat': ALE has it for two players only"),
         ("--nodes 0", "train.py: cluster.nodes = 0: must be greater than or equal to 1"),
+        ("--hosts no", "train.py: no: cannot be read: No such file or directory"),
         ("--p 0", "train.py: cluster.processes = 0: must be greater than or equal to 1"),
         ("--B 0", "train.py: dpsgd.local_updates = 0: must be greater than or equal to 1"),
         ("--M 0", "train.py: dpsgd.deltas_per_step = 0: must be greater than or equal to 1"),

@@ -40,6 +40,21 @@ def test_other_mpi_gets_no_settings_of_open_mpi(mpiexec, tmp_path):
     assert launch.mpi_starter(3, tmp_path) == ([path, "-n", "3"], {})
 
 
+def test_ranks_on_several_hosts(mpiexec, tmp_path):
+    mpiexec("mpiexec (Open MPI) 5.0.11")
+    command, settings = launch.mpi_starter(3, tmp_path, ["a", "b", "a"])
+    assert (tmp_path / "hosts").read_text() == "a\nb\na\n"
+    assert command[command.index("--hostfile") :][:4] == ["--hostfile", str(tmp_path / "hosts"), "--map-by", "seq"]
+    assert not {"TMPDIR", "OMPI_MCA_btl_tcp_if_include"} & set(settings), "what holds on this machine alone"
+
+
+@pytest.mark.parametrize("version", ["mpiexec (OpenRTE) 4.1.4", "HYDRA build details: Version: 5.0.2"])
+def test_several_hosts_need_open_mpi_5(mpiexec, tmp_path, version):
+    mpiexec(version)
+    with pytest.raises(ConfigError, match=r"^cluster.hosts: needs Open MPI 5 or later; .*mpiexec is "):
+        launch.mpi_starter(3, tmp_path, ["a", "b", "a"])
+
+
 def test_no_mpiexec(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -423,3 +423,53 @@ def test_summary_is_of_the_last_row_and_stop(tmp_path):
 def test_summary_of_a_run_that_never_began(tmp_path):
     summary = rundir.summary(APPLICATION, tmp_path, 1)
     assert (summary["exit_code"], summary["reason"], summary["agent_steps"]) == (1, None, None)
+
+
+# Several hosts
+
+
+@pytest.fixture
+def host_file(tmp_path):
+    path = tmp_path / "hosts"
+    path.write_text("a\nb slots=2\n")
+    return path
+
+
+def test_a_host_file_says_how_many_nodes(prepare, host_file, monkeypatch):
+    monkeypatch.chdir(host_file.parent)
+    cluster = prepare(cluster__hosts="hosts").config.cluster
+    assert (cluster.nodes, cluster.processes, cluster.hosts) == (3, None, str(host_file)), "p is each host's share"
+    config = prepare(cluster__hosts="hosts", cluster__nodes=1, cluster__processes=2, cluster__spares=1).config
+    assert (config.cluster.nodes, config.cluster.processes) == (1, 2)
+    assert config.dpsgd.exchange == "overlap"
+
+
+def test_wrong_hosts_are_told_before_anything_is_written(prepare, host_file):
+    host_file.write_text("a\na\n")
+    for more in ({}, {"cluster__nodes": 2}):
+        with pytest.raises(ConfigError, match=r"hosts, line 2: a: is there twice"):
+            prepare(cluster__hosts=str(host_file), **more)
+    with pytest.raises(ConfigError, match=r"^--hosts .*: this world is there already; give its file to mpiexec"):
+        prepare(cluster__hosts=str(host_file), world=World(0, 3, started_by_mpi=True))
+
+
+def test_resume_on_other_hosts(make_run, host_file):
+    directory = make_run(cluster__hosts=str(host_file))
+    resume = lambda world=ALONE, **given: rundir.resume(APPLICATION, directory, given, None, world).config
+    config = resume()
+    assert (config.cluster.nodes, config.cluster.hosts, config.dpsgd.deltas_per_step) == (3, str(host_file), 3)
+    config = resume(**{"cluster.hosts": None, "cluster.nodes": 2})
+    assert (config.cluster.hosts, config.cluster.processes, config.dpsgd.deltas_per_step) == (None, 4, 2)
+    other = host_file.with_name("others")
+    other.write_text("c slots=5")
+    config = resume(**{"cluster.hosts": str(other)})
+    assert (config.cluster.nodes, config.cluster.processes, config.dpsgd.global_rate) == (5, None, 0.2)
+    config = resume(World(0, 4, started_by_mpi=True))
+    assert (config.cluster.nodes, config.cluster.hosts) == (3, None), "its starter knows the hosts"
+
+
+def test_fewer_nodes_follow_the_rules(prepare, host_file):
+    config = prepare(cluster__hosts=str(host_file), cluster__nodes=4, cluster__processes=3).config
+    fewer = rundir.with_nodes(APPLICATION, config, 2)
+    assert (fewer.cluster.nodes, fewer.cluster.processes) == (2, 3), "p was given"
+    assert (fewer.dpsgd.deltas_per_step, fewer.dpsgd.global_rate, fewer.dpsgd.max_delay) == (2, 0.5, 10)

@@ -48,6 +48,7 @@ _FIELDS = {
     "batch": "model.batch",
     "seed": "seed",
     "nodes": "cluster.nodes",
+    "hosts": "cluster.hosts",
     "p": "cluster.processes",
     "spares": "cluster.spares",
     "masters": "cluster.masters",
@@ -85,6 +86,7 @@ def parser() -> OneLineParser:
     what.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="such as model.tolerance=1e-4")
     who = p.add_argument_group("who computes")
     who.add_argument("--nodes", type=int, metavar="N", help="nodes beside the master; MPI from 2 on (1)")
+    who.add_argument("--hosts", metavar="FILE", help="hosts to run on, one a line, perhaps with slots=N (this one)")
     who.add_argument("--p", type=int, help="processes on each node (the node's share of the cores)")
     who.add_argument(
         "--svi", action="store_true", help="serial SVI, the paper's baseline: batches of 1024, kappa 0.5, tau0 1"

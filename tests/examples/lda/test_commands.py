@@ -536,6 +536,15 @@ def test_bad_options_of_training_are_refused(refused, options, tmp_path, argumen
     assert refused(*options, "--run-dir", tmp_path / "runs", *arguments.split()).startswith(line)
 
 
+def test_hosts_need_one_p_for_all(refused, corpus_files, tmp_path):
+    counts, words = corpus_files
+    (tmp_path / "hosts").write_text("a slots=2")
+    given = ("--corpus", counts, "--vocab", words, "--run-dir", tmp_path / "runs", "--hosts", tmp_path / "hosts")
+    assert (
+        refused(*given) == "examples.lda: cluster.processes = None: must be a number with --hosts (--p): rates use it"
+    )
+
+
 def test_a_corpus_that_is_not_there_is_refused(refused, corpus_files, tmp_path):
     counts, words = corpus_files
     runs = ("--run-dir", tmp_path / "runs")
