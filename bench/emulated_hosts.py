@@ -20,6 +20,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -93,9 +94,13 @@ class EmulatedHosts:
 
     Args:
         number: How many.
+        delay_s: What every packet takes from host to host, one way, beside the time for its bits. With a delay the
+            switch is a process (`bench.slow_switch`), without it is the kernel's own, which takes microseconds.
+        bits_per_s: What each host can send, and receive, in a second; as fast as it goes, if not given.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, delay_s: float = 0.0, bits_per_s: float | None = None) -> None:
+        self._delay_s, self._bits_per_s = delay_s, bits_per_s
         self.names = [f"h{i}" for i in range(number)]
         self.addresses = {name: f"{_NETWORK}.{i // 250}.{i % 250 + 1}" for i, name in enumerate(self.names)}
         self._holders: dict[str, subprocess.Popen[str]] = {}
@@ -107,11 +112,16 @@ class EmulatedHosts:
             table = self._folder / "hosts"
             lines = [f"{address} {name}\n" for name, address in self.addresses.items()]
             table.write_text("127.0.0.1 localhost\n" + "".join(lines))
-            self._switch = stack.enter_context(_holding(["--net", "sh", "-c", _SWITCH]))
+            if not self._delay_s:
+                self._switch = stack.enter_context(_holding(["unshare", "--net", "sh", "-c", _SWITCH]))
             for name in self.names:
-                command = ["--net", "--uts", "--mount", "--ipc", "sh", "-c", _HOLD, "sh", name, str(table)]
+                command = ["unshare", "--net", "--uts", "--mount", "--ipc", "sh", "-c", _HOLD, "sh", name, str(table)]
                 self._holders[name] = stack.enter_context(_holding(command))
                 stack.callback(self._end, name)
+                (self._folder / f"{name}.tmp").mkdir()
+            if self._delay_s:
+                self._switch = stack.enter_context(_holding(self._slow_switch()))
+            for name in self.names:
                 self._connect(name)
             self._write_agent()
             self._ending = stack.pop_all()
@@ -146,7 +156,8 @@ class EmulatedHosts:
     # What may happen to a host.
 
     def shape(self, name: str, *, bits_per_s: float) -> None:
-        """Limit what a host can send and receive each second."""
+        """Limit what a host can send and receive each second; not with a delay."""
+        assert not self._delay_s, "a slow switch has one rate for all, given at its start"
         rate = f"tbf rate {bits_per_s:.0f}bit burst 128kb latency 50ms"
         _sh(self._switch.pid, f"tc qdisc replace dev {name} root {rate}")
         _sh(self._holders[name].pid, f"tc qdisc replace dev eth0 root {rate}")
@@ -154,11 +165,11 @@ class EmulatedHosts:
     def cut(self, name: str) -> None:
         """Take the cable out: nothing reaches the host any more, and nothing is told to anybody."""
         (self._folder / f"{name}.cut").touch()
-        _sh(self._switch.pid, f"ip link set dev {name} down")
+        self._tell_switch(name, "cut", "down")
 
     def restore(self, name: str) -> None:
         """Put the cable in again."""
-        _sh(self._switch.pid, f"ip link set dev {name} up")
+        self._tell_switch(name, "restore", "up")
         (self._folder / f"{name}.cut").unlink(missing_ok=True)
 
     def kill_host(self, name: str) -> None:
@@ -174,10 +185,25 @@ class EmulatedHosts:
 
     def _connect(self, name: str) -> None:
         host = self._holders[name].pid
-        (self._folder / f"{name}.tmp").mkdir()
-        _sh(self._switch.pid, f"ip link add name {name} type veth peer name eth0 netns {host}")
-        _sh(self._switch.pid, f"ip link set dev {name} master bridge0 up")
+        if not self._delay_s:
+            _sh(self._switch.pid, f"ip link add name {name} type veth peer name eth0 netns {host}")
+            _sh(self._switch.pid, f"ip link set dev {name} master bridge0 up")
         _sh(host, f"ip addr add {self.addresses[name]}/16 dev eth0 && ip link set dev eth0 up")
+        if not self._delay_s and self._bits_per_s:
+            self.shape(name, bits_per_s=self._bits_per_s)
+
+    def _slow_switch(self) -> list[str]:
+        ports = [f"{name}:{self.addresses[name]}:{self._holders[name].pid}" for name in self.names]
+        script = Path(__file__).with_name("slow_switch.py")
+        return [sys.executable, str(script), str(self._delay_s), str(self._bits_per_s or "inf"), *ports]
+
+    def _tell_switch(self, name: str, word: str, state: str) -> None:
+        if not self._delay_s:
+            _sh(self._switch.pid, f"ip link set dev {name} {state}")
+            return
+        assert self._switch.stdin is not None
+        self._switch.stdin.write(f"{word} {name}\n")
+        self._switch.stdin.flush()
 
     def _write_agent(self) -> None:
         cases = [f"{name}|{self.addresses[name]}) pid={self._holders[name].pid} ;;" for name in self.names]
@@ -204,10 +230,10 @@ class EmulatedHosts:
 
 @contextlib.contextmanager
 def _holding(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that does nothing but keep its namespaces; they go with it."""
+    """A process that says that it is ready, and is ended at the end; the namespaces that it made go with it."""
     with subprocess.Popen(
-        ["unshare", *command],
-        stdin=subprocess.DEVNULL,
+        command,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - no thread of ours starts processes
