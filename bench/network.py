@@ -1,0 +1,372 @@
+"""What the network costs, on emulated hosts: ``python -m bench.network --part fig5|fig6|real`` (root).
+
+Several hosts on one machine (`bench.emulated_hosts`): the master on the first, a node on each of the others, links of a
+given bandwidth and delay between them, MPI over TCP through a host file.
+
+fig5   data points/s against nodes, a line for each B, with the paper's exchange and with the overlapped one (the
+       paper's Fig. 5). Two cores cannot feed many nodes, so the actor-learner sleeps for the time of an update, which
+       is measured first on a real one, and sends a real delta (`bench.sleeping`).
+fig6   seconds to a score with real learning, against nodes and B (the paper's Fig. 6), on the slowest link.
+real   real actor-learners on two nodes: agent steps/s with the exchange, over those of no exchange at all, in turns;
+       and what --B auto makes of a link that changes under it.
+
+Every measurement is kept in `--run-dir` as soon as it is made, and not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.emulated_hosts import EmulatedHosts, why_not
+from bench.runs import rows
+from hsa2c.plot import COLOURS, STYLE
+from hsa2c.runlog import read_rows
+
+_NO_EXCHANGE = 1_000_000  # B of a run that never gets to an exchange
+_REAL = (1e9, 100e6, 1e9)  # bits/s of the part real: the links that --B auto meets one after the other
+_START_S = 120.0  # for a run's start and end, beside what it measures
+
+
+@dataclass(frozen=True)
+class Link:
+    """Between every host and the switch."""
+
+    bits_per_s: float
+    delay_s: float
+    kernel: bool = False
+    """Whether the kernel's own switch is used, as it is: a process that delays packets carries about 1 Gbit/s here."""
+
+    def __str__(self) -> str:
+        rate = f"{self.bits_per_s / 1e9:g} Gbit/s" if self.bits_per_s >= 1e9 else f"{self.bits_per_s / 1e6:g} Mbit/s"
+        return f"{rate}, {1000 * self.delay_s:g} ms" + (" (the kernel's, not limited)" if self.kernel else "")
+
+    def hosts(self, number: int) -> EmulatedHosts:
+        """So many of them, joined by such links."""
+        return (
+            EmulatedHosts(number)
+            if self.kernel
+            else EmulatedHosts(number, delay_s=self.delay_s, bits_per_s=self.bits_per_s)
+        )
+
+
+LINKS = {"fast": Link(10e9, 0.1e-3, kernel=True), "usual": Link(1e9, 1e-3), "slow": Link(100e6, 10e-3)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what is missing, then print and draw everything; exit code 0 also where nothing can be measured."""
+    options = _parse(arguments)
+    if (why := why_not()) is not None:
+        print(f"bench.network: skipped: emulated hosts: {why}", file=sys.stderr)
+        return 0
+    print(machine.headline(machine.describe()), file=sys.stderr)
+    results = Results(Path(options.run_dir) / f"{options.part}.jsonl")
+    found = {"fig5": _fig5, "fig6": _fig6, "real": _real}[options.part](options, results)
+    print(json.dumps({"machine": machine.describe(), "results": found}) if options.json else _table(found))
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(prog="bench.network", description=__doc__.splitlines()[0] if __doc__ else None)
+    p.add_argument("--part", choices=("fig5", "fig6", "real"), default="fig5")
+    p.add_argument("--links", nargs="+", choices=tuple(LINKS), default=list(LINKS))
+    p.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8])
+    p.add_argument("--B", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    p.add_argument("--exchange", nargs="+", choices=("paper", "overlap"), default=["paper", "overlap"])
+    p.add_argument("--seconds", type=float, default=10.0, help="of each measurement (10)")
+    p.add_argument("--warm-up", type=float, default=3.0, help="seconds before that (3)")
+    p.add_argument("--rounds", type=int, default=3, help="of the part real (3)")
+    p.add_argument("--update-s", type=float, help="seconds of an update (measured)")
+    p.add_argument("--game", default="Pong", help="(Pong)")
+    p.add_argument("--score", type=float, default=-18.0, help="fig6: mean of the last 100 games (-18)")
+    p.add_argument("--minutes", type=float, default=15.0, help="fig6: the longest that a run may take (15)")
+    p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="for every run")
+    p.add_argument("--run-dir", default="runs/network", help="(runs/network)")
+    p.add_argument("--json", action="store_true")
+    return p.parse_args(arguments)
+
+
+class Results:
+    """Measurements in a file, a line each."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._found: list[dict[str, Any]] = list(read_rows(path)) if path.exists() else []
+
+    def get(self, **key: Any) -> dict[str, Any] | None:
+        """What was measured for this."""
+        return next((row for row in self._found if all(row.get(name) == value for name, value in key.items())), None)
+
+    def put(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Keep a measurement."""
+        self._found.append(row)
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(" ".join(f"{key}={value}" for key, value in row.items()), file=sys.stderr, flush=True)
+        return row
+
+
+class Cluster:
+    """Emulated hosts: the master's, and one for each node.
+
+    Args:
+        hosts: h0 for the master, h1 and so on for nodes.
+        folder: Where runs are kept.
+    """
+
+    def __init__(self, hosts: EmulatedHosts, folder: Path) -> None:
+        self._hosts = hosts
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def rate(self, bits_per_s: float) -> None:
+        """Change every host's link."""
+        for name in self._hosts.names:
+            self._hosts.shape(name, bits_per_s=bits_per_s)
+
+    def start(self, command: Sequence[str], nodes: int) -> subprocess.Popen[bytes]:
+        """Start a command on the first host; ``{hosts}`` in it stands for a host file of the master and the nodes."""
+        file = self._folder / f"hosts-{nodes}.txt"
+        file.write_text("".join(f"{name} slots=1\n" for name in self._hosts.names[: nodes + 1]))
+        whole = [*self._hosts.inside("h0"), *(part.replace("{hosts}", str(file)) for part in command)]
+        environment = dict(os.environ) | self._hosts.environment
+        with (self._folder / "output.txt").open("ab") as output:
+            return subprocess.Popen(whole, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def run(self, command: Sequence[str], nodes: int, limit_s: float) -> None:
+        """Start a command and wait for it."""
+        process = self.start(command, nodes)
+        try:
+            code = process.wait(limit_s)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        if code != 0:
+            tail = (self._folder / "output.txt").read_text(errors="replace").splitlines()[-5:]
+            raise SystemExit(f"{' '.join(command)}: failed ({code}): {' | '.join(tail)}")
+
+
+def _speed(directory: Path, work: str, warm_up_s: float) -> float:
+    """Work a second between the first row after the warm-up and the last but one."""
+    steady = [row for row in rows(directory) if row["elapsed_s"] >= warm_up_s]
+    first, last = steady[0], steady[-1]
+    return float((last[work] - first[work]) / (last["elapsed_s"] - first["elapsed_s"]))
+
+
+# Fig. 5
+
+
+def _fig5(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]:
+    folder = Path(options.run_dir)
+    update_s = options.update_s or _update_s(options, results)
+    found = []
+    for link in options.links:
+        with LINKS[link].hosts(1 + max(options.nodes)) as hosts:
+            cluster = Cluster(hosts, folder)
+            for exchange, nodes, B in itertools.product(options.exchange, options.nodes, options.B):
+                key = {"link": link, "exchange": exchange, "nodes": nodes, "B": B, "update_s": update_s}
+                found.append(results.get(**key) or results.put({**key, **_sleeping(options, cluster, key)}))
+    print(_draw_fig5(options, found, update_s), file=sys.stderr)
+    return found
+
+
+def _update_s(options: argparse.Namespace, results: Results) -> float:
+    """Seconds of an update of a real actor-learner that has a core of its own and never exchanges."""
+    kept = results.get(measured="update_s")
+    if kept is None:
+        name = f"update-{time.time_ns()}"
+        command = [sys.executable, "train.py", "--game", options.game, "--p", "1", "--B", str(_NO_EXCHANGE)]
+        command += ["--minutes", "0.4", "--run-dir", options.run_dir, "--name", name, "--set", "output.log_every_s=1"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_START_S)
+        speed = _speed(Path(options.run_dir) / name, "updates", 8.0)
+        kept = results.put({"measured": "update_s", "update_s": round(1 / speed, 4)})
+    return float(kept["update_s"])
+
+
+def _sleeping(options: argparse.Namespace, cluster: Cluster, key: dict[str, Any]) -> dict[str, Any]:
+    name = f"{key['link']}-{key['exchange']}-{key['nodes']}-{key['B']}-{time.time_ns()}"
+    seconds = options.warm_up + options.seconds
+    settings = [
+        "cluster.hosts={hosts}",
+        f"cluster.nodes={key['nodes']}",
+        "cluster.processes=1",
+        f"dpsgd.local_updates={key['B']}",
+        f"dpsgd.exchange={key['exchange']}",
+        f"work.update_s={key['update_s']}",
+        f"stop.minutes={seconds / 60}",
+        "output.log_every_s=1",
+        "output.checkpoint_every_s=3600",
+        *options.set,
+    ]
+    command = [sys.executable, "-m", "bench.sleeping", options.run_dir, name, *settings]
+    cluster.run(command, key["nodes"], seconds + _START_S)
+    directory = Path(options.run_dir) / name
+    last = rows(directory)[-2]
+    return {
+        "data_points_per_s": round(_speed(directory, "data_points", options.warm_up), 1),
+        "exchanges_per_s": round(_speed(directory, "exchanges", options.warm_up), 2),
+        "exchange_s": last["exchange/seconds"],
+        "tau": last["staleness/mean"],
+    }
+
+
+def _draw_fig5(options: argparse.Namespace, found: list[dict[str, Any]], update_s: float) -> str:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, len(options.links), figsize=(5 * len(options.links), 4.6), sharey=True)
+        for panel, link in zip([panels] if len(options.links) == 1 else panels, options.links, strict=True):
+            for (place, B), exchange in itertools.product(enumerate(options.B), options.exchange):
+                line = [row for row in found if (row["link"], row["exchange"], row["B"]) == (link, exchange, B)]
+                style = "-" if exchange == "overlap" else "--"
+                label = f"B = {B}, {exchange}"
+                x, y = [row["nodes"] for row in line], [row["data_points_per_s"] for row in line]
+                panel.plot(x, y, style, marker="o", markersize=4, color=COLOURS[place], label=label)
+            most = max(options.nodes)
+            panel.plot([0, most], [0, most * 48 / update_s], ":", color="#777777", label="no exchange")
+            panel.set(title=str(LINKS[link]), xlabel="nodes", xticks=options.nodes, ylim=(0, None))
+        figure.axes[0].set_ylabel("data points (agent steps) per second")
+        figure.axes[-1].legend(fontsize=7)
+        figure.text(
+            0.01,
+            0.01,
+            f"Emulated hosts on one machine. Actor-learners sleep for {1000 * update_s:.1f} ms an update, as measured"
+            " on a real one, and send real deltas.",
+            fontsize=8,
+            color="#555555",
+        )
+        figure.tight_layout(rect=(0, 0.04, 1, 1))
+        path = Path(options.run_dir) / "fig5.png"
+        figure.savefig(path, dpi=110)
+        plt.close(figure)
+    return str(path)
+
+
+# Fig. 6
+
+
+def _fig6(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]:
+    found = []
+    link = options.links[-1]
+    with LINKS[link].hosts(1 + max(options.nodes)) as hosts:
+        cluster = Cluster(hosts, Path(options.run_dir))
+        for exchange, nodes, B in itertools.product(options.exchange, options.nodes, options.B):
+            key = {"link": link, "exchange": exchange, "nodes": nodes, "B": B, "score": options.score}
+            found.append(results.get(**key) or results.put({**key, **_learning(options, cluster, key)}))
+    return found
+
+
+def _learning(options: argparse.Namespace, cluster: Cluster, key: dict[str, Any]) -> dict[str, Any]:
+    name = f"fig6-{key['link']}-{key['exchange']}-{key['nodes']}-{key['B']}-{time.time_ns()}"
+    settings = ["--B", str(key["B"]), "--exchange", key["exchange"], "--score", str(options.score)]
+    settings += ["--minutes", str(options.minutes)]
+    cluster.run(_train(options, name, key["nodes"], settings), key["nodes"], 60 * options.minutes + _START_S)
+    last = rows(Path(options.run_dir) / name)[-1]
+    reached = (last["score/best_mean_100"] or -1e9) >= options.score
+    return {
+        "seconds": round(last["elapsed_s"], 1) if reached else None,
+        "agent_steps": last["agent_steps"],
+        "best": last["score/best_mean_100"],
+    }
+
+
+def _train(options: argparse.Namespace, name: str, nodes: int, settings: Iterable[str]) -> list[str]:
+    command = [sys.executable, "train.py", "--game", options.game, "--nodes", str(nodes), "--p", "1"]
+    command += ["--hosts", "{hosts}", "--run-dir", options.run_dir, "--name", name, "--set", "output.log_every_s=1"]
+    return [*command, *(part for text in options.set for part in ("--set", text)), *settings]
+
+
+# Real actor-learners
+
+
+def _real(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]:
+    nodes = 2
+    kinds = {
+        "no exchange": ["--B", str(_NO_EXCHANGE)],
+        "overlap, B = 4": ["--B", "4", "--exchange", "overlap"],
+        "overlap, B = auto": ["--B", "auto", "--exchange", "overlap"],
+        "paper, B = 4": ["--B", "4", "--exchange", "paper"],
+    }
+    found = []
+    # 1 Gbit/s by the kernel: a process that delays packets would take a core from two actor-learners that need both.
+    with EmulatedHosts(1 + nodes, bits_per_s=_REAL[0]) as hosts:
+        cluster = Cluster(hosts, Path(options.run_dir))
+        for number, (kind, settings) in itertools.product(range(options.rounds), kinds.items()):
+            key = {"round": number, "kind": kind}
+            row = results.get(**key) or results.put(
+                {**key, "agent_steps_per_s": _steps_per_s(options, cluster, settings)}
+            )
+            found.append(row)
+        found.append(results.get(kind="changes") or results.put({"kind": "changes", **_changes(options, cluster)}))
+    alone = [row["agent_steps_per_s"] for row in found if row["kind"] == "no exchange"]
+    for kind in list(kinds)[1:]:
+        speeds = [row["agent_steps_per_s"] for row in found if row["kind"] == kind]
+        ratios = [speed / without for speed, without in zip(speeds, alone, strict=True)]
+        found.append({"kind": f"{kind} / no exchange", "ratio": round(statistics.median(ratios), 3), "rounds": ratios})
+    return found
+
+
+def _steps_per_s(options: argparse.Namespace, cluster: Cluster, settings: Sequence[str]) -> float:
+    name = f"real-{time.time_ns()}"
+    # A run begins with the overlapped exchange's first v, and B = auto finds its B, in the warm-up.
+    warm_up_s = max(options.warm_up, 15.0)
+    seconds = warm_up_s + options.seconds
+    cluster.run(_train(options, name, 2, [*settings, "--minutes", str(seconds / 60)]), 2, seconds + _START_S)
+    return round(_speed(Path(options.run_dir) / name, "agent_steps", warm_up_s), 1)
+
+
+def _changes(options: argparse.Namespace, cluster: Cluster) -> dict[str, Any]:
+    """B of --B auto: on one link, on a slow one, and on the first again, a minute each."""
+    name = f"changes-{time.time_ns()}"
+    phase_s = 60.0
+    process = cluster.start(_train(options, name, 2, ["--B", "auto", "--minutes", str(3 * phase_s / 60)]), 2)
+    directory = Path(options.run_dir) / name
+    try:
+        _wait_until_it_trains(directory, process)
+        for bits_per_s in _REAL[1:]:
+            time.sleep(phase_s)
+            cluster.rate(bits_per_s)
+        process.wait(phase_s + _START_S)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    history = rows(directory)
+    ends = [max(row["elapsed_s"] for row in history if row["elapsed_s"] < phase_s * (k + 1)) for k in range(3)]
+    names = ("1 Gbit/s", "100 Mbit/s", "1 Gbit/s again")
+    at = {row["elapsed_s"]: row for row in history}
+    return {f"B on {name}": at[end]["exchange/B"] for name, end in zip(names, ends, strict=True)} | {
+        "B each 5 s": [row["exchange/B"] for row in history][::5]
+    }
+
+
+def _wait_until_it_trains(directory: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_S
+    while not (directory / "metrics.jsonl").exists() or not rows(directory):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"{directory}: does not train")
+        time.sleep(0.2)
+
+
+def _table(found: list[dict[str, Any]]) -> str:
+    return "\n".join("  ".join(f"{key}: {value}" for key, value in row.items()) for row in found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
