@@ -52,6 +52,8 @@ class Atari(Application):
         console.Field("best", "score/best_mean_100", "{:,.2f}"),
         console.Field("exchanges", "exchanges"),
         console.Field("tau", "staleness/mean", "{:.2f}"),
+        console.Field("overlap", "staleness/overlap_mean", "{:.2f}"),
+        console.Field("master busy", "master/busy", "{:.0%}"),
         console.Field("entropy", "policy/entropy", "{:.3f}"),
     )
     curve = console.Field("mean score", "score/mean_100", "{:,.1f}")

@@ -1,9 +1,9 @@
 """What a run writes about itself while it trains, and how that is read back.
 
 A run directory holds ``metrics.jsonl`` (a row of numbers every few seconds), ``journal.jsonl`` (what happened, in
-words) and TensorBoard event files with the same numbers. They are the whole record: the console shows them, plots
-are drawn from them. Files are only appended to, one write for one line, so a reader at any moment, or after a
-``kill -9``, meets whole lines and at most one torn one at the end.
+words), ``nodes.jsonl`` (the numbers of each node, more rarely) and TensorBoard event files with those of the first.
+They are the whole record: the console shows them, plots are drawn from them. Files are only appended to, one write for
+one line, so a reader at any moment, or after a ``kill -9``, meets whole lines and at most one torn one at the end.
 
 A run that is resumed goes on in the same files as a new session. It may start from a checkpoint older than the last
 row; what earlier sessions wrote after that step then never happened, see `append_row`.
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.jsonl"
 JOURNAL = "journal.jsonl"
+NODES = "nodes.jsonl"
 
 #: Keys that every row has; the others are the values.
 ROW_KEYS = frozenset({"time", "session", "step"})
@@ -87,9 +88,11 @@ class RunLog:
         self._directory = directory
         self._session = session
         self._rows = _Lines(directory / METRICS)
+        self._nodes = _Lines(directory / NODES)
         self._journal = Journal(directory, session=session)
         if purge_step is not None:
             self._append_row(time.time(), purge_step, {})
+            self._append_row(time.time(), purge_step, {}, self._nodes)
             purge_step += 1  # TensorBoard drops the step itself too
         self._board: Any = self._open_board(purge_step)
         self._unwritten = 0
@@ -116,6 +119,17 @@ class RunLog:
         with self._surviving():
             self._draw(now, step, plain, histograms or {})
 
+    def nodes(self, step: int, values: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Append a line to ``nodes.jsonl``: of a run with many nodes, too much for a row and for TensorBoard.
+
+        Args:
+            step: As for `row`.
+            values: What the line says of its time.
+            nodes: Plain values of each node.
+        """
+        with self._surviving():
+            self._append_row(time.time(), step, {**values, "nodes": nodes}, self._nodes)
+
     def event(self, kind: str, message: str, **fields: Any) -> None:
         """Append an event to the journal, see `Journal.event`."""
         with self._surviving():
@@ -124,6 +138,7 @@ class RunLog:
     def close(self) -> None:
         """Write out and close all files; a second call does nothing."""
         self._rows.close()
+        self._nodes.close()
         self._journal.close()
         with contextlib.suppress(OSError):
             if self._board:
@@ -166,9 +181,10 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _append_row(self, now: float, step: int, values: Mapping[str, float | int | None]) -> None:
+    def _append_row(self, now: float, step: int, values: Mapping[str, Any], lines: _Lines | None = None) -> None:
         assert not ROW_KEYS & values.keys(), f"reserved keys among the values: {sorted(ROW_KEYS & values.keys())}"
-        self._rows.append({"time": round(now, 3), "session": self._session, "step": int(step), **values})
+        head = {"time": round(now, 3), "session": self._session, "step": int(step)}
+        (lines or self._rows).append(head | dict(values))
 
 
 def _add_histogram(board: Any, tag: str, samples: Sequence[float], step: int, now: float) -> None:

@@ -184,7 +184,8 @@ def test_limits_and_tracker_follow_the_stop_conditions():
 
 
 def test_what_the_console_shows_is_in_the_rows():
-    row = APPLICATION.tracker(config_of(), {}).row(1.0).keys() | {"exchanges", "staleness/mean", "policy/entropy"}
+    row = APPLICATION.tracker(config_of(), {}).row(1.0).keys() | {"exchanges", "policy/entropy"}
+    row |= {"staleness/mean", "staleness/overlap_mean", "master/busy"}
     assert {field.key for field in (*APPLICATION.fields, APPLICATION.curve)} <= row
 
 

@@ -106,7 +106,20 @@ def test_resumed_run_goes_on_in_the_same_files(smoke):
     assert full[-1]["global_steps"] <= full[-1]["exchanges"] <= 2 * full[-1]["global_steps"] + 2 * 3
     assert any(row["speed/node_00"] for row in full), "both nodes worked"
     assert any(row["speed/node_01"] for row in full), "both nodes worked"
+    assert all(0 <= row["master/busy"] <= 1 for row in full if row["master/busy"] is not None)
+    assert all(row["delta/norm_mean"] > 0 and 0 < row["delta/agreement"] <= 1 for row in full if row["delta/agreement"])
     assert len(list(smoke.directory.glob("about*.yaml"))) == 2
+
+
+def test_every_update_and_delta_of_both_sessions_is_in_the_account_of_nodes(smoke):
+    lines = [line for line in read_rows(smoke.directory / "nodes.jsonl") if "nodes" in line]
+    nodes = [node for line in lines for node in line["nodes"]]
+    counters = checkpoints.load_newest(smoke.directory / "checkpoints")[0].counters
+    assert {node["node"] for node in nodes} == {0, 1}
+    assert sum(node["updates"] for node in nodes) == counters["updates_applied"]
+    assert sum(sum(node["overlap"].values()) for node in nodes) == counters["updates_applied"]
+    assert sum(sum(node["tau"].values()) for node in nodes) == counters["exchanges"]
+    assert all(node["wall_s"] >= node["computing_s"] * 0.9 > 0 for node in nodes)
 
 
 def test_journal_tells_the_story(smoke):
@@ -143,7 +156,8 @@ def test_tensorboard_shows_both_sessions_as_one_curve(smoke):
     rows = [row["step"] for row in read_rows(smoke.directory / "metrics.jsonl") if "elapsed_s" in row]
     assert steps == rows
     assert {"speed/agent_steps_per_s", "loss/value", "score/mean_100"} <= set(board.Tags()["scalars"])
-    assert "staleness/tau" in board.Tags()["histograms"]
+    histograms = {"staleness/tau", "staleness/overlap", "delta/norm", "delta/cosine"}
+    assert histograms <= set(board.Tags()["histograms"])
 
 
 def test_trained_run_can_be_evaluated(smoke):

@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 
 from hsa2c.errors import ConfigError
-from hsa2c.runlog import JOURNAL, METRICS, Journal, RunLog, Tail, append_row, number, read_curve, read_rows
+from hsa2c.runlog import (
+    JOURNAL,
+    METRICS,
+    NODES,
+    Journal,
+    RunLog,
+    Tail,
+    append_row,
+    number,
+    read_curve,
+    read_history,
+    read_rows,
+)
 
 
 def write_rows(path, *rows):
@@ -51,6 +63,19 @@ def test_row_is_on_file_and_in_tensorboard_before_the_log_is_closed(tmp_path, bo
         assert seen.Tags()["histograms"] == ["staleness/tau"]
         (tau,) = seen.Histograms("staleness/tau")
         assert (tau.step, tau.histogram_value.num, tau.histogram_value.sum) == (400, 4, 4)
+
+
+def test_nodes_have_a_file_of_their_own(tmp_path, board):
+    with RunLog(tmp_path, session=1) as log:
+        for step in (10, 20, 30):
+            log.nodes(step, {"seconds": 5.0}, [{"node": 0, "tau": {0: 3}}, {"node": 1, "norm": math.nan}])
+    with RunLog(tmp_path, session=2, purge_step=20) as log:  # what was after that never happened
+        log.nodes(40, {"seconds": 6.0}, [])
+        assert board(tmp_path).Tags()["scalars"] == []
+    history = [row for row in read_history(tmp_path / NODES) if "nodes" in row]
+    assert [(row["step"], row["session"], row["seconds"]) for row in history] == [(10, 1, 5), (20, 1, 5), (40, 2, 6)]
+    assert history[0]["nodes"] == [{"node": 0, "tau": {"0": 3}}, {"node": 1, "norm": None}]
+    assert [row["step"] for row in read_rows(tmp_path / METRICS)] == [20], "the seam"
 
 
 def test_what_is_not_finite_is_null_and_not_in_tensorboard(tmp_path, board):

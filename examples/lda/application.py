@@ -34,6 +34,8 @@ class LDA(Application):
         console.Field("bound", "bound/per_token", "{:.4f}"),
         console.Field("exchanges", "exchanges"),
         console.Field("tau", "staleness/mean", "{:.2f}"),
+        console.Field("overlap", "staleness/overlap_mean", "{:.2f}"),
+        console.Field("master busy", "master/busy", "{:.0%}"),
         console.Field("eta", "rate/eta", "{:.4f}"),
         console.Field("negative entries", "guard/negative_entries"),
     )

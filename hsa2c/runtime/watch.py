@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
@@ -21,8 +21,11 @@ from hsa2c.dpsgd.transport import Push, Vector, Watch
 from hsa2c.errors import HSA2CError, StorageError
 from hsa2c.runlog import RunLog
 from hsa2c.runtime.application import RunConfig, Tracker
+from hsa2c.runtime.directions import Directions
+from hsa2c.runtime.nodes import NodeBook
 
 _TAU_SAMPLE = 100_000  # delays kept between two rows, for the histogram
+_RECORD_EVERY_S = 30.0  # between two lines of nodes.jsonl, whatever the rows' interval
 _FAULTS = (
     "actor_learners_lost",
     "nodes_lost",
@@ -82,8 +85,11 @@ class MasterWatch(Watch):
         self._row_at = self._checkpoint_at = time.monotonic()
         self._exchanges_at_row = self._exchanges
         self._taus: list[int] = []
-        self._waited_s = 0.0
         self._delta_bytes = self._v_bytes = 0
+        self._book = NodeBook(self._nodes)
+        self._directions = Directions()
+        self._record_at = self._row_at
+        self._slept_s = self._processor_at_s = 0.0
         self._reason: str | None = None
         self._worried = False
         self._updates = int(counters.get("updates_applied", 0))
@@ -114,7 +120,9 @@ class MasterWatch(Watch):
         Args:
             transport: What carries the messages, for the journal.
         """
-        self._started_at = self._row_at = self._checkpoint_at = time.monotonic()
+        self._started_at = self._row_at = self._checkpoint_at = self._record_at = time.monotonic()
+        self._slept_s, self._processor_at_s = 0.0, time.thread_time()
+        self._book.begin(self._started_at)
         self._log.event("training", "training", nodes=self._nodes, transport=transport)
 
     def stop(self, reason: str) -> None:
@@ -157,9 +165,11 @@ class MasterWatch(Watch):
         """See `Watch.heard`."""
         for item in json.loads(report):
             if "ready" in item:
+                self._book.ready(node, item["ready"].get("host"))
                 self._log.event("node_ready", f"node {node} is ready", node=node, **item["ready"])
             elif "applied" in item:
                 self._updates += item["applied"]
+                self._book.applied(node, item["applied"])
             elif "fault" in item:
                 self._hear_fault(node, **item["fault"])
             elif "pace" in item:
@@ -168,6 +178,7 @@ class MasterWatch(Watch):
                 self._log.event("actor_learner_back", f"node {node}: {item['back']}", node=node)
             else:
                 self._count_refused(node, int(item.pop("refused_gradients", 0)))
+                self._book.heard(node, item)
                 self._tracker.add(node, item)
         reached = self._tracker.reached()
         if reached:
@@ -192,6 +203,7 @@ class MasterWatch(Watch):
     def lost(self, node: int, why: str) -> None:
         """See `Watch.lost`."""
         self._lost.add(node)
+        self._book.gone(node)
         self._faults["nodes_lost"] += 1
         headline, _, traceback = why.partition("\n")
         self._log.event("node_lost", f"node {node}: {headline}", node=node, traceback=traceback or None)
@@ -209,6 +221,10 @@ class MasterWatch(Watch):
         self._faults["deltas_refused"] += 1
         self._log.event("warning", f"node {node}: {why}, and not used", node=node)
 
+    def slept(self, seconds: float) -> None:
+        """See `Watch.slept`."""
+        self._slept_s += seconds
+
     def kept(self, node: int, state: Vector) -> None:
         """See `Watch.kept`."""
         if node in self._states and self._states[node].size == state.size:
@@ -220,15 +236,17 @@ class MasterWatch(Watch):
     def received(self, push: Push, tau: int) -> None:
         """See `Watch.received`."""
         self._exchanges += 1
-        self._waited_s += push.waited_s
         self._delta_bytes += push.delta_bytes
         self._v_bytes += push.v_bytes
+        self._book.pushed(push, tau)
+        self._directions.received(push.node, push.delta)
         if len(self._taus) < _TAU_SAMPLE:
             self._taus.append(tau)
 
     def stepped(self, t: int, v: Vector) -> None:
         """See `Watch.stepped`; also writes the checkpoint that is due."""
         self._t = t
+        self._directions.stepped()
         every_s = self._config.output.checkpoint_every_s
         since_s = time.monotonic() - self._checkpoint_at
         # With the optimiser state of every node at hand, v and the states belong together: better now than later.
@@ -281,7 +299,11 @@ class MasterWatch(Watch):
         """The last row and the last checkpoint."""
         self._tracker.measure(v, due=True)
         if self._started_at is not None:
-            self._write_row(time.monotonic())
+            now = time.monotonic()
+            self._write_row(now)
+            self._record_nodes(now)
+            if slowest := self._book.slowest():
+                self._log.event("slowest_node", f"slowest: {slowest}")
         path = self.save(v, measured=True)
         self._log.event("stop", self._reason or "stopped", checkpoint=str(path), **self._summary())
         return path
@@ -329,6 +351,10 @@ class MasterWatch(Watch):
         progress = self._progress()
         taus = self._taus
         exchanges = self._exchanges - self._exchanges_at_row
+        looks = self._directions.take()
+        self._book.looked(looks.norms, looks.cosines)
+        of_nodes, overlaps = self._book.row(now, seconds)
+        norms, cosines = ([value for _, value in values] for values in (looks.norms, looks.cosines))
         eta = self._config.optimiser.learning_rate
         row: dict[str, float | int | None] = {
             "elapsed_s": round(self.elapsed_s, 3),
@@ -341,11 +367,14 @@ class MasterWatch(Watch):
             # On the wire, headers and reports included; None in a run of one node, which has none.
             "speed/delta_bytes_per_exchange": self._delta_bytes / exchanges if self._delta_bytes else None,
             "speed/v_bytes_per_exchange": self._v_bytes / exchanges if self._v_bytes else None,
-            "staleness/mean": float(np.mean(taus)) if taus else None,
+            "staleness/mean": _mean(taus),
             "staleness/max": max(taus) if taus else None,
-            # The mean over nodes of the share of time in which a node waited for the master, in seconds a second.
-            "time/waiting_for_master": self._waited_s / seconds / self._nodes,
+            **of_nodes,
             **_pace_row(list(self._paces.values())),
+            "delta/norm_mean": _mean(norms),
+            "delta/cosine_mean": _mean(cosines),
+            "delta/agreement": _mean(looks.agreements),
+            **self._load(seconds),
             "rate/rho": float(self._step.rho),
             "nodes/working": self._nodes - len(self._lost),
             **{f"faults/{name}": number for name, number in self._faults.items()},
@@ -353,14 +382,46 @@ class MasterWatch(Watch):
             "left_s": self.elapsed_s * (1 - progress) / progress if progress > 0 else None,
         }
         if seconds < self._config.output.log_every_s / 2:  # the last row: too short a time to speak of a speed
-            row |= {key: None for key in row if key.startswith(("speed/", "time/"))}
-        self._log.row(self._tracker.work, row, {"staleness/tau": taus} if taus else {})
+            row |= {key: None for key in row if key.startswith(("speed/", "time/", "master/"))}
+        samples: dict[str, Sequence[float]] = {
+            "staleness/tau": taus,
+            "staleness/overlap": overlaps,
+            "delta/norm": norms,
+            "delta/cosine": cosines,
+        }
+        self._log.row(self._tracker.work, row, {tag: some for tag, some in samples.items() if some})
+        if now - self._record_at >= _RECORD_EVERY_S:
+            self._record_nodes(now)
+        if slow := self._book.warning():
+            self._log.event("warning", slow)
         worry = self._tracker.warning()
         if worry and not self._worried:  # once, until it is over
             self._log.event("warning", worry)
         self._worried = worry is not None
-        self._row_at, self._exchanges_at_row, self._taus, self._waited_s = now, self._exchanges, [], 0.0
+        self._row_at, self._exchanges_at_row, self._taus = now, self._exchanges, []
         self._delta_bytes = self._v_bytes = 0
+
+    def _load(self, seconds: float) -> dict[str, float | int | None]:
+        """How busy the master was since the last row; call it once for each.
+
+        ``master/busy`` is the wall-clock less what it slept because no message was there. It is what is missing to 1
+        that is left for more nodes: sending, disks and waiting for a core count, since no delta is summed meanwhile.
+        ``master/processor`` is the seconds of a processor that its thread had, looking for messages included; much less
+        than the other, and it waits for something else than messages.
+        """
+        slept_s, self._slept_s = self._slept_s, 0.0
+        before_s, self._processor_at_s = self._processor_at_s, time.thread_time()
+        busy, processor = 1.0 - slept_s / seconds, (self._processor_at_s - before_s) / seconds
+        return {"master/busy": min(1.0, max(0.0, busy)), "master/processor": processor}
+
+    def _record_nodes(self, now: float) -> None:
+        values = {"elapsed_s": round(self.elapsed_s, 3), "seconds": round(now - self._record_at, 3)}
+        self._log.nodes(self._tracker.work, values, self._book.record())
+        self._record_at = now
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def _pace_row(paces: list[dict[str, Any]]) -> dict[str, float | int | None]:

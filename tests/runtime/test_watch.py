@@ -62,10 +62,13 @@ class FakeLog:
     """Remembers rows and events."""
 
     def __init__(self):
-        self.rows, self.events = [], []
+        self.rows, self.events, self.records = [], [], []
 
     def row(self, step, values, histograms=None):
         self.rows.append((step, values, histograms))
+
+    def nodes(self, step, values, nodes):
+        self.records.append((step, values, nodes))
 
     def event(self, kind, message, **fields):
         self.events.append((kind, message, fields))
@@ -77,8 +80,9 @@ class FakeLog:
 @pytest.fixture
 def clock(monkeypatch):
     """Seconds that pass when the test says so."""
-    clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    clock = SimpleNamespace(now=1000.0, processor=3.0)
+    times = SimpleNamespace(monotonic=lambda: clock.now, thread_time=lambda: clock.processor)
+    monkeypatch.setattr(module, "time", times)
     return clock
 
 
@@ -144,15 +148,20 @@ def test_row_every_interval_of_training(make_watch, clock):
 def test_row_by_hand(make_watch, clock):
     watch, log, _ = make_watch(cluster={"nodes": 2}, optimiser={"learning_rate": 0.1})
     watch.begin("queues")
-    for tau, node in [(0, 0), (3, 1), (0, 0)]:
+    watch.received(push(1, waited_s=50.0), 0)  # it had waited for the other one's start
+    for tau, node in [(0, 1), (3, 0), (0, 1)]:
         watch.received(push(node, waited_s=0.5), tau)
     watch.stepped(2, V)
+    watch.received(push(0, waited_s=0.5), 2)
     clock.now += 6
     watch.stopping()
     ((_, values, histograms),) = log.rows
-    assert (values["exchanges"], values["global_steps"], values["speed/exchanges_per_s"]) == (3, 2, 0.5)
+    assert (values["exchanges"], values["global_steps"], values["speed/exchanges_per_s"]) == (5, 2, 5 / 6)
     assert (values["staleness/mean"], values["staleness/max"]) == (1.0, 3)
-    assert histograms == {"staleness/tau": [0, 3, 0]}
+    assert histograms.pop("staleness/tau") == [0, 0, 3, 0, 2]
+    assert values["delta/norm_mean"] == pytest.approx(5**0.5), "of (0, 1, 2)"
+    assert (values["delta/cosine_mean"], values["delta/agreement"]) == pytest.approx((1.0, 1.0))
+    assert {tag: len(samples) for tag, samples in histograms.items()} == {"delta/norm": 5, "delta/cosine": 1}
     assert (values["rate/eta"], values["rate/rho"]) == (0.1, 0.5)
     assert values["time/waiting_for_master"] == pytest.approx(1.5 / 6 / 2)
     assert (values["progress"], values["left_s"]) == (0.0, None)
@@ -160,7 +169,7 @@ def test_row_by_hand(make_watch, clock):
     clock.now += 6
     watch.stopping()
     _, values, histograms = log.rows[-1]
-    assert (values["exchanges"], values["speed/exchanges_per_s"]) == (3, 0.0)
+    assert (values["exchanges"], values["speed/exchanges_per_s"]) == (5, 0.0)
     assert (values["staleness/mean"], values["staleness/max"], histograms) == (None, None, {})
 
 
@@ -175,6 +184,70 @@ def test_bytes_are_those_of_a_mean_exchange(make_watch, clock):
         watch.stopping()
         rows.append(tuple(log.rows[-1][1][f"speed/{what}_bytes_per_exchange"] for what in ("delta", "v")))
     assert rows == [(100, 300), (100, 64), (None, None)]
+
+
+def test_master_is_busy_when_it_does_not_sleep(make_watch, clock):
+    watch, log, _ = make_watch()
+    watch.slept(50.0)
+    clock.processor += 2.0  # start-up, all that
+    watch.begin("queues")
+    for slept_s, processor_s in [(1.0, 0.25), (3.5, 1.5)]:
+        watch.slept(slept_s)
+        clock.now += 5
+        clock.processor += processor_s
+        watch.stopping()
+    assert [values["master/busy"] for _, values, _ in log.rows] == pytest.approx([0.8, 0.3])
+    assert [values["master/processor"] for _, values, _ in log.rows] == pytest.approx([0.05, 0.3])
+    watch.slept(0.1)
+    clock.now += 1
+    watch.finish(V)
+    assert log.rows[-1][1]["master/busy"] is None, "too short a time"
+
+
+def test_overlaps_of_all_processes_make_one_histogram(make_watch, clock):
+    watch, log, tracker = make_watch()
+    watch.begin("queues")
+    watch.heard(0, report({"work": 1, "overlap": {"0": 2, "3": 1}}, {"work": 1, "overlap": {"1": 1}}))
+    clock.now += 5
+    watch.stopping()
+    ((_, values, histograms),) = log.rows
+    assert (values["staleness/overlap_mean"], values["staleness/overlap_max"]) == (1.0, 3)
+    assert histograms == {"staleness/overlap": [0, 0, 1, 3]}
+    assert tracker.work == 2
+
+
+def test_nodes_are_recorded_every_half_minute_and_at_the_end(make_watch, clock):
+    watch, log, _ = make_watch(cluster={"nodes": 2})
+    watch.heard(1, report({"ready": {"host": "h1"}}))
+    watch.begin("MPI")
+    for _ in range(8):
+        clock.now += 5
+        watch.heard(0, report({"applied": 8}))
+        watch.heard(1, report({"applied": 6}, {"work": 3}))
+        watch.stopping()
+    watch.finish(V)
+    assert [(step, values) for step, values, _ in log.records] == [
+        (18, {"elapsed_s": 30.0, "seconds": 30.0}),
+        (24, {"elapsed_s": 40.0, "seconds": 10.0}),
+    ]
+    for updates, (_, _, nodes) in zip([(48, 36), (16, 12)], log.records, strict=True):
+        assert [(node["node"], node["host"], node["updates"]) for node in nodes] == [
+            (0, None, updates[0]),
+            (1, "h1", updates[1]),
+        ]
+    assert log.kinds()[-3:] == ["slowest_node", "checkpoint", "stop"]
+    assert log.events[-3][1] == "slowest: node 1 on h1, 0.75 of the median of the others"
+
+
+def test_node_that_is_slow_for_long_is_a_warning(make_watch, clock):
+    watch, log, _ = make_watch(cluster={"nodes": 2})
+    watch.begin("MPI")
+    for second in range(5, 200, 5):
+        clock.now += 5
+        watch.heard(0, report({"applied": 4}))
+        watch.heard(1, report({"applied": 10}))
+        watch.stopping()
+        assert log.kinds().count("warning") == int(second >= 60)
 
 
 def test_time_left_is_to_the_nearest_limit(make_watch, clock):
