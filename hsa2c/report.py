@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hsa2c.errors import ConfigError
+from hsa2c.node_pictures import pictures, read_totals
 from hsa2c.plot import COLOURS, LABELS, STYLE
 from hsa2c.runlog import JOURNAL, ROW_KEYS, Row, number, read_history, read_rows
 
@@ -30,12 +31,25 @@ SECTIONS: Sequence[tuple[str, tuple[str, ...], str]] = (
     (
         "Where the time goes",
         ("time",),
-        "Shares of the actor-learners' time, over all nodes; and the share of a node's time in which it waits for v.",
+        "Shares of the actor-learners' time, over all nodes; and the share of a node's time in which it exchanges.",
     ),
     (
         "Staleness",
         ("staleness",),
-        "Delay tau of the deltas: global steps between the v that a node had pulled and the step that took its delta.",
+        "Delay tau of the deltas: global steps between the v that a node had pulled and the step that took its delta. "
+        "Overlap of the updates: those that other processes of the node ended between an update's read and its end.",
+    ),
+    (
+        "Deltas",
+        ("delta",),
+        "Norm of the deltas; their cosine with the mean delta of the step before; and their agreement, the mean cosine "
+        "with the mean of their own step, weighted by norm: 1 where all point the same way, M^-0.5 by chance.",
+    ),
+    (
+        "The master",
+        ("master",),
+        "Share of its time in which it is busy, that is not looking for messages while there are none: what is missing "
+        "to 1 is left for more nodes. And the share in which its thread has a processor.",
     ),
     ("Nodes and faults", ("nodes", "faults"), "Nodes that work, and what was lost, refused and replaced."),
     ("Policy and value", ("policy", "value", "loss", "gradient"), ""),
@@ -87,13 +101,15 @@ def render(run: Path) -> str:
     name = run.resolve().name
     parts = [f"<h1>{html.escape(name)}</h1>", _facts(run, history, events)]
     with rc_context(STYLE):
+        of_nodes = pictures(read_totals(run))
         for title, tags, about in _sections(history):
             parts.append(f"<h2>{html.escape(title)}</h2>")
             if about:
                 parts.append(f"<p>{html.escape(about)}</p>")
-            if title == "Speed":
-                parts.append(_slowest(history, events))
             parts.append(_picture(_draw(history, tags), title))
+            if title in of_nodes:
+                text, figure = of_nodes[title]
+                parts += [f"<p>{html.escape(text)}</p>", _picture(figure, f"{title}, by node")]
     parts.append(_story(events))
     head = f'<meta charset="utf-8"><title>{html.escape(name)}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
@@ -153,12 +169,13 @@ def _sections(history: Sequence[Row]) -> list[tuple[str, list[str], str]]:
 
 
 def _draw(history: Sequence[Row], tags: Sequence[str]) -> Figure:
-    """A small panel for each tag; shares of time, and the nodes' speeds, in one panel each."""
+    """A small panel for each tag; shares of time, the nodes' speeds and the master's load in one panel each."""
     from matplotlib.figure import Figure
 
     shares = [tag for tag in tags if tag.startswith("time/") and tag.endswith("_share")]
     nodes = [tag for tag in tags if tag.startswith("speed/node_")]
-    panels: list[list[str]] = [group for group in (shares, nodes) if len(group) > 1]
+    load = [tag for tag in tags if tag.startswith("master/")]
+    panels: list[list[str]] = [group for group in (shares, nodes, load) if len(group) > 1]
     panels += [[tag] for tag in tags if not any(tag in group for group in panels)]
     down = math.ceil(len(panels) / _ACROSS)
     figure = Figure(figsize=(11, 2.4 * down + 0.2), dpi=110, layout="constrained")
@@ -178,6 +195,10 @@ def _lines(axes: Axes, history: Sequence[Row], tags: Sequence[str]) -> None:
         colour = COLOURS[place % len(COLOURS)]
         axes.plot(*zip(*known, strict=True), color=colour, linewidth=1.1, marker="o" if len(known) == 1 else None)
     title = LABELS.get(tags[0], tags[0]) if len(tags) == 1 else f"{tags[0].rstrip('0123456789')}* ({len(tags)})"
+    if tags[0].startswith("master/"):
+        title = "share of the master's time"
+        axes.set_ylim(bottom=0)
+        axes.legend([tag.removeprefix("master/") for tag in tags], fontsize=6, loc="best")
     axes.set_title(title, fontsize=8, loc="left", fontweight="normal")
 
 
@@ -194,23 +215,6 @@ def _stack(axes: Axes, history: Sequence[Row], tags: Sequence[str]) -> None:
 
 def _thin(history: Sequence[Row]) -> Sequence[Row]:
     return history[:: max(1, len(history) // _MOST_POINTS)]
-
-
-def _slowest(history: Sequence[Row], events: Sequence[Row]) -> str:
-    """Which node made the least, over the last half of the run; nothing where there is one node."""
-    late = history[len(history) // 2 :]
-    speeds: dict[str, float] = {}
-    for tag in sorted({tag for row in late for tag in row if tag.startswith("speed/node_")}):
-        known = [value for row in late if (value := number(row.get(tag))) is not None]
-        if known:
-            speeds[tag.removeprefix("speed/node_")] = sum(known) / len(known)
-    if len(speeds) < 2:
-        return ""
-    hosts = {f"{event['node']:02d}": event.get("host") for event in events if isinstance(event.get("node"), int)}
-    slow, fast = min(speeds, key=lambda node: speeds[node]), max(speeds, key=lambda node: speeds[node])
-    host = f" (on {hosts[slow]})" if hosts.get(slow) else ""
-    text = f"Slowest: node {int(slow)}{host}, {speeds[slow]:,.0f}/s; fastest: node {int(fast)}, {speeds[fast]:,.0f}/s."
-    return f"<p>{html.escape(text)}</p>"
 
 
 def _picture(figure: Figure, title: str) -> str:

@@ -17,7 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def make_run(tmp_path):
     """A run directory with such rows (after the session's and the time's) and events."""
 
-    def make_run(rows, events=(), name="run"):
+    def make_run(rows, events=(), name="run", nodes=()):
         run = tmp_path / name
         run.mkdir()
         lines = [
@@ -25,6 +25,8 @@ def make_run(tmp_path):
             for k, row in enumerate(rows)
         ]
         (run / "metrics.jsonl").write_text("".join(lines))
+        if nodes:
+            (run / "nodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in nodes))
         if events:
             (run / "journal.jsonl").write_text("".join(json.dumps({"time": 100.0} | event) + "\n" for event in events))
         return run
@@ -69,11 +71,70 @@ def test_page_needs_nothing_from_elsewhere(make_run):
     assert "<script" not in page
 
 
+NODES = [
+    {
+        "session": 1,
+        "step": 10 * k,
+        "seconds": 10.0,
+        "nodes": [
+            {
+                "node": node,
+                "host": f"h{node}",
+                "updates": 100 if node else 70,
+                "exchanging_s": 1.0,
+                "wall_s": 10.0,
+                "computing_s": 7.0,
+                "waiting_s": 2.0,
+                "tau": {"0": 3, "4": 1},
+                "overlap": {"1": 9},
+                "delta_norm": 0.5,
+                "delta_cosine": -0.1,
+            }
+            for node in range(3)
+        ],
+    }
+    for k in range(1, 3)
+]
+LOADS = {"delta/norm_mean": 0.5, "delta/cosine_mean": 0.1, "master/busy": 0.2, "master/processor": 0.1}
+
+
+def test_sections_have_pictures_of_the_nodes(make_run):
+    page = report.render(make_run([row | LOADS for row in ROWS], nodes=NODES))
+    assert sections(page)[1:6] == ["Speed", "Where the time goes", "Staleness", "Deltas", "The master"]
+    pictures = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', page)
+    of_nodes = [title for title, _ in pictures if title.endswith(", by node")]
+    assert of_nodes == [f"{title}, by node" for title in ("Speed", "Where the time goes", "Staleness", "Deltas")]
+    assert len({picture for _, picture in pictures}) == len(pictures) == 8 + 4
+    assert "the largest delay seen, D&#x27;, is 4; the largest overlap, D, is 1." in page
+
+
 def test_slowest_node_is_named_with_its_host(make_run):
     events = [{"kind": "node_ready", "node": node, "host": f"h{node}", "message": "ready"} for node in range(2)]
-    page = report.render(make_run(ROWS, events))
-    assert "Slowest: node 1 (on h1), 63/s; fastest: node 0, 100/s." in page
+    page = report.render(make_run(ROWS, events, nodes=NODES))
+    slowest = "Slowest: node 0 on h0, 7.0 updates/s, 0.70 of the median of the others; fastest: node 1 on h1, 10.0"
+    assert slowest in page
     assert "h0, h1" in page
+
+
+def test_one_node_has_no_slowest(make_run):
+    alone = [line | {"nodes": line["nodes"][:1]} for line in NODES]
+    page = report.render(make_run(ROWS, nodes=alone))
+    assert "Slowest" not in page
+    assert 'alt="Speed, by node"' not in page
+    assert 'alt="Staleness, by node"' in page
+
+
+def test_nodes_file_may_hold_anything(make_run):
+    evil = "<b>$x_</b>"
+    bad = {
+        "node": 1, "host": evil, "updates": "many", "wall_s": None, "delta_norm": 1e999,
+        "tau": {"x": 1, "2": "y", "-1": 3, "9" * 50: 1, "0": 1}, "overlap": [1, 2],
+    }  # fmt: skip
+    strange = [{"nodes": 3}, {"nodes": [7, {"node": "1"}, {"node": True}, {"node": -1}, bad]}, {}, {"seconds": "x"}]
+    lines = [{"session": 1, "step": 5} | line for line in strange]
+    page = report.render(make_run(ROWS, nodes=[*NODES, *lines]))
+    assert evil not in page
+    assert f"node 1 on {evil}".replace("<", "&lt;").replace(">", "&gt;") in page
 
 
 def test_what_a_run_says_cannot_become_part_of_the_page(make_run):
