@@ -416,7 +416,8 @@ class MasterWatch(Watch):
 
     def _record_nodes(self, now: float) -> None:
         values = {"elapsed_s": round(self.elapsed_s, 3), "seconds": round(now - self._record_at, 3)}
-        self._log.nodes(self._tracker.work, values, self._book.record())
+        if nodes := self._book.record():
+            self._log.nodes(self._tracker.work, values, nodes)
         self._record_at = now
 
 

@@ -239,6 +239,16 @@ def test_nodes_are_recorded_every_half_minute_and_at_the_end(make_watch, clock):
     assert log.events[-3][1] == "slowest: node 1 on h1, 0.75 of the median of the others"
 
 
+def test_nothing_new_of_the_nodes_is_no_record(make_watch, clock):
+    watch, log, _ = make_watch()
+    watch.begin("queues")
+    clock.now += 30
+    watch.heard(0, report({"applied": 8}))
+    watch.stopping()
+    watch.finish(V)
+    assert [values["seconds"] for _, values, _ in log.records] == [30.0]
+
+
 def test_node_that_is_slow_for_long_is_a_warning(make_watch, clock):
     watch, log, _ = make_watch(cluster={"nodes": 2})
     watch.begin("MPI")
