@@ -108,19 +108,21 @@ def test_run_goes_on_on_the_hosts_that_are_left(hosts, tmp_path):
 
 def test_nobody_waits_for_a_host_that_is_cut_off(hosts, tmp_path):
     """u counts updates, and with rho = M = 1 v is the sum of what the deltas count for."""
-    settings = ("cluster.absence_s=2", "dpsgd={deltas_per_step: 1, global_rate: 1, max_delay: 50}")
+    settings = ("cluster.absence_s=3", "dpsgd={deltas_per_step: 1, global_rate: 1, max_delay: 50}")
     with training(hosts, tmp_path, "h0\nh1\nh2\n", 3, *settings) as run:
         assert ready(run)[2]["host"] == "h2"
+        of_node_2 = lambda kind: [event["message"] for event in run.events(kind) if event["node"] == 2]
         hosts.cut("h2")
-        wait_until(lambda: run.events("node_lost"), "the silence to be noticed")
-        assert run.events("node_lost")[0]["message"] == "node 2: silent for 2 s"
+        wait_until(lambda: of_node_2("node_lost"), "the silence to be noticed")
+        assert of_node_2("node_lost") == ["node 2: silent for 3 s"]
         goes_on(run, 200)
+        assert of_node_2("node_back") == []
         hosts.restore("h2")
-        wait_until(lambda: run.events("node_back"), "the node to be heard again")
-        assert run.events("node_back")[0]["message"] == "node 2 is heard again"
+        wait_until(lambda: of_node_2("node_back"), "the node to be heard again")
+        assert of_node_2("node_back") == ["node 2 is heard again"]
         wait_until(lambda: run.rows()[-1]["nodes/working"] == 3, "a row")
         goes_on(run)
         checkpoint = stop(hosts, run)
-        assert max(row.get("staleness/max") or 0 for row in run.rows()) > 100
-        # What it found meanwhile, hundreds of updates, counts for at most D' / tau, a half.
-        assert 0 < checkpoint.v.max() < checkpoint.counters["updates_applied"] - 50
+        # The delta that was under way is as old as that, and counts for 50 / tau; no update counts for more than one.
+        assert max(row.get("staleness/max") or 0 for row in run.rows()) > 200
+        assert 0 < checkpoint.v.max() <= checkpoint.counters["updates_applied"] + 2
