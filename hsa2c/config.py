@@ -78,10 +78,11 @@ class DPSGDConfig:
     """With local_updates = auto: the B that the local learning rate is meant for; with another it is multiplied by
     (rate_local_updates / B)^0.25 (Eq. 13)."""
 
-    exchange: Literal["auto", "overlap", "paper"] = "auto"
+    exchange: Literal["auto", "overlap", "paper", "synchronous"] = "auto"
     """paper: a node's processes stop for an exchange (Algorithm 2), so they wait for the slowest of them and for the
     master. overlap: they go on meanwhile (`hsa2c.dpsgd.worker.overlapping_worker`). auto: overlap, but paper where one
-    process is all there is, or where the application cannot overlap."""
+    process is all there is, or where the application cannot overlap. synchronous: as paper, and the master answers no
+    pull before its next global step: with M the number of nodes all work at the same v (Adamski et al. 2018)."""
 
     deltas_per_step: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Deltas the master sums before one global step. M. None: the number of nodes, as in section 4.2.1."""

@@ -50,7 +50,7 @@ def test_every_shipped_configuration_is_whole_when_resolved(path, tmp_path):
 
 def test_there_are_shipped_configurations():
     names = {str(path.relative_to(REPOSITORY / "configs")) for path in SHIPPED}
-    assert {"pong.yaml", "smoke.yaml", "paper/hsa2c.yaml"} <= names
+    assert {"pong.yaml", "smoke.yaml", "paper/ddrl_a3c.yaml", "paper/hsa2c.yaml"} <= names
     for name in ("pong", "paper/hsa2c", "pong.yaml"):
         assert rundir.find_config(name) in SHIPPED
 
@@ -61,6 +61,13 @@ def test_constants_of_the_paper(tmp_path):
     dpsgd = config.dpsgd
     assert (dpsgd.global_rate, dpsgd.momentum, dpsgd.deltas_per_step) == (0.01, 0.5, 40)
     assert dpsgd.global_rate * dpsgd.deltas_per_step / (1 - dpsgd.momentum) == pytest.approx(0.8)
+
+
+def test_baseline_of_the_paper_averages_gradients(tmp_path):
+    config = rundir.prepare(APPLICATION, {"output.run_dir": str(tmp_path)}, "paper/ddrl_a3c", ALONE).config
+    dpsgd = config.dpsgd
+    assert (dpsgd.local_updates, config.cluster.processes, dpsgd.exchange) == (1, 1, "synchronous")
+    assert dpsgd.global_rate * dpsgd.deltas_per_step == pytest.approx(1.0)
 
 
 def test_rate_keeps_the_factor_whatever_the_number_of_nodes(tmp_path):

@@ -51,8 +51,8 @@ def parser() -> OneLineParser:
     )
     how.add_argument(
         "--exchange",
-        choices=("auto", "overlap", "paper"),
-        help="stop for it, as the paper does, or not (auto)",
+        choices=("auto", "overlap", "paper", "synchronous"),
+        help="stop for it, as the paper does, and wait for all nodes, or do not stop (auto)",
     )
     how.add_argument("--M", type=int, help="deltas in a global step (the number of nodes)")
     how.add_argument(

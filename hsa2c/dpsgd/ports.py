@@ -103,6 +103,8 @@ class BaseMasterPort(MasterPort):
         self._v_bytes = dict.fromkeys(everybody, 0)  # of the answer, where the transport counts them
         self._training = False
         self._draining = False
+        self.synchronous = False
+        """Whether a pull is answered only after a global step: all nodes then work at the same v, and tau is 0."""
         # Silence is counted in time spent listening: while the master is busy or suspended, messages wait unheard.
         self._listened_s = 0.0
         self._slept_s = 0.0  # in `_receive`, with no message there
@@ -127,7 +129,7 @@ class BaseMasterPort(MasterPort):
         """See `MasterPort.collect`."""
         collected = 0
         while not watch.stopping():
-            while self._waiting:
+            while self._waiting and not (self.synchronous and collected):
                 self._answer(self._waiting.pop(0), Pulled(serving, t, watch.rate_scale()))
             if collected >= self.quorum(M):
                 return

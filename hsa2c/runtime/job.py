@@ -142,6 +142,7 @@ def _run_alone(task: Task) -> int:
     crew = _make_crew(task, 0)
     try:
         port, (node_port,) = inprocess.connect(1, task.limits, task.encoding)
+        port.synchronous = task.config.dpsgd.exchange == "synchronous"
         thread = threading.Thread(target=_node_thread, args=(task, crew, node_port), name="node-0", daemon=True)
         code = _direct(task, port, thread.start, "queues")
         if code == EXIT_DONE:
@@ -231,7 +232,7 @@ def _master_port(
     from hsa2c.dpsgd import mpi
 
     cluster = task.config.cluster
-    return mpi.MPIMaster(
+    port = mpi.MPIMaster(
         cluster.nodes,
         size,
         task.app.layout(task.config).state_size if master == 0 else 0,
@@ -243,6 +244,8 @@ def _master_port(
         masters=cluster.masters,
         master=master,
     )
+    port.synchronous = task.config.dpsgd.exchange == "synchronous"
+    return port
 
 
 def _on_one_machine(task: Task) -> bool:

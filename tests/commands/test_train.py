@@ -85,12 +85,15 @@ def launched(monkeypatch, tmp_path):
             "--set optimiser.anneal=true --score 5",
             "train.py: optimiser.anneal = True: needs a limit to fall to 0 at, --agent-steps or --minutes",
         ),
-        ("--config nosuch", "train.py: --config nosuch: no such file; shipped are paper/hsa2c, pong, smoke"),
+        (
+            "--config nosuch",
+            "train.py: --config nosuch: no such file; shipped are paper/ddrl_a3c, paper/hsa2c, pong, smoke",
+        ),
         (
             "--config /no/such.yaml",
-            "train.py: --config /no/such.yaml: no such file; shipped are paper/hsa2c, pong, smoke",
+            "train.py: --config /no/such.yaml: no such file; shipped are paper/ddrl_a3c, paper/hsa2c, pong, smoke",
         ),
-        ("--config /", "train.py: --config /: no such file; shipped are paper/hsa2c, pong, smoke"),
+        ("--config /", "train.py: --config /: no such file; shipped are paper/ddrl_a3c, paper/hsa2c, pong, smoke"),
         ("--nods 2", "train.py: unrecognized arguments: --nods 2 (--help shows all options)"),
         ("--node 2", "train.py: unrecognized arguments: --node 2 (--help shows all options)"),
         ("Pong", "train.py: unrecognized arguments: Pong (--help shows all options)"),

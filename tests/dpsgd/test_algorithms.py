@@ -320,9 +320,12 @@ def test_actor_learner_drops_a_gradient_that_was_interrupted() -> None:
 # Section 3.4: special cases of both algorithms together
 
 
-def run_both(crews: list[Crew], B: int, M: int, watch: Record, step: GlobalStep) -> Vector:
+def run_both(
+    crews: list[Crew], B: int, M: int, watch: Record, step: GlobalStep, *, synchronous: bool = False
+) -> Vector:
     """The last v of a whole run from START over queues, a thread for each node."""
     port, ports = connect(len(crews), LIMITS)
+    port.synchronous = synchronous
     failures: list[BaseException] = []
 
     def work(node: int) -> None:
@@ -427,6 +430,29 @@ def test_p_1_B_1_is_asysg() -> None:
     assert watch.taus[: len(order)] == taus
     np.testing.assert_allclose(watch.vs[: len(order)], torch.stack(x[1:]).numpy(), rtol=1e-6)
     np.testing.assert_allclose(v, x[-1].numpy(), rtol=1e-6)  # what was interrupted at the end moved nothing
+
+
+@pytest.mark.timeout(60)
+def test_synchronous_with_averaged_gradients_is_ddrl_a3c() -> None:
+    """The paper's baseline (Adamski et al. 2018): v <- v - eta * mean_m grad f_m(v), with each node's own f_m.
+
+    Nodes take times of their own for a gradient, so that an asynchronous master would see other orders and delays.
+    """
+    nodes, steps = 3, 6
+    targets = [TARGET + 0.1 * node for node in range(nodes)]
+    crews = [
+        SerialCrew(quadratic(target, CURVATURE, seconds=0.004 * node), DenseLayout(START.numel(), SGD))
+        for node, target in enumerate(targets)
+    ]
+    watch = Record(stop=lambda record: record.t >= steps)
+    mean = GlobalStep(1.0 / nodes, 0.0, START.numel())
+    run_both(crews, 1, nodes, watch, mean, synchronous=True)
+
+    x = START.double()
+    for t in range(steps):
+        x = x - ETA * torch.stack([CURVATURE * (x - target) for target in targets]).mean(0)
+        np.testing.assert_allclose(watch.vs[t], x.numpy(), rtol=1e-5)
+    assert watch.taus[: nodes * steps] == [0] * (nodes * steps)
 
 
 class Gated:

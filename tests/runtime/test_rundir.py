@@ -392,7 +392,7 @@ def test_file_that_is_not_there(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
         rundir.find_config(name)
-    assert str(caught.value) == f"--config {name}: no such file; shipped are paper/hsa2c, pong, smoke"
+    assert str(caught.value) == f"--config {name}: no such file; shipped are paper/ddrl_a3c, paper/hsa2c, pong, smoke"
 
 
 def test_summary_is_of_the_last_row_and_stop(tmp_path):
