@@ -123,6 +123,6 @@ def test_nobody_waits_for_a_host_that_is_cut_off(hosts, tmp_path):
         wait_until(lambda: run.rows()[-1]["nodes/working"] == 3, "a row")
         goes_on(run)
         checkpoint = stop(hosts, run)
-        # The delta that was under way is as old as that, and counts for 50 / tau; no update counts for more than one.
+        # What was under way, and what the node did while it was cut off, is as old as that, and counts for 50 / tau.
         assert max(row.get("staleness/max") or 0 for row in run.rows()) > 200
-        assert 0 < checkpoint.v.max() <= checkpoint.counters["updates_applied"] + 2
+        assert 0 < checkpoint.v.max() < checkpoint.counters["updates_applied"] - 50

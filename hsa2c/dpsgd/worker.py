@@ -69,16 +69,19 @@ def overlapping_worker(port: WorkerPort, crew: RunningCrew, B: int) -> None:
         b <- v                  so that the next w = s' - v is the work since s, once and for all
 
     B is an average: an exchange begins when the p processes have made p B updates between them since the last began.
-    With one node and rho = M = 1, v is s but for rounding, and u is left as it is.
+    With one node and rho = M = 1, v is s but for rounding, and u is left as it is. The delay of a delta is counted from
+    the v at which the first of its updates was made, which is one exchange older than b: so what a node does while it
+    is cut off is as old as it is.
     """
     pulled = port.pull()
     if pulled is not None:
         crew.start(pulled.v, B, rate_scale=pulled.rate_scale)
         b = pulled.v.copy()
+        since = pulled.t
         while True:
-            since = pulled.t
             s = crew.after_updates(listener=port)
             port.push(s - b, since=since, report=crew.report())
+            since = pulled.t  # what is done from now on begins at this v, and the next answer may be long in coming
             pulled = port.pull()
             if pulled is None:
                 break

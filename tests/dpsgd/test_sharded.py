@@ -71,6 +71,7 @@ class JoinedMaster(BaseMasterPort):
         for k, port in enumerate(self._ports):
             if (message := port._receive()) is not None:
                 self._said[message.node][k].append(message)
+            self._slept_s, port._slept_s = self._slept_s + port._slept_s, 0.0
         for said in self._said.values():
             if said[0] and said[0][0].kind is Kind.KEEP:
                 return said[0].popleft()
