@@ -34,6 +34,12 @@ SECTIONS: Sequence[tuple[str, tuple[str, ...], str]] = (
         "Shares of the actor-learners' time, over all nodes; and the share of a node's time in which it exchanges.",
     ),
     (
+        "Exchanges",
+        ("exchange",),
+        "B, updates of each process between two exchanges: mean, least and most of the nodes. Seconds of an update and "
+        "of an exchange; the share of its time that a node loses to exchanges; the factor on eta that follows from B.",
+    ),
+    (
         "Staleness",
         ("staleness",),
         "Delay tau of the deltas: global steps between the v that a node had pulled and the step that took its delta. "
