@@ -140,7 +140,8 @@ class BaseMasterPort(MasterPort):
 
     def quorum(self, M: int) -> int:
         """See `MasterPort.quorum`."""
-        return max(1, -(-M * len(self._in(Place.WORKS)) // self._nodes))
+        # A silent node that is heard again after a spare has begun in its place is one more than there should be.
+        return max(1, min(M, -(-M * len(self._in(Place.WORKS)) // self._nodes)))
 
     def drain(self, *, watch: Watch) -> Iterator[Push]:
         """See `MasterPort.drain`."""
@@ -262,15 +263,21 @@ class BaseMasterPort(MasterPort):
         self._quick_failures[node] = self._quick_failures[node] + 1 if quick else 0
         if not self._leads and self._in(Place.SPARE):
             return True  # perhaps; if not, the leading master says how it goes on
-        if self._waiting_spares:
-            spare = self._waiting_spares.pop(0)
-            self._waiting.append(spare)
-            self._begin(spare, watch, f"begins, in place of node {node}")
+        if self._call_spare(node, watch):
             return True
         if self._quick_failures[node] >= _QUICK_FAILURES or not self._replace(node):
             return False
         self._places[node] = Place.COMES
         self._began_at_s[node] = self._listened_s
+        return True
+
+    def _call_spare(self, node: int, watch: Watch) -> bool:
+        """Whether a spare takes this one's place."""
+        if not self._waiting_spares:
+            return False
+        spare = self._waiting_spares.pop(0)
+        self._waiting.append(spare)
+        self._begin(spare, watch, f"begins, in place of node {node}")
         return True
 
     def _check_silence(self, watch: Watch) -> None:
@@ -282,6 +289,8 @@ class BaseMasterPort(MasterPort):
             if self._training and silent_s > limits.absence_s:
                 self._places[node] = Place.SILENT
                 watch.lost(node, f"silent for {silent_s:.0f} s")
+                if self._leads and not self._draining:  # a host without power tells nobody that its nodes are gone
+                    self._call_spare(node, watch)
         if self._in(Place.WORKS):
             self._worked_at_s = self._listened_s
         elif self._training and (silent := self._in(Place.SILENT)):

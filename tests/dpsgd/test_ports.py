@@ -181,6 +181,22 @@ def test_spare_is_not_answered_before_it_is_needed(clock: Clock) -> None:
     assert watch.returns == [(2, "begins, in place of node 0")]
 
 
+def test_spare_begins_for_a_node_that_is_silent_and_both_count_when_it_is_heard_again(clock: Clock) -> None:
+    port = Script(2, Limits(start_s=600.0, silence_s=60.0), clock, spares=1)
+    port.coming = [(0.5, Message(Kind.PULL, node)) for node in (2, 0, 1)]
+    assert port.assemble(Record())
+    watch = Record()
+    port.coming = [(1.0, Message(Kind.TELL, 0)) for _ in range(20)] + [(0.1, push(2)), (0.1, push(0))]
+    assert collect(port, M=2, watch=watch) == [2, 0]
+    assert watch.losses == [(1, "silent for 16 s")]
+    assert watch.returns == [(2, "begins, in place of node 1")]
+    assert [node for node, _ in port.answered] == [0, 1, 2]
+    port.coming = [(0.1, push(1)), (0.1, Message(Kind.PULL, 1)), (0.1, push(0))]
+    assert collect(port, M=2, watch=watch) == [1, 0]
+    assert watch.returns[1:] == [(1, "is heard again")]
+    assert port.quorum(2) == 2
+
+
 def test_spare_that_is_not_needed_leaves_with_the_others(clock: Clock) -> None:
     port = Script(2, Limits(start_s=600.0, silence_s=60.0), clock, spares=1)
     port.coming = [(1.0, Message(Kind.PULL, node)) for node in (2, 0, 1)]
