@@ -42,7 +42,7 @@ class Played:
             counters={},
             states=(),
         )
-        assert self.hears() == [Kind.V]
+        assert self.hears() == [Kind.SLICE]
         self.watch.begin("queues")
 
     def hears(self):
@@ -74,7 +74,7 @@ def test_checkpoint_is_of_the_slices_that_were_gathered_for_it(tmp_path):
     assert not played.folder.exists(), "half of it is not there"
     played.step(2)
     assert played.hears() == [], "asked already"
-    played.gives(Kind.V, 102, 103, 5, 6)
+    played.gives(Kind.SLICE, 102, 103, 5, 6)
     assert not played.watch.stopping()
     assert played.saved() == (2, [20, 21, 102, 103], [2, 2, 5, 6])
     assert played.tracker.looks == [True]
@@ -83,7 +83,7 @@ def test_checkpoint_is_of_the_slices_that_were_gathered_for_it(tmp_path):
 def test_followers_are_asked_now_and_then(tmp_path):
     played = Played(tmp_path)
     played.step(1)
-    played.gives(Kind.V, 102, 103, 5, 6)
+    played.gives(Kind.SLICE, 102, 103, 5, 6)
     assert not played.watch.stopping()
     assert played.hears() == [Kind.PULL]
     for t in range(2, 20):
@@ -108,7 +108,7 @@ def test_the_last_checkpoint_has_all_that_came(tmp_path):
 def test_what_is_kept_of_a_failure_is_of_one_moment(tmp_path):
     played = Played(tmp_path)
     played.step(1)
-    played.gives(Kind.V, 102, 103, 5, 6)
+    played.gives(Kind.SLICE, 102, 103, 5, 6)
     assert not played.watch.stopping()
     played.step(2)
     time.sleep(0.4)
