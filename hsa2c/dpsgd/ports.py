@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hsa2c.dpsgd.codec import Encoded, Encoding, Feedback, finite, plain
@@ -13,6 +14,7 @@ from hsa2c.errors import NodeError, TransportError
 
 _LONGEST_FAILURE = 100_000  # bytes of a traceback; its end says most
 _QUICK_FAILURES = 3  # soon after each other, and a node is not replaced again
+_SILENCE_CHECK_S = 0.05  # of listening, between two looks at every node: thousands of nodes take a while
 _LONGEST_LISTEN_S = 1.0  # a transport listens for milliseconds: more means that this process was suspended
 
 
@@ -80,6 +82,19 @@ class Place(enum.Enum):
     """It has heard of the end and said its last word."""
 
 
+class _Places(dict[int, Place]):
+    """The place of each node, and how many are in each place, which is asked with every message."""
+
+    def __init__(self, places: Mapping[int, Place]) -> None:
+        super().__init__(places)
+        self.count = Counter(self.values())
+
+    def __setitem__(self, node: int, place: Place) -> None:
+        self.count[self[node]] -= 1
+        self.count[place] += 1
+        super().__setitem__(node, place)
+
+
 class BaseMasterPort(MasterPort):
     """A master's port on top of `_receive`, `_answer` and `_say_stop` of a transport, and `_replace` if it can.
 
@@ -89,14 +104,24 @@ class BaseMasterPort(MasterPort):
         spares: Nodes from `nodes` on that are there as well, and wait until one is lost.
         leads: Whether this master says which spare begins. One of several that does not waits for `call`: each would
             choose by what it has heard so far, and the chosen would wait for the others for ever.
+        clock: Wall-clock, in seconds.
     """
 
-    def __init__(self, nodes: int, limits: Limits, *, spares: int = 0, leads: bool = True) -> None:
+    def __init__(
+        self,
+        nodes: int,
+        limits: Limits,
+        *,
+        spares: int = 0,
+        leads: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._nodes = nodes
         self._limits = limits
         self._leads = leads
         everybody = range(nodes + spares)
-        self._places = {node: Place.WORKS if node < nodes else Place.SPARE for node in everybody}
+        self._places = _Places({node: Place.WORKS if node < nodes else Place.SPARE for node in everybody})
         self._waiting: list[int] = []  # for v
         self._waiting_spares: list[int] = []
         self._has = dict.fromkeys(everybody, -1)  # the t of the v that a node had when it pulled
@@ -108,6 +133,7 @@ class BaseMasterPort(MasterPort):
         # Silence is counted in time spent listening: while the master is busy or suspended, messages wait unheard.
         self._listened_s = 0.0
         self._slept_s = 0.0  # in `_receive`, with no message there
+        self._check_silence_at_s = 0.0
         self._heard_at_s = dict.fromkeys(everybody, 0.0)
         self._began_at_s = dict.fromkeys(everybody, 0.0)
         self._worked_at_s = 0.0  # when last anybody did
@@ -141,7 +167,7 @@ class BaseMasterPort(MasterPort):
     def quorum(self, M: int) -> int:
         """See `MasterPort.quorum`."""
         # A silent node that is heard again after a spare has begun in its place is one more than there should be.
-        return max(1, min(M, -(-M * len(self._in(Place.WORKS)) // self._nodes)))
+        return max(1, min(M, -(-M * self._places.count[Place.WORKS] // self._nodes)))
 
     def drain(self, *, watch: Watch) -> Iterator[Push]:
         """See `MasterPort.drain`."""
@@ -151,7 +177,7 @@ class BaseMasterPort(MasterPort):
             self._heard_at_s[spare] = self._listened_s
         self._waiting += self._waiting_spares
         self._say_stop()
-        while self._in(Place.WORKS):
+        while self._places.count[Place.WORKS]:
             while self._waiting:
                 self._answer(self._waiting.pop(0), None)
             push = self._next(watch)
@@ -170,9 +196,9 @@ class BaseMasterPort(MasterPort):
 
     def _next(self, watch: Watch) -> Push | None:
         """Take one message, or none if none comes."""
-        began_at = time.monotonic()
+        began_at = self._clock()
         message = self._receive()
-        self._listened_s += min(time.monotonic() - began_at, _LONGEST_LISTEN_S)
+        self._listened_s += min(self._clock() - began_at, _LONGEST_LISTEN_S)
         watch.slept(self._slept_s)
         self._slept_s = 0.0
         push = None
@@ -281,6 +307,9 @@ class BaseMasterPort(MasterPort):
         return True
 
     def _check_silence(self, watch: Watch) -> None:
+        if self._listened_s < self._check_silence_at_s:
+            return
+        self._check_silence_at_s = self._listened_s + _SILENCE_CHECK_S
         limits = self._limits
         for node in self._in(Place.WORKS):
             silent_s = self._listened_s - self._heard_at_s[node]
@@ -339,11 +368,19 @@ class BaseWorkerPort(WorkerPort):
         limits: Patience.
         encoding: Of deltas. What rounding takes from one is added to the next.
         master: The master's name in errors.
+        clock: Wall-clock, in seconds.
     """
 
     def __init__(
-        self, node: int, limits: Limits, encoding: Encoding = Encoding.FLOAT32, *, master: str = "the master"
+        self,
+        node: int,
+        limits: Limits,
+        encoding: Encoding = Encoding.FLOAT32,
+        *,
+        master: str = "the master",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._node = node
         self._limits = limits
         self._feedback = Feedback(encoding)
@@ -362,7 +399,7 @@ class BaseWorkerPort(WorkerPort):
 
     def ask(self) -> None:
         """The first half of a pull."""
-        self._asked_at = time.monotonic()
+        self._asked_at = self._clock()
         self._send(Kind.PULL, since=-1 if self._last_t is None else self._last_t)
 
     def answer(self) -> Pulled | None:
@@ -376,14 +413,14 @@ class BaseWorkerPort(WorkerPort):
             )
         if pulled is not None:
             self._last_t = pulled.t
-        self.waited_s = self.pushed_s + time.monotonic() - self._asked_at
+        self.waited_s = self.pushed_s + self._clock() - self._asked_at
         return pulled
 
     def push(self, delta: Vector, *, since: int, report: bytes) -> None:
         """See `WorkerPort.push`."""
-        began_at = time.monotonic()
+        began_at = self._clock()
         self.begin_push(delta, since=since, report=report)()
-        self.pushed_s = time.monotonic() - began_at
+        self.pushed_s = self._clock() - began_at
 
     def begin_push(self, delta: Vector, *, since: int, report: bytes) -> Callable[[], None]:
         """The first half of a push; what it gives back is the second, and must be called before anything else."""

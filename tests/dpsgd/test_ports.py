@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hsa2c.dpsgd import ports
 from hsa2c.dpsgd.ports import BaseMasterPort, Kind, Limits, Message
 from hsa2c.dpsgd.transport import Pulled
 from hsa2c.errors import NodeError, TransportError
@@ -28,7 +27,7 @@ class Script(BaseMasterPort):
     """A port whose messages are listed: each with the seconds that the master listens until it comes."""
 
     def __init__(self, nodes: int, limits: Limits, clock: Clock, *, spares: int = 0, leads: bool = True) -> None:
-        super().__init__(nodes, limits, spares=spares, leads=leads)
+        super().__init__(nodes, limits, spares=spares, leads=leads, clock=clock.monotonic)
         self.can_replace = False
         self.replaced: list[int] = []
         self.forgotten: list[int] = []
@@ -59,10 +58,8 @@ class Script(BaseMasterPort):
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(ports, "time", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 def assembled(clock: Clock, nodes: int = 2, **limits: float) -> Script:
