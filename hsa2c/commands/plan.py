@@ -1,0 +1,283 @@
+"""``python -m hsa2c plan``: how fast a cluster would be, over a simulated clock, and where more nodes stop helping."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import math
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
+from hsa2c.errors import EXIT_DONE, ConfigError
+
+if TYPE_CHECKING:
+    from hsa2c.dpsgd.simulated import Link
+    from hsa2c.planning import Cluster, Outcome
+
+PROG = "hsa2c plan"
+T = TypeVar("T")
+
+_DESCRIPTION = """How fast a cluster would be: the algorithms over a simulated clock, for each combination of nodes, B
+and masters. docs/planning.md has the model and its limits."""
+
+_BITS_PER_S = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def parser() -> OneLineParser:
+    """The command line."""
+    p = OneLineParser(PROG, _DESCRIPTION)
+    what = p.add_argument_group("what to compare (lists with commas)")
+    what.add_argument("--nodes", default="40,400,4000", help="(40,400,4000)")
+    what.add_argument("--B", default="1,8,64,auto", help="updates of each process between two exchanges (1,8,64,auto)")
+    what.add_argument("--masters", default="1,4,16", help="hosts that hold a slice of v each (1,4,16)")
+    c = p.add_argument_group("the cluster")
+    c.add_argument("--cores", type=int, default=28, help="processes of a node, p (28)")
+    c.add_argument("--link", default="10Gbit,0.1ms", help="of each node, each way: speed, latency (10Gbit,0.1ms)")
+    c.add_argument("--master-link", metavar="SPEED", help="of each master, such as 40Gbit (as a node's)")
+    c.add_argument("--stragglers", default="0,1", metavar="SHARE,TIMES", help="slower nodes, and how much (0,1)")
+    c.add_argument("--node-hours", type=float, default=math.inf, help="mean time until a node dies unheard (never)")
+    r = p.add_argument_group("what runs there")
+    r.add_argument("--exchange", choices=("overlap", "paper"), default="overlap", help="(overlap)")
+    r.add_argument("--update-ms", type=float, default=30.0, help="mean time of an update (30)")
+    r.add_argument("--variation", type=float, default=0.3, help="its standard deviation over its mean (0.3)")
+    r.add_argument("--update-times", type=Path, metavar="FILE", help="measured ones instead, in ms, one a line")
+    r.add_argument("--samples", type=int, default=48, help="agent steps in an update (48)")
+    r.add_argument("--M", type=int, help="deltas in a global step (as many as nodes)")
+    r.add_argument("--parameters", type=int, default=676_000, help="numbers in v (676000)")
+    r.add_argument("--delta-bytes", type=int, default=4, choices=(4, 2, 1), help="of a number of a delta (4)")
+    r.add_argument("--state-vectors", type=int, default=2, help="of v's length in the optimiser's state (2, Adam's)")
+    r.add_argument("--master-ms", default="2,1.2", metavar="PUSH,ANSWER", help="a master's processor time (2,1.2)")
+    r.add_argument("--node-ms", type=float, default=3.0, help="a node's processor time for an exchange (3)")
+    s = p.add_argument_group("the simulation")
+    s.add_argument("--minutes", type=float, default=10.0, help="of the cluster's time, at most (10)")
+    s.add_argument("--exchanges", type=int, help="end sooner after so many (30 of each node, at least 20000)")
+    s.add_argument("--seed", type=int, default=1)
+    s.add_argument("--output", "-o", type=Path, default=Path("plan.png"), metavar="FILE", help="(plan.png)")
+    s.add_argument("--json", action="store_true", help="one JSON object on stdout instead of the table")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; gives back the exit code."""
+    options = parser().parse_args(arguments)
+    return guarded(PROG, lambda: _plan(options))
+
+
+def _plan(options: argparse.Namespace) -> int:
+    if importlib.util.find_spec("greenlet") is None:
+        raise ConfigError("needs greenlet: pip install -e '.[plan]'")
+    from hsa2c.planning_picture import check_output, draw
+
+    clusters = _clusters(options)
+    check_output(options.output)
+    outcomes = [_simulate(cluster, number, len(clusters)) for number, cluster in enumerate(clusters, 1)]
+    if options.json:
+        both = zip(clusters, outcomes, strict=True)
+        draw(clusters, outcomes, options.output)
+        print(json.dumps({"lines": [_plain(*each) for each in both], "picture": str(options.output)}))
+    else:
+        print("\n".join(table(clusters, outcomes)))
+        draw(clusters, outcomes, options.output)
+        print(options.output)
+    return EXIT_DONE
+
+
+def _simulate(cluster: Cluster, number: int, of: int) -> Outcome:
+    from hsa2c.planning import simulate
+
+    line = f"{number} of {of}: {cluster.nodes:,} nodes, B = {cluster.B}, masters = {cluster.masters}"
+    shown_at = time.monotonic()
+    live = sys.stderr.isatty()
+
+    def progress(done: float) -> None:
+        nonlocal shown_at
+        if live and time.monotonic() - shown_at > 0.2:
+            shown_at = time.monotonic()
+            print(f"\r{line}: {100 * done:3.0f} %", end="", file=sys.stderr, flush=True)
+
+    began_at = time.monotonic()
+    outcome = simulate(cluster, progress)
+    took = f"{outcome.simulated_s:,.0f} s of the cluster in {time.monotonic() - began_at:.1f} s"
+    print(f"{chr(13) if live else ''}{line}: {took}", file=sys.stderr, flush=True)
+    return outcome
+
+
+# What was asked for.
+
+
+def _clusters(options: argparse.Namespace) -> list[Cluster]:
+    from hsa2c.planning import Cluster
+
+    o = options
+    master_speed = None if o.master_link is None else _link("--master-link", f"{o.master_link},0ms")
+    share, times = _numbers("--stragglers", o.stragglers, 2)
+    push_ms, answer_ms = _numbers("--master-ms", o.master_ms, 2)
+    _within("--stragglers", share, 0, 1)
+    _within("--stragglers", times, 1, 1e6)
+    for name, least, most in (
+        ("cores", 1, 100_000),
+        ("samples", 1, 1_000_000_000),
+        ("parameters", 1, 10**12),
+        ("state_vectors", 0, 10),
+        ("update_ms", 1e-3, 1e7),
+        ("variation", 0, 10),
+        ("node_hours", 1e-6, math.inf),
+        ("node_ms", 0, 1e7),
+        ("minutes", 1e-3, 1e5),
+        ("M", 1, 1_000_000),
+        ("exchanges", 1, 10**9),
+        ("seed", 0, 2**63),
+    ):
+        if getattr(o, name) is not None:
+            _within(f"--{name.replace('_', '-')}", getattr(o, name), least, most)
+    for milliseconds in (push_ms, answer_ms):
+        _within("--master-ms", milliseconds, 0, 1e6)
+    shared: dict[str, Any] = {
+        "cores": o.cores,
+        "link": _link("--link", o.link),
+        "master_link": master_speed,
+        "exchange": o.exchange,
+        "update_s": o.update_ms / 1000,
+        "variation": o.variation,
+        "update_times_s": None if o.update_times is None else _update_times(o.update_times),
+        "samples": o.samples,
+        "stragglers": (share, times),
+        "node_hours": o.node_hours,
+        "parameters": o.parameters,
+        "delta_bytes": o.delta_bytes,
+        "state_vectors": o.state_vectors,
+        "M": o.M,
+        "push_s": push_ms / 1000,
+        "answer_s": answer_ms / 1000,
+        "node_s": o.node_ms / 1000,
+        "seconds": 60 * o.minutes,
+        "exchanges": o.exchanges,
+        "seed": o.seed,
+    }
+    grid = itertools.product(
+        _whole("--masters", o.masters, 1000), _whole("--B", o.B, 1_000_000), _whole("--nodes", o.nodes, 100_000)
+    )
+    return [Cluster(nodes=int(nodes), B=B, masters=int(masters), **shared) for masters, B, nodes in grid]
+
+
+def _within(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        upper = "" if most == math.inf else f", at most {most:g}"
+        raise ConfigError(f"{name} {value:g}: must be at least {least:g}{upper}")
+
+
+def _whole(name: str, text: str, most: int) -> list[Any]:
+    """Whole numbers, with commas; B may be auto."""
+    found: list[int | str] = []
+    for word in text.split(","):
+        try:
+            number = number_or_auto(word.strip())
+        except argparse.ArgumentTypeError:
+            number = 0
+        if not (1 <= int(number) <= most if number != "auto" else name == "--B"):
+            kind = "whole numbers or auto" if name == "--B" else "whole numbers"
+            raise ConfigError(f"{name} {text}: must be {kind} from 1 to {most} with commas between, {word!r} is not")
+        if number not in found:
+            found.append(number)
+    return found
+
+
+def _numbers(name: str, text: str, count: int) -> list[float]:
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise ConfigError(f"{name} {text}: must be {count} numbers with a comma between")
+    return numbers
+
+
+def _link(name: str, text: str) -> Link:
+    """A speed and a latency, such as 10Gbit,0.1ms."""
+    from hsa2c.dpsgd.simulated import Link
+
+    speed, _, latency = text.replace(" ", "").lower().partition(",")
+    bits_per_s, latency_s = _measure(speed, _BITS_PER_S), _measure(latency, _SECONDS)
+    if bits_per_s is None or latency_s is None or bits_per_s == 0:
+        asked = "such as 40Gbit" if name == "--master-link" else "such as 10Gbit,0.1ms or 100Mbit,2ms"
+        raise ConfigError(f"{name} {text.removesuffix(',0ms') if name == '--master-link' else text}: must be {asked}")
+    return Link(bytes_per_s=bits_per_s / 8, latency_s=latency_s)
+
+
+def _measure(text: str, units: dict[str, float]) -> float | None:
+    for unit in sorted(units, key=len, reverse=True):
+        if text.endswith(unit):
+            try:
+                value = float(text.removesuffix(unit))
+            except ValueError:
+                return None
+            return value * units[unit] if 0 <= value < math.inf else None
+    return None
+
+
+def _update_times(path: Path) -> tuple[float, ...]:
+    try:
+        times_ms = [float(line) for line in path.read_text(encoding="utf-8").split()]
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: must hold numbers, one a line: {error}") from None
+    if not times_ms or not all(0 < time_ms < math.inf for time_ms in times_ms):
+        raise ConfigError(f"{path}: must hold numbers greater than 0, one a line")
+    return tuple(time_ms / 1000 for time_ms in times_ms)
+
+
+# What was found.
+
+
+def table(clusters: list[Cluster], outcomes: list[Outcome]) -> list[str]:
+    """A line for each cluster, under a head."""
+    head = (
+        "masters     B   nodes   agent steps/s  of full   B came to  exchanges/s   exchange"
+        "  processor   link       delay  more nodes"
+    )
+    return [head, *(_line(*each) for each in zip(clusters, outcomes, strict=True))]
+
+
+def _line(c: Cluster, o: Outcome) -> str:
+    from hsa2c.planning import verdict
+
+    delay = "-" if math.isnan(o.tau_mean) else f"{o.tau_mean:.1f}, {o.tau_max}"
+    return (
+        f"{c.masters:7} {c.B:>5} {c.nodes:7,} {o.agent_steps_per_s:15,.0f} {100 * o.speed_share:6.1f} %"
+        f" {o.updates_in_delta:11,.1f} {o.exchanges_per_s:12,.1f} {_span(o.exchange_s):>10}"
+        f" {100 * o.master_cpu:8.0f} % {100 * o.master_link:4.0f} % {delay:>11}  {verdict(c, o)}"
+    )
+
+
+def _span(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "-"
+    return f"{1000 * seconds:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _plain(c: Cluster, o: Outcome) -> dict[str, Any]:
+    """JSON values: what is not a number is null."""
+    from hsa2c.planning import verdict
+
+    found = {key: value for key, value in asdict(o).items() if key != "limit"}
+    values = {
+        "nodes": c.nodes,
+        "B": c.B,
+        "masters": c.masters,
+        **found,
+        "most_nodes": o.limit.nodes,
+        "most_exchanges_per_s": o.limit.exchanges_per_s,
+        "then_busy": o.limit.what,
+        "verdict": verdict(c, o),
+    }
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }
