@@ -334,6 +334,9 @@ class _Simulation(Watch):
     def found(self, node: int, how: str) -> None:
         """See `Watch`."""
 
+    def slept(self, seconds: float) -> None:
+        """See `Watch.slept`."""
+
     def refused(self, node: int, why: str) -> None:
         """See `Watch`."""
 

@@ -12,8 +12,12 @@ messages have 1/K of the numbers, and a node's lane carries K of them for each.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
+from hsa2c.dpsgd.codec import Encoded, Encoding
 from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits, Message
 from hsa2c.dpsgd.simulated_clock import Process, SimulatedClock
 from hsa2c.dpsgd.transport import Pulled, Vector
@@ -114,11 +118,14 @@ class SimulatedMaster(BaseMasterPort):
     def _receive(self) -> Message | None:
         clock = self._network.clock
         self._process = clock.current()
+        began_at = clock.now
         give_up_at = clock.now + _TICK_S
         while not self._inbox or self._inbox[0][0] > clock.now:
             if clock.now >= give_up_at:
+                self._slept_s += clock.now - began_at
                 return None
             clock.wait(min(give_up_at, self._inbox[0][0]) if self._inbox else give_up_at)
+        self._slept_s += clock.now - began_at
         message = heapq.heappop(self._inbox)[2]
         work = self._network.work
         if message.kind is Kind.PUSH:
@@ -153,11 +160,13 @@ class SimulatedMaster(BaseMasterPort):
 class SimulatedWorker(BaseWorkerPort):
     """A node's end of `connect`."""
 
-    def __init__(self, network: _Network, node: int, limits: Limits, master: SimulatedMaster) -> None:
-        super().__init__(node, limits, clock=network.clock)
+    def __init__(
+        self, network: _Network, node: int, limits: Limits, master: SimulatedMaster, encoding: Encoding
+    ) -> None:
+        super().__init__(node, limits, encoding, clock=network.clock)
         self.host = Host(network.node_link, slices=network.masters)
         self._network = network
-        self._master = master
+        self._target = master
         self._answers: list[Pulled | None] = []
         self._stop_said = False
         self._process: Process | None = None
@@ -177,13 +186,14 @@ class SimulatedWorker(BaseWorkerPort):
         if self._process is not None:
             self._network.clock.wake(self._process)
 
-    def _send(
-        self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"", number: float = 0.0
-    ) -> None:
+    def _post(
+        self, kind: Kind, *, since: int = 0, vector: Encoded | None = None, text: bytes = b"", number: float = 0.0
+    ) -> Callable[[], None]:
         network = self._network
-        size = _HEADER + network.size_of(kind, vector) + network.size_of_text(kind, text)
-        copy = None if vector is None else vector.copy()
-        network.to_master(self, self._master, size, Message(kind, self._node, since, copy, text, number))
+        copy = None if vector is None else vector.decode(np.empty(vector.dim, np.float32))
+        size = _HEADER + network.size_of(kind, copy) + network.size_of_text(kind, text)
+        network.to_master(self, self._target, size, Message(kind, self._node, since, copy, text, number))
+        return lambda: None
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
         clock = self._network.clock
@@ -255,6 +265,7 @@ def connect(
     masters: int = 1,
     sizes: Sizes | None = None,
     work: Work | None = None,
+    encoding: Encoding = Encoding.FLOAT32,
 ) -> tuple[SimulatedMaster, list[SimulatedWorker]]:
     """A master's port and `nodes` + `spares` workers' ports, each for one process of the clock.
 
@@ -268,6 +279,7 @@ def connect(
         masters: How many hold a slice of v each.
         sizes: Bytes on the wire.
         work: Processor time of each master, for its slice.
+        encoding: Of deltas: what rounding does to them. How long they are on the wire, `sizes` says.
     """
     limits = limits or Limits()
     node_link = node_link or Link()
@@ -281,5 +293,5 @@ def connect(
         work=work or Work(),
     )
     master = SimulatedMaster(network, nodes, limits, spares=spares)
-    master.workers = [SimulatedWorker(network, node, limits, master) for node in range(nodes + spares)]
+    master.workers = [SimulatedWorker(network, node, limits, master, encoding) for node in range(nodes + spares)]
     return master, master.workers

@@ -46,7 +46,7 @@ def test_conformance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimulatedClock()
     monkeypatch.setattr(conformance, "time", types.SimpleNamespace(sleep=clock.sleep, monotonic=clock))
     monkeypatch.setattr(waiting, "time", types.SimpleNamespace(sleep=clock.sleep, monotonic=clock))
-    port, workers = connect(clock, check.nodes, check.limits, node_link=SLOW_LINK)
+    port, workers = connect(clock, check.nodes, check.limits, node_link=SLOW_LINK, encoding=check.encoding)
     given: dict[tuple[int, int], int] = {}
     failures: list[str] = []
 
