@@ -53,7 +53,7 @@ class GameTracker:
     def _clear(self) -> None:
         self._new_scores: list[float] = []
         self._new_frames: list[int] = []
-        self._new_steps = [0] * self._nodes
+        self._new_steps = dict.fromkeys(range(self._nodes), 0)  # a spare that works has a number above these
         self._new_updates = 0
         self._new_rollouts = 0
         self._sums: dict[str, float] = {}
@@ -68,7 +68,7 @@ class GameTracker:
     def add(self, node: int, report: Mapping[str, Any]) -> None:
         """Take in what `agents.a2c.A2C.report` gave."""
         self.work += report["agent_steps"]
-        self._new_steps[node] += report["agent_steps"]
+        self._new_steps[node] = self._new_steps.get(node, 0) + report["agent_steps"]
         self._updates += report["updates"]
         self._new_updates += report["updates"]
         self._new_rollouts += report["rollouts"]
@@ -100,9 +100,9 @@ class GameTracker:
             "score/best_mean_100": self._best,
             "score/last": float(np.mean(self._new_scores)) if self._new_scores else None,
             "length/mean_frames": float(np.mean(self._new_frames)) if self._new_frames else None,
-            "speed/agent_steps_per_s": sum(self._new_steps) / seconds,
+            "speed/agent_steps_per_s": sum(self._new_steps.values()) / seconds,
             "speed/updates_per_s": self._new_updates / seconds,
-            **{f"speed/node_{node:02d}": steps / seconds for node, steps in enumerate(self._new_steps)},
+            **{f"speed/node_{node:02d}": steps / seconds for node, steps in self._new_steps.items()},
             **{key: value / max(self._new_updates, 1) for key, value in self._sums.items()},
             **{key: value / max(self._new_rollouts, 1) for key, value in self._rollout_sums.items()},
             **{f"time/{key}_share": value / spent if spent else None for key, value in self._seconds.items()},

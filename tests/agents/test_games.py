@@ -41,6 +41,15 @@ def test_nothing_is_known_at_first():
     assert all(value == 0 for value in row.values() if value is not None)
 
 
+def test_spare_that_works_counts():
+    games = tracker(nodes=2)
+    games.add(0, report(100))
+    games.add(2, report(60))
+    row = games.row(4.0)
+    assert (row["agent_steps"], row["speed/agent_steps_per_s"]) == (160, 40.0)
+    assert [row[f"speed/node_0{node}"] for node in range(3)] == [25.0, 0.0, 15.0]
+
+
 def test_row_by_hand():
     games = tracker(nodes=2)
     games.add(0, report(100, updates=3, games=[(-21.0, 3000)], **{"loss/value": 3.0}))
