@@ -116,27 +116,12 @@ def _clusters(options: argparse.Namespace) -> list[Cluster]:
     from hsa2c.planning import Cluster
 
     o = options
+    _check(o)
     master_speed = None if o.master_link is None else _link("--master-link", f"{o.master_link},0ms")
     share, times = _numbers("--stragglers", o.stragglers, 2)
-    push_ms, answer_ms = _numbers("--master-ms", o.master_ms, 2)
     _within("--stragglers", share, 0, 1)
     _within("--stragglers", times, 1, 1e6)
-    for name, least, most in (
-        ("cores", 1, 100_000),
-        ("samples", 1, 1_000_000_000),
-        ("parameters", 1, 10**12),
-        ("state_vectors", 0, 10),
-        ("update_ms", 1e-3, 1e7),
-        ("variation", 0, 10),
-        ("node_hours", 1e-6, math.inf),
-        ("node_ms", 0, 1e7),
-        ("minutes", 1e-3, 1e5),
-        ("M", 1, 1_000_000),
-        ("exchanges", 1, 10**9),
-        ("seed", 0, 2**63),
-    ):
-        if getattr(o, name) is not None:
-            _within(f"--{name.replace('_', '-')}", getattr(o, name), least, most)
+    push_ms, answer_ms = _numbers("--master-ms", o.master_ms, 2)
     for milliseconds in (push_ms, answer_ms):
         _within("--master-ms", milliseconds, 0, 1e6)
     shared: dict[str, Any] = {
@@ -165,6 +150,25 @@ def _clusters(options: argparse.Namespace) -> list[Cluster]:
         _whole("--masters", o.masters, 1000), _whole("--B", o.B, 1_000_000), _whole("--nodes", o.nodes, 100_000)
     )
     return [Cluster(nodes=int(nodes), B=B, masters=int(masters), **shared) for masters, B, nodes in grid]
+
+
+def _check(o: argparse.Namespace) -> None:
+    for name, least, most in (
+        ("cores", 1, 100_000),
+        ("samples", 1, 1_000_000_000),
+        ("parameters", 1, 10**12),
+        ("state_vectors", 0, 10),
+        ("update_ms", 1e-3, 1e7),
+        ("variation", 0, 10),
+        ("node_hours", 1e-6, math.inf),
+        ("node_ms", 0, 1e7),
+        ("minutes", 1e-3, 1e5),
+        ("M", 1, 1_000_000),
+        ("exchanges", 1, 10**9),
+        ("seed", 0, 2**63),
+    ):
+        if getattr(o, name) is not None:
+            _within(f"--{name.replace('_', '-')}", getattr(o, name), least, most)
 
 
 def _within(name: str, value: float, least: float, most: float) -> None:

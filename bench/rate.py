@@ -1,0 +1,277 @@
+"""The rate of Corollary 1, seen: ``python -m bench.rate``.
+
+Both algorithms over a simulated clock, lock-free processes with their delays included, minimise a function that is not
+convex: robust regression (Geman and McClure's loss), where outliers are in the data. The rates are those of Eq. 9, and
+T, M, p and B are varied one by one. By Corollary 1 the mean squared norm of the gradient, over the global steps, falls
+as (T M p B)^(-1/2): each of the four lines has the slope -1/2 on logarithmic axes, which is checked and drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hsa2c.dpsgd.master import master
+from hsa2c.dpsgd.problem import Problem
+from hsa2c.dpsgd.simulated import Link, Sizes, connect
+from hsa2c.dpsgd.simulated_clock import SimulatedClock
+from hsa2c.dpsgd.simulated_crew import SteppedCrew, UpdateTimes
+from hsa2c.dpsgd.steps import GlobalStep
+from hsa2c.dpsgd.theory import Objective, equal_rates
+from hsa2c.dpsgd.transport import Push, Vector, Watch
+from hsa2c.dpsgd.worker import worker
+
+_DIM, _ROWS = 10, 400
+_MU = 0.5  # the constant of the theorem's A
+_LINK = Link(bytes_per_s=125e6, latency_s=1e-4)
+_SIZES = Sizes(v=270_000, delta=270_000, state=0, text=100)
+
+
+class RobustRegression(Objective):
+    """f(u) = mean_i r_i^2 / (2 + 2 r_i^2), r_i = x_i u - y_i, with |x_i| = 1, noise, and a tenth of outliers."""
+
+    def __init__(self, seed: int = 0) -> None:
+        random = np.random.default_rng(seed)
+        x = random.standard_normal((_ROWS, _DIM))
+        self.x: npt.NDArray[np.float64] = x / np.linalg.norm(x, axis=1, keepdims=True)
+        self.y: npt.NDArray[np.float64] = self.x @ (2 * random.standard_normal(_DIM)) / math.sqrt(_DIM)
+        self.y += 0.5 * random.standard_normal(_ROWS)
+        self.y[: _ROWS // 10] += 10 * random.standard_normal(_ROWS // 10)
+        least = min(self._descend(random.standard_normal(_DIM)) for _ in range(5))
+        # |phi'| is at most 3 sqrt(3) / 16, at r^2 = 1/3, and |phi''| at most 1, at 0.
+        curvature = float(np.linalg.eigvalsh(self.x.T @ self.x / _ROWS).max())
+        super().__init__(L=curvature, V=3 * math.sqrt(3) / 16, gap=self.value(np.zeros(_DIM)) - least)
+
+    def value(self, u: npt.NDArray[Any]) -> float:
+        """What f is at u."""
+        r = self.x @ u - self.y
+        return float(np.mean(r**2 / (2 + 2 * r**2)))
+
+    def gradient(self, u: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Of f, exactly."""
+        r = self.x @ u - self.y
+        return self.x.T @ (r / (1 + r**2) ** 2) / _ROWS
+
+    def row_gradient(self, i: int, u: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Of the i-th summand."""
+        r = self.x[i] @ u - self.y[i]
+        return self.x[i] * (r / (1 + r * r) ** 2)
+
+    def _descend(self, u: npt.NDArray[np.float64]) -> float:
+        for _ in range(2000):
+            u = u - 3.0 * self.gradient(u)
+        return self.value(u)
+
+
+class Row(Problem):
+    """The gradient of one row, drawn at random."""
+
+    def __init__(self, f: RobustRegression, seed: Sequence[int]) -> None:
+        self._f = f
+        self._random = np.random.default_rng(seed)
+        self._rows: list[int] = []
+
+    def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any:
+        """See `Problem`."""
+        if not self._rows:
+            self._rows = self._random.integers(_ROWS, size=1000).tolist()
+        return self._f.row_gradient(self._rows.pop(), u_hat)
+
+    def report(self) -> Mapping[str, Any]:
+        """See `Problem`."""
+        return {}
+
+    def close(self) -> None:
+        """See `Problem`."""
+        pass
+
+
+class Norms(Watch):
+    """Adds up squared norms of gradients until T steps are done."""
+
+    def __init__(self, f: RobustRegression, T: int) -> None:
+        self._f, self._T = f, T
+        self._t = 0
+        self._total = 0.0
+        self.tau_max = 0
+
+    @property
+    def mean(self) -> float:
+        """Over the first T steps."""
+        return self._total / self._T
+
+    def stopping(self) -> bool:
+        """See `Watch`."""
+        return self._t >= self._T
+
+    def rate_scale(self) -> float:
+        """See `Watch`."""
+        return 1.0
+
+    def received(self, push: Push, tau: int) -> None:
+        """See `Watch`."""
+        self.tau_max = max(self.tau_max, tau)
+
+    def stepped(self, t: int, v: Vector) -> None:
+        """See `Watch`."""
+        if t <= self._T:
+            self._total += float(np.sum(self._f.gradient(v) ** 2))
+        self._t = t
+
+    def heard(self, node: int, report: bytes) -> None:
+        """See `Watch`."""
+
+    def kept(self, node: int, state: Vector) -> None:
+        """See `Watch`."""
+
+    def lost(self, node: int, why: str) -> None:
+        """See `Watch`."""
+
+    def found(self, node: int, how: str) -> None:
+        """See `Watch`."""
+
+    def refused(self, node: int, why: str) -> None:
+        """See `Watch`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A run; as many nodes as M."""
+
+    T: int
+    M: int
+    p: int
+    B: int
+
+    @property
+    def product(self) -> int:
+        """T M p B: gradients behind the last v."""
+        return self.T * self.M * self.p * self.B
+
+
+def mean_squared_norm(f: RobustRegression, setting: Setting, seed: int) -> tuple[float, int]:
+    """Of one run, and its largest delay between nodes."""
+    s = setting
+    rate = equal_rates(f, _MU, T=s.T, M=s.M, B_tilde=s.p * s.B)
+    clock = SimulatedClock()
+    times = UpdateTimes(0.01, 0.3, seed=seed)
+    watch = Norms(f, s.T)
+    port, workers = connect(clock, s.M, node_link=_LINK, sizes=_SIZES)
+
+    def step(u: Vector, g: Any, rate_scale: float) -> None:
+        u -= (rate * rate_scale * g).astype(np.float32)
+
+    def lead() -> None:
+        v = np.zeros(_DIM, np.float32)
+        if port.assemble(watch):
+            master(v, GlobalStep(rate, 0.0, _DIM), port, watch, s.M)
+
+    clock.start(lead)
+    for node, end in enumerate(workers):
+        problems = [Row(f, (seed, node, k)) for k in range(s.p)]
+        clock.start(worker, end, SteppedCrew(problems, step, _DIM, clock, times), s.B)
+    clock.run()
+    return watch.mean, watch.tau_max
+
+
+def slope(products: Sequence[int], norms: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Of log mean squared norm over log T M p B, and half its 95 % confidence interval.
+
+    Args:
+        products: T M p B of each setting.
+        norms: Of each setting, one for each seed; each seed is a fit.
+    """
+    from scipy.stats import t
+
+    x = np.log(products)
+    fits = [np.polyfit(x, np.log(line), 1)[0] for line in np.array(norms).T]
+    error = np.std(fits, ddof=1) / math.sqrt(len(fits))
+    return float(np.mean(fits)), float(error * t.ppf(0.975, len(fits) - 1))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, print and draw; the exit code is 1 if a slope is not -1/2 within its error bars."""
+    options = _parse(arguments)
+    f = RobustRegression()
+    base = Setting(T=options.T, M=2, p=2, B=2)
+    lines = []
+    for letter in "TMpB":
+        settings = [replace(base, **{letter: getattr(base, letter) * 2**k}) for k in range(options.doublings + 1)]
+        norms, delays = [], []
+        for setting in settings:
+            runs = [mean_squared_norm(f, setting, seed) for seed in range(options.seeds)]
+            norms.append([norm for norm, _ in runs])
+            delays.append(max(delay for _, delay in runs))
+            print(f"{setting}: {np.mean(norms[-1]):.3g}, delay at most {delays[-1]}", file=sys.stderr, flush=True)
+        found, error = slope([setting.product for setting in settings], norms)
+        lines.append(
+            {
+                "varied": letter,
+                "slope": found,
+                "error": error,
+                "holds": abs(found + 0.5) <= error + options.tolerance,
+                "settings": [asdict(setting) for setting in settings],
+                "norms": norms,
+                "delays": delays,
+            }
+        )
+    _draw(lines, options.output)
+    if options.json:
+        print(json.dumps({"lines": lines, "picture": str(options.output)}))
+    else:
+        for line in lines:
+            word = "holds" if line["holds"] else "does not hold"
+            print(f"over {line['varied']}: slope {line['slope']:.3f}, 95 % within {line['error']:.3f}; -1/2 {word}")
+        print(options.output)
+    return 0 if all(line["holds"] for line in lines) else 1
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(prog="bench.rate", description=__doc__.splitlines()[0] if __doc__ else None)
+    p.add_argument("--T", type=int, default=500, help="global steps, with M = p = B = 2, to begin with (500)")
+    p.add_argument("--doublings", type=int, default=4, help="of each of T, M, p and B (4)")
+    p.add_argument("--seeds", type=int, default=8, help="(8)")
+    p.add_argument("--tolerance", type=float, default=0.0, help="allowed beside the error bars (0)")
+    p.add_argument("--output", "-o", type=Path, default=Path("rate.png"), help="(rate.png)")
+    p.add_argument("--json", action="store_true")
+    return p.parse_args(arguments)
+
+
+def _draw(lines: Sequence[Mapping[str, Any]], output: Path) -> None:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from hsa2c.plot import COLOURS, STYLE, save
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8, 5.5), dpi=120, layout="constrained")
+        axes = figure.subplots()
+        for line, colour, marker in zip(lines, COLOURS, "os^D", strict=False):
+            x = np.array([math.prod(setting.values()) for setting in line["settings"]])
+            y = np.array(line["norms"])
+            error = 2 * y.std(axis=1, ddof=1) / math.sqrt(y.shape[1])
+            label = f"{line['varied']} varied: slope {line['slope']:.2f} ± {line['error']:.2f}"
+            axes.errorbar(x, y.mean(axis=1), yerr=error, color=colour, marker=marker, capsize=3, label=label)
+        ends = np.array([x.min(), x.max()])
+        first = float(np.mean(lines[0]["norms"][0]))
+        axes.plot(ends, first * (ends / ends[0]) ** -0.5, color="#777777", linestyle="--", label="slope -1/2")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("T M p B")
+        axes.set_ylabel("mean squared norm of the gradient")
+        axes.set_title("Corollary 1: rates by Eq. 9, robust regression", loc="left")
+        axes.legend()
+        save(figure, output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

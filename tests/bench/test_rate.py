@@ -1,0 +1,65 @@
+"""The rate of Corollary 1: the problem's mathematics, the fit, and short runs."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from bench.rate import RobustRegression, Setting, main, mean_squared_norm, slope
+
+
+def test_gradient_is_that_of_f_and_the_mean_of_its_rows() -> None:
+    f = RobustRegression()
+    random = np.random.default_rng(1)
+    for _ in range(5):
+        u, direction = random.standard_normal((2, f.x.shape[1]))
+        slope_there = (f.value(u + 1e-5 * direction) - f.value(u - 1e-5 * direction)) / 2e-5
+        assert f.gradient(u) @ direction == pytest.approx(slope_there, rel=1e-5, abs=1e-9)
+        rows = [f.row_gradient(i, u) for i in range(len(f.y))]
+        np.testing.assert_allclose(np.mean(rows, axis=0), f.gradient(u), atol=1e-12)
+        assert max(np.linalg.norm(row) for row in rows) <= f.V
+
+
+def test_f_is_what_the_theorem_assumes_and_not_convex() -> None:
+    f = RobustRegression()
+    random = np.random.default_rng(2)
+    a, b = 3 * random.standard_normal((2, 200, f.x.shape[1]))
+    steepness = [
+        np.linalg.norm(f.gradient(u) - f.gradient(w)) / np.linalg.norm(u - w) for u, w in zip(a, b, strict=True)
+    ]
+    assert max(steepness) <= f.L
+    assert f.gap > 0
+    # Far from the least value a chord lies below f.
+    assert any(f.value((u + w) / 2) > (f.value(u) + f.value(w)) / 2 for u, w in zip(a, b, strict=True))
+
+
+def test_fit_of_known_lines() -> None:
+    found, error = slope([10, 20, 40], [[x**-0.5, 3 * x**-0.4] for x in (10, 20, 40)])
+    assert found == pytest.approx(-0.45)
+    assert error == pytest.approx(12.706 * 0.05, rel=1e-3)  # Student's t of 1 degree of freedom; 0.1 / 2 by hand
+
+
+def test_a_run_repeats_and_waits_for_nobody() -> None:
+    f = RobustRegression()
+    setting = Setting(T=60, M=3, p=2, B=2)
+    norm, delay = mean_squared_norm(f, setting, 5)
+    assert (norm, delay) == mean_squared_norm(f, setting, 5)
+    assert norm != mean_squared_norm(f, setting, 6)[0]
+    assert delay >= 1
+    assert setting.product == 720
+    assert 0 < norm < np.sum(f.gradient(np.zeros(10)) ** 2)
+
+
+def test_more_work_has_smaller_gradients(tmp_path, capsys) -> None:
+    picture = tmp_path / "rate.png"
+    code = main(["--T", "250", "--doublings", "2", "--seeds", "3", "--tolerance", "0.25", "--json", "-o", str(picture)])
+    found = json.loads(capsys.readouterr().out)
+    assert [line["varied"] for line in found["lines"]] == ["T", "M", "p", "B"]
+    assert code == 0
+    for line in found["lines"]:
+        assert -0.8 < line["slope"] < -0.2
+        assert math.prod(line["settings"][-1].values()) == 4 * math.prod(line["settings"][0].values())
+    assert picture.read_bytes().startswith(b"\x89PNG")
