@@ -15,6 +15,7 @@ from hsa2c.errors import NodeError, TransportError
 _LONGEST_FAILURE = 100_000  # bytes of a traceback; its end says most
 _QUICK_FAILURES = 3  # soon after each other, and a node is not replaced again
 _SILENCE_CHECK_S = 0.05  # of listening, between two looks at every node: thousands of nodes take a while
+_SHOW_LIFE_S = 5.0  # between two words of a node that waits for v
 _LONGEST_LISTEN_S = 1.0  # a transport listens for milliseconds: more means that this process was suspended
 
 
@@ -402,11 +403,20 @@ class BaseWorkerPort(WorkerPort):
         self._asked_at = self._clock()
         self._send(Kind.PULL, since=-1 if self._last_t is None else self._last_t)
 
-    def answer(self) -> Pulled | None:
-        """The second half of a pull."""
+    def answer(self, show_life: Callable[[], None] | None = None) -> Pulled | None:
+        """The second half of a pull.
+
+        Args:
+            show_life: Called now and then while nothing comes; None: tells the master that this node is there, for with
+                many nodes, or a slow network, an answer may be longer on its way than a silent node is waited for.
+        """
         # The first answer comes when every other node is there.
         limit_s = self._limits.start_s if self._last_t is None else self._limits.silence_s
-        arrived, pulled = self._receive_answer(limit_s)
+        give_up_at = self._clock() + limit_s
+        arrived, pulled = self._receive_answer(min(limit_s, _SHOW_LIFE_S))
+        while not arrived and (left_s := give_up_at - self._clock()) > 0:
+            show_life() if show_life else self.tell(b"")
+            arrived, pulled = self._receive_answer(min(left_s, _SHOW_LIFE_S))
         if not arrived:
             raise TransportError(
                 f"node {self._node}: no reply from {self._master} in {limit_s:.0f} s (pull, last t={self._last_t})"

@@ -87,7 +87,7 @@ class ShardedWorkerPort(WorkerPort):
 
     def answer(self) -> Pulled | None:
         """The second half of a pull."""
-        answers = [port.answer() for port in self._ports]
+        answers = [port.answer(lambda: self.tell(b"")) for port in self._ports]
         if None in answers:
             self._hear_of_the_end([p for p, answer in zip(self._ports, answers, strict=True) if answer is not None])
             return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from hsa2c.dpsgd.ports import BaseMasterPort, Kind, Limits, Message
+from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits, Message
 from hsa2c.dpsgd.transport import Pulled
 from hsa2c.errors import NodeError, TransportError
 from tests.dpsgd.watches import Record
@@ -75,6 +76,43 @@ def collect(port: Script, M: int = 1, watch: Record | None = None) -> list[int]:
 
 def push(node: int) -> Message:
     return Message(Kind.PUSH, node, 0, V)
+
+
+class Waiting(BaseWorkerPort):
+    """A node whose answer comes after a while; what it sends is kept, with the time."""
+
+    def __init__(self, clock: Clock, answer_at_s: float) -> None:
+        super().__init__(3, Limits(start_s=600.0, silence_s=60.0), clock=clock.monotonic)
+        self._watch_clock = clock
+        self._answer_at_s = answer_at_s
+        self.sent: list[tuple[Kind, float]] = []
+
+    def _post(self, kind: Kind, **_: Any) -> Callable[[], None]:
+        self.sent.append((kind, self._watch_clock.now_s - 1000.0))
+        return lambda: None
+
+    def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
+        arrives = self._answer_at_s - (self._watch_clock.now_s - 1000.0) <= limit_s
+        self._watch_clock.now_s = 1000.0 + self._answer_at_s if arrives else self._watch_clock.now_s + limit_s
+        return arrives, Pulled(V, 7, 1.0) if arrives else None
+
+
+def test_node_that_waits_for_v_shows_that_it_is_there() -> None:
+    port = Waiting(Clock(), 12.5)
+    pulled = port.pull()
+    assert pulled is not None
+    assert pulled.t == 7
+    assert port.sent == [(Kind.PULL, 0.0), (Kind.TELL, 5.0), (Kind.TELL, 10.0)]
+    assert port.waited_s == 12.5
+
+
+def test_node_that_waits_for_too_long_gives_up_all_the_same() -> None:
+    port = Waiting(Clock(), 10.0)
+    port.pull()
+    port._answer_at_s = 1e9
+    with pytest.raises(TransportError, match=r"^node 3: no reply from the master in 60 s \(pull, last t=7\)$"):
+        port.pull()
+    assert port._watch_clock.now_s == 1070.0
 
 
 def test_silence_among_silent_ones(clock: Clock) -> None:
