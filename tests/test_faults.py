@@ -237,6 +237,16 @@ def test_v_is_the_updates_that_were_acknowledged(tmp_path):
 
 
 @pytest.mark.slow
+def test_run_ends_with_its_master_though_mpiexec_hangs(tmp_path):
+    """As it does when the master is killed while MPI starts a node for it."""
+    with nodes(tmp_path, 2) as run:
+        os.kill(run.job().pid, signal.SIGSTOP)
+        os.kill(master(run), signal.SIGKILL)
+        assert run.end() == 1
+        run.assert_gone()
+        assert np.isfinite(run.checkpoint().v).all()
+
+
 def test_run_ends_though_a_node_hangs(tmp_path):
     with nodes(tmp_path, 2) as run:
         victim = psutil.Process(ready(run)[0]["pid"])

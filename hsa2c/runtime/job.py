@@ -49,7 +49,7 @@ from hsa2c.errors import (  # noqa: E402
     HSA2CError,
     TransportError,
 )
-from hsa2c.runtime import application, loopback  # noqa: E402
+from hsa2c.runtime import application, loopback, verdict  # noqa: E402
 from hsa2c.runtime.application import Application, RunConfig, Tracker  # noqa: E402
 from hsa2c.runtime.world import REPLACES, VERDICT, World, find_world  # noqa: E402
 
@@ -165,6 +165,7 @@ def _node_thread(task: Task, crew: Any, port: WorkerPort) -> None:
 
 
 def _run_master(task: Task, world: World) -> int:
+    verdict.hold()
     from hsa2c.dpsgd import mpi
 
     masters = task.config.cluster.masters
@@ -185,7 +186,7 @@ def _run_master(task: Task, world: World) -> int:
             for link in links:
                 link.flush()
     finally:
-        _give_verdict(code)
+        verdict.give(code)
         if code != EXIT_DONE:
             sys.stderr.flush()
             mpi.abort(code)
@@ -266,13 +267,6 @@ def _start_mpi(task: Task) -> tuple[int, int]:
 def replacement_command(node: int) -> list[str]:
     """This rank's own command line, for a node that takes the place of a lost one."""
     return [sys.executable, "-m", "hsa2c.runtime.rank", *sys.argv[1:], REPLACES, str(node)]
-
-
-def _give_verdict(code: int) -> None:
-    """Tell the launcher how the run ended: mpiexec's exit code speaks of every rank, those that were replaced too."""
-    path = os.environ.get(VERDICT)
-    if path:
-        Path(path).write_text(str(code))
 
 
 def _run_node(task: Task, node: int) -> int:

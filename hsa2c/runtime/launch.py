@@ -33,7 +33,7 @@ from hsa2c.console import Console
 from hsa2c.dpsgd.lifetime import die_with_parent
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError, ConfigError
 from hsa2c.runlog import Journal
-from hsa2c.runtime import application, hosts, rundir
+from hsa2c.runtime import application, hosts, rundir, verdict
 from hsa2c.runtime.application import RunConfig
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
 from hsa2c.runtime.hosts import Host
@@ -42,7 +42,7 @@ from hsa2c.runtime.nursery import ADDRESS, nursery
 from hsa2c.runtime.world import MASTERS, VERDICT, World
 
 _REFRESH_S = 0.25
-_LEAVE_S = 10.0  # from the master's verdict to the end of all others
+_LEAVE_S = 10.0  # from the master's verdict, or its death, to the end of all others
 _GRACE_S = 120.0  # from the first signal to the end of patience; a stop takes seconds
 _LONGEST_EAGER = 64 << 20  # bytes, above any delta; memory is touched as far as messages go
 _PRIVATE_PREFIX = "hsa2c-"
@@ -166,14 +166,14 @@ def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         # The master may be on another host, which has the run's directory, but not the private one.
-        verdict = what.directory.resolve() / ".verdict" if what.hosts else private / "verdict"
-        stack.callback(verdict.unlink, missing_ok=True)
-        verdict.unlink(missing_ok=True)
+        word = what.directory.resolve() / ".verdict" if what.hosts else private / "verdict"
+        stack.callback(word.unlink, missing_ok=True)
+        word.unlink(missing_ok=True)
         if what.over_mpi:
             arguments = command[3:]
             starter, extra = mpi_starter(ranks, private, [*what.masters_at, *what.places])
             command = [*starter, *command]
-            environment |= extra | {VERDICT: str(verdict), MASTERS: str(cluster.masters)}
+            environment |= extra | {VERDICT: str(word), MASTERS: str(cluster.masters)}
             if not what.hosts or any(hosts.is_here(name) for name in what.places):
                 environment |= {ADDRESS: stack.enter_context(nursery(private, arguments, environment, log))}
         console = _console(what)
@@ -193,18 +193,16 @@ def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
                 )
                 if what.over_mpi and not what.hosts and (ports := confine(job.pid)):
                     console.say(f"mpiexec listens on all interfaces, port {', '.join(map(str, ports))}", "yellow")
-                code = supervisor.watch(job, console, verdict)
+                code = supervisor.watch(job, console, word)
         finally:
             console.stop()
-        return _verdict(verdict, code) if what.over_mpi else code
+        return _verdict(word, code) if what.over_mpi else code
 
 
 def _verdict(path: Path, code: int) -> int:
-    """What the master said of the run. mpiexec's exit code is some rank's, of one that was lost and replaced too."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return code or EXIT_FAILED
+    """What the master said of the run, whatever mpiexec's exit code is."""
+    said = verdict.given(path)
+    return (code or EXIT_FAILED) if said is None else said
 
 
 def join(what: Launch, world: World) -> int:
@@ -350,10 +348,16 @@ class _Supervisor:
             for name, handler in previous.items():
                 signal.signal(name, handler)
 
-    def watch(self, job: subprocess.Popen[bytes], console: Console, verdict: Path) -> int:
+    def watch(self, job: subprocess.Popen[bytes], console: Console, word: Path) -> int:
         """Wait for the job; gives back its exit code.
 
-        Once the master has given its verdict the others have little time: one that hangs would keep mpiexec for ever.
+        Once the master has given its verdict, or has died, the others have little time: mpiexec ends when they have,
+        and may not notice.
+
+        Args:
+            job: What was started.
+            console: What shows it.
+            word: The file of the master's verdict.
         """
         passed = 0
         asked_at = ended_at = 0.0
@@ -371,7 +375,7 @@ class _Supervisor:
                 name = signal.Signals(self.received[0]).name
                 console.say(f"{name}: writing a checkpoint and stopping; once more to stop at once")
                 job.send_signal(signal.SIGUSR1)
-            elif verdict.exists():
+            elif verdict.given(word) is not None or verdict.master_is_gone(word):
                 ended_at = ended_at or time.monotonic()
                 if time.monotonic() - ended_at > _LEAVE_S:
                     return _end(job)
