@@ -242,7 +242,7 @@ def _draw_fig5(options: argparse.Namespace, found: list[dict[str, Any]], update_
             panel.plot([0, most], [0, most * 48 / update_s], ":", color="#777777", label="no exchange")
             panel.set(title=str(LINKS[link]), xlabel="nodes", xticks=options.nodes, ylim=(0, None))
         figure.axes[0].set_ylabel("data points (agent steps) per second")
-        figure.axes[-1].legend(fontsize=7)
+        figure.axes[-1].legend(fontsize=7, handlelength=3.5)
         figure.text(
             0.01,
             0.01,
