@@ -139,7 +139,8 @@ class Cluster:
     def start(self, command: Sequence[str], nodes: int) -> subprocess.Popen[bytes]:
         """Start a command on the first host; ``{hosts}`` in it stands for a host file of the master and the nodes."""
         file = self._folder / f"hosts-{nodes}.txt"
-        file.write_text("".join(f"{name} slots=1\n" for name in self._hosts.names[: nodes + 1]))
+        names = self._hosts.names[: nodes + 1]
+        file.write_text("".join(f"{name} slots={int(name != names[0])}\n" for name in names))
         whole = [*self._hosts.inside("h0"), *(part.replace("{hosts}", str(file)) for part in command)]
         environment = dict(os.environ) | self._hosts.environment
         with (self._folder / "output.txt").open("ab") as output:

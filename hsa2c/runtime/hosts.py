@@ -33,7 +33,7 @@ class Host:
 
     name: str
     slots: int = 1
-    """Nodes that it is to have before the next host gets one."""
+    """Nodes that it is to have before the next host gets one; 0: none, but perhaps the master."""
 
 
 def read(path: Path) -> tuple[Host, ...]:
@@ -58,6 +58,8 @@ def read(path: Path) -> tuple[Host, ...]:
         hosts[host.name.lower()] = host
     if not hosts:
         raise ConfigError(f"{path}: names no host")
+    if not any(host.slots for host in hosts.values()):
+        raise ConfigError(f"{path}: slots=0 everywhere: one host at least must have a node")
     return tuple(hosts.values())
 
 
@@ -70,8 +72,8 @@ def _host(words: Sequence[str], where: str) -> Host:
         key, _, value = word.partition("=")
         if key != "slots" or number > 0:
             raise ConfigError(f"{where}: {word!r}: must be slots=N, once, and nothing else")
-        if not (value.isascii() and value.isdigit() and len(value) < 10 and 1 <= int(value) <= _MOST_SLOTS):
-            raise ConfigError(f"{where}: {word!r}: slots must be a number from 1 to {_MOST_SLOTS}")
+        if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= _MOST_SLOTS):
+            raise ConfigError(f"{where}: {word!r}: slots must be a number from 0 to {_MOST_SLOTS}")
         slots = int(value)
     return Host(name, slots)
 

@@ -147,7 +147,10 @@ def _after(what: Launch, whole: Launch, left: tuple[Host, ...]) -> Launch | None
     config, where = whole.config, ""
     if left != whole.hosts:
         app, before = application.load(what.app), config.cluster.nodes
-        config = rundir.with_nodes(app, config, hosts.nodes_left(whole.hosts, left, before))
+        nodes = hosts.nodes_left(whole.hosts, left, before)
+        if nodes == 0:  # what is left was to have the master alone
+            return None
+        config = rundir.with_nodes(app, config, nodes)
         where = f" on {', '.join(host.name for host in left)}, {config.cluster.nodes} of {before} nodes"
     with Journal(what.directory, session=what.session + 1) as journal:
         journal.event("restart", f"the job failed; going on from {path.name}{where}", checkpoint=str(path))

@@ -28,10 +28,11 @@ def test_host_file(tmp_path):
     [
         ("", ": names no host"),
         ("# a\n \n", ": names no host"),
-        ("a\nb slots=0\n", ", line 2: 'slots=0': slots must be a number from 1 to 100000"),
-        ("a slots=two", ", line 1: 'slots=two': slots must be a number from 1 to 100000"),
-        ("a slots=", ", line 1: 'slots=': slots must be a number from 1 to 100000"),
-        ("a slots=9999999999999", ", line 1: 'slots=9999999999999': slots must be a number from 1 to 100000"),
+        ("a\nb slots=-1\n", ", line 2: 'slots=-1': slots must be a number from 0 to 100000"),
+        ("a slots=0\nb slots=0\n", ": slots=0 everywhere: one host at least must have a node"),
+        ("a slots=two", ", line 1: 'slots=two': slots must be a number from 0 to 100000"),
+        ("a slots=", ", line 1: 'slots=': slots must be a number from 0 to 100000"),
+        ("a slots=9999999999999", ", line 1: 'slots=9999999999999': slots must be a number from 0 to 100000"),
         ("a slots=1 slots=2", ", line 1: 'slots=2': must be slots=N, once, and nothing else"),
         ("a max_slots=4", ", line 1: 'max_slots=4': must be slots=N, once, and nothing else"),
         ("a b", ", line 1: 'b': must be slots=N, once, and nothing else"),
@@ -54,6 +55,14 @@ def test_host_file_that_cannot_be_read(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"binary: cannot be read: "):
         hosts.read(tmp_path / "binary")
+
+
+def test_a_host_may_have_the_master_alone():
+    head, *others = everywhere = [Host("head", 0), Host("a", 2), Host("b", 1)]
+    assert hosts.places(everywhere, 5) == ["a", "a", "b", "a", "a"]
+    assert hosts.slots(everywhere) == 3
+    assert hosts.nodes_left(everywhere, others, 3) == 3
+    assert hosts.nodes_left(everywhere, [head], 3) == 0
 
 
 def test_nodes_fill_slots_in_the_order_of_the_file_and_again():
