@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from hsa2c.runlog import RunLog
     from hsa2c.runtime.watch import MasterWatch
 
-_LAST_WORDS_S = 1.0  # until the master has read why a node failed: the message lies in the node's memory
+_LAST_WORDS_S = 1.0  # until others have said or read why a node failed: a message lies in the node's memory
 _LEAVE_S = 15.0  # how long a node's thread may take to end after the master is done
 
 
@@ -301,6 +301,7 @@ def _run_node(task: Task, node: int) -> int:
     except TransportError as error:
         print(error, file=sys.stderr, flush=True)
         crew.close()
+        time.sleep(_LAST_WORDS_S)  # mpiexec may end the other nodes as soon as one has failed: they find it out, too
         return EXIT_FAILED
     except Exception as error:
         # Its processes first: nothing of this node may go on when the master hears of it.
