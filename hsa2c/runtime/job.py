@@ -88,6 +88,11 @@ class Task:
         """Of deltas."""
         return Encoding[self.config.dpsgd.delta_dtype.upper()]
 
+    @property
+    def synchronous(self) -> bool:
+        """Whether all nodes work at the same v."""
+        return self.config.dpsgd.exchange == "synchronous"
+
     def checkpoint(self) -> checkpoints.Checkpoint | None:
         """What is resumed."""
         return None if self.resume_from is None else checkpoints.load(self.resume_from)
@@ -142,7 +147,7 @@ def _run_alone(task: Task) -> int:
     crew = _make_crew(task, 0)
     try:
         port, (node_port,) = inprocess.connect(1, task.limits, task.encoding)
-        port.synchronous = task.config.dpsgd.exchange == "synchronous"
+        port.synchronous = task.synchronous
         thread = threading.Thread(target=_node_thread, args=(task, crew, node_port), name="node-0", daemon=True)
         code = _direct(task, port, thread.start, "queues")
         if code == EXIT_DONE:
@@ -245,7 +250,7 @@ def _master_port(
         masters=cluster.masters,
         master=master,
     )
-    port.synchronous = task.config.dpsgd.exchange == "synchronous"
+    port.synchronous = task.synchronous
     return port
 
 

@@ -29,7 +29,7 @@ class Slowest(NamedTuple):
     """In the last so many seconds."""
 
 
-class Pace:
+class Headway:
     """Who makes how many updates, over the last minute; whoever was not there throughout is left out.
 
     Args:
@@ -112,7 +112,7 @@ class NodeBook:
 
     def __init__(self, nodes: int) -> None:
         self._nodes = nodes
-        self._pace = Pace(nodes)
+        self._headway = Headway(nodes)
         self._tallies: dict[int, _Tally] = {}
         self._hosts: dict[int, str] = {}
         self._pushed: set[int] = set()  # since they began
@@ -124,7 +124,7 @@ class NodeBook:
 
     def begin(self, now: float) -> None:
         """Training begins."""
-        self._pace.mark(now)
+        self._headway.mark(now)
 
     def ready(self, node: int, host: str | None) -> None:
         """A node says where it is."""
@@ -133,7 +133,7 @@ class NodeBook:
 
     def gone(self, node: int) -> None:
         """A node is lost."""
-        self._pace.drop(node)
+        self._headway.drop(node)
         self._pushed.discard(node)
 
     def pushed(self, push: Push, tau: int) -> None:
@@ -149,7 +149,7 @@ class NodeBook:
     def applied(self, node: int, updates: int) -> None:
         """So many updates are in the delta that comes."""
         self._tally(node).updates += updates
-        self._pace.count(node, updates)
+        self._headway.count(node, updates)
 
     def heard(self, node: int, report: dict[str, Any]) -> None:
         """Take what `hsa2c.dpsgd.selfwatch` measured out of a process's report."""
@@ -173,8 +173,8 @@ class NodeBook:
         """Values of a row, over the `seconds` since the last one; and the overlaps of the updates."""
         overlaps, self._overlaps = self._overlaps, Counter()
         exchanging_s, self._exchanging_s = self._exchanging_s, 0.0
-        self._pace.mark(now)
-        slow = self._pace.slowest()
+        self._headway.mark(now)
+        slow = self._headway.slowest()
         values: dict[str, float | int | None] = {
             "staleness/overlap_mean": _mean(overlaps),
             "staleness/overlap_max": max(overlaps, default=None),
@@ -187,12 +187,12 @@ class NodeBook:
 
     def slowest(self) -> str | None:
         """The slowest node and its host, in words; None where there are no two."""
-        slow = self._pace.slowest()
+        slow = self._headway.slowest()
         return None if slow is None else f"{self._name(slow.node)}, {slow.share:.2f} of the median of the others"
 
     def warning(self) -> str | None:
         """That a node is clearly slow and has been for a whole window; once, until it is not or another one is."""
-        slow = self._pace.slowest()
+        slow = self._headway.slowest()
         if slow is None or slow.share >= NOT_SLOW:
             self._slow = None
         elif slow.window_s >= WINDOW_S and slow.share < SLOW and slow.node != self._slow:

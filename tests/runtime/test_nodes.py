@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hsa2c.dpsgd.transport import Push
-from hsa2c.runtime.nodes import NodeBook, Pace, Slowest, slowest
+from hsa2c.runtime.nodes import Headway, NodeBook, Slowest, slowest
 
 V = np.zeros(2, np.float32)
 
@@ -42,32 +42,32 @@ def test_nobody_is_slowest_where_nobody_can_be_compared(updates):
     assert slowest(updates, 9.0) is None
 
 
-def test_pace_is_of_the_last_minute():
-    pace = Pace(2)
-    pace.mark(0.0)
+def test_headway_is_of_the_last_minute():
+    headway = Headway(2)
+    headway.mark(0.0)
     for second in range(1, 301):
-        pace.count(0, 10)
-        pace.count(1, 10 if second <= 200 else 4)
-        pace.mark(float(second))
+        headway.count(0, 10)
+        headway.count(1, 10 if second <= 200 else 4)
+        headway.mark(float(second))
         if second == 200:
-            assert pace.slowest().share == 1
-    assert pace.slowest() == Slowest(1, 0.4, 60.0)
+            assert headway.slowest().share == 1
+    assert headway.slowest() == Slowest(1, 0.4, 60.0)
 
 
 def test_node_that_was_away_is_compared_again_when_it_was_there_for_a_whole_window():
-    pace = Pace(3)
+    headway = Headway(3)
     for second in range(131):
         for node in range(3):
             if node != 2 or not 20 < second < 50:
-                pace.count(node, 10 if node else 8)
+                headway.count(node, 10 if node else 8)
         if second == 20:
-            pace.drop(2)
-        pace.mark(float(second))
-        known = pace.slowest()
+            headway.drop(2)
+        headway.mark(float(second))
+        known = headway.slowest()
         assert known is None or known.node == 0
-    pace.count(2, -300)  # only now, to see whether it is looked at
-    pace.mark(131.0)
-    assert pace.slowest().node == 2
+    headway.count(2, -300)  # only now, to see whether it is looked at
+    headway.mark(131.0)
+    assert headway.slowest().node == 2
 
 
 def test_slow_node_is_warned_of_once_by_its_host():
