@@ -268,6 +268,7 @@ class MPIMaster(BaseMasterPort):
         self._serving = Serving(encoding)
         self._decoded: Vector | None = None
         self._spawning = None if replacement is None else _Spawning(replacement)
+        self._idle = _Backoff()  # since the last message
 
     def _receive(self) -> Message | None:
         began_at = time.monotonic()
@@ -303,18 +304,18 @@ class MPIMaster(BaseMasterPort):
 
     def _next_message(self) -> Message | _Found | None:
         deadline = time.monotonic() + _MASTER_TICK_S
-        backoff = _Backoff()
         while True:
             if self._died:
                 node, why = self._died.popleft()
                 return Message(Kind.DIED, node, text=why.encode())
             self._welcome()
             if (found := self._probe_world() or self._probe_spawned()) is not None:
+                self._idle = _Backoff()
                 return found
             if time.monotonic() > deadline:
                 return None
             self._look_after_sends()
-            backoff()
+            self._idle()
 
     def _probe_world(self) -> _Found | None:
         try:
