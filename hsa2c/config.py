@@ -41,10 +41,10 @@ class ClusterConfig:
 
     hosts: Annotated[str, Field(min_length=1)] | None = None
     """File of the hosts to run on, one a line, each perhaps with ``slots=N`` (1): its nodes before the next host gets
-    one. The master runs on the first. None: this machine."""
+    one, and with ``p=K``: their processes. The master runs on the first. None: this machine."""
 
     processes: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Actor-learner processes on each node. p. None: the node's share of its host's cores."""
+    """Actor-learner processes on each node. p. None: what its host in `hosts` says, or its share of the cores."""
 
     spares: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Nodes that are started as well, and wait until one of the others is lost (MPI only)."""

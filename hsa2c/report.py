@@ -121,6 +121,15 @@ def render(run: Path) -> str:
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
+def _processes(cluster: Row, events: Sequence[Row]) -> str:
+    """P: as configured, else as the nodes have it."""
+    if (p := cluster.get("processes")) is not None:
+        return str(p)
+    last = {event.get("node"): event.get("actor_learners") for event in events if event.get("kind") == "node_ready"}
+    numbers = sorted({len(pids) for pids in last.values() if pids})
+    return " to ".join(str(number) for number in dict.fromkeys((*numbers[:1], *numbers[-1:]))) or "by their cores"
+
+
 def _facts(run: Path, history: Sequence[Row], events: Sequence[Row]) -> str:
     last = history[-1]
     stop = next((event for event in reversed(events) if event.get("kind") == "stop"), None)
@@ -132,7 +141,7 @@ def _facts(run: Path, history: Sequence[Row], events: Sequence[Row]) -> str:
         "what": config.get("game") or (config.get("corpus") or {}).get("source"),
         "state": stop["message"] if stop else "no word of its end",
         "trained for": f"{last['elapsed_s'] / 60:.1f} min, step {last['step']:,}",
-        "nodes, processes": f"{cluster.get('nodes')} of {cluster.get('processes')}",
+        "nodes, processes": f"{cluster.get('nodes')} of {_processes(cluster, events)}",
         "masters": masters if (masters := cluster.get("masters", 1)) != 1 else None,
         "B, M, exchange": f"{dpsgd.get('local_updates')}, {dpsgd.get('deltas_per_step')}, {dpsgd.get('exchange')}",
         "deltas": dpsgd.get("delta_dtype"),

@@ -53,14 +53,14 @@ def stop(hosts, run, *names):
 
 
 def test_nodes_are_where_the_file_says(hosts, tmp_path):
-    listed = "h0  # and the master\nh1 slots=2\nh2\n"
+    listed = "h0  # and the master\nh1 slots=2\nh2 p=3\n"
     with training(hosts, tmp_path, listed, 4, "cluster.processes=null") as run:
         nodes = ready(run)
         assert [nodes[node]["host"] for node in range(4)] == ["h0", "h1", "h1", "h2"]
         on = {1: share_of_cores(1), 2: share_of_cores(2)}
-        assert [len(nodes[node]["actor_learners"]) for node in range(4)] == [on[1], on[2], on[2], on[1]]
+        assert [len(nodes[node]["actor_learners"]) for node in range(4)] == [on[1], on[2], on[2], 3]
         for node, name in enumerate(("h0", "h1", "h1", "h2")):
-            assert nodes[node]["pid"] in hosts.processes(name)
+            assert {nodes[node]["pid"], *nodes[node]["actor_learners"]} <= set(hosts.processes(name))
         goes_on(run)
         stop(hosts, run)
 
@@ -90,7 +90,7 @@ def test_spare_takes_the_place_of_a_node_on_another_host(hosts, tmp_path):
 
 def test_run_goes_on_on_the_hosts_that_are_left(hosts, tmp_path):
     """The master's host is lost, which is not the launcher's."""
-    with training(hosts, tmp_path, "h1\nh2\n", 2, "cluster.restarts=1") as run:
+    with training(hosts, tmp_path, "h1\nh2 p=2\n", 2, "cluster={processes: null, restarts: 1}") as run:
         assert {event["host"] for event in run.events("node_ready")} == {"h1", "h2"}
         hosts.kill_host("h1")
         wait_until(lambda: len(run.events("training")) == 2 or run.launcher.poll() is not None, "training")
@@ -100,6 +100,7 @@ def test_run_goes_on_on_the_hosts_that_are_left(hosts, tmp_path):
         assert restart["message"].endswith(" on h2, 1 of 2 nodes")
         second = [event for event in run.events("node_ready") if event["session"] == 2]
         assert [event["host"] for event in second] == ["h2"]
+        assert len(second[0]["actor_learners"]) == 2, "p is the host's, whichever node runs there"
         goes_on(run)
         # By rule: rho M = 1 for the one node that is left, as it was for two.
         assert run.rows()[-1]["rate/rho"] == 1

@@ -116,6 +116,16 @@ def test_slowest_node_is_named_with_its_host(make_run):
     assert "h0, h1" in page
 
 
+def test_p_that_differs_is_told_by_the_nodes_themselves(make_run):
+    ready = {"kind": "node_ready", "message": "ready"}
+    events = [ready | {"node": node, "actor_learners": [7] * p} for node, p in ((0, 9), (0, 2), (1, 3), (2, 1))]
+    run = make_run(ROWS, events)
+    (run / "config.yaml").write_text("cluster: {nodes: 3, processes: null}\n")
+    assert "<td>3 of 1 to 3</td>" in report.render(run)
+    (run / "config.yaml").write_text("cluster: {nodes: 3, processes: 2}\n")
+    assert "<td>3 of 2</td>" in report.render(run)
+
+
 def test_one_node_has_no_slowest(make_run):
     alone = [line | {"nodes": line["nodes"][:1]} for line in NODES]
     page = report.render(make_run(ROWS, nodes=alone))

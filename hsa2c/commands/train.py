@@ -37,7 +37,7 @@ def parser() -> OneLineParser:
     what.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="such as agent.discount=0.995")
     who = p.add_argument_group("who computes")
     who.add_argument("--nodes", type=int, metavar="N", help="nodes beside the master; MPI from 2 on (1)")
-    who.add_argument("--hosts", metavar="FILE", help="hosts to run on, one a line, perhaps with slots=N (this one)")
+    who.add_argument("--hosts", metavar="FILE", help="hosts to run on, one a line, perhaps slots=N, p=K (this one)")
     who.add_argument("--p", type=int, help="actor-learner processes on each node (the node's share of the cores)")
     who.add_argument("--spares", type=int, metavar="S", help="nodes that wait until another is lost; MPI only (0)")
     who.add_argument("--masters", type=int, metavar="K", help="ranks that hold a slice of v each; MPI only (1)")

@@ -24,6 +24,8 @@ AGENT = "PRTE_MCA_plm_ssh_agent"
 _AGENTS = "ssh : rsh"  # PRRTE's default: the first that is there
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _MOST_SLOTS = 100_000
+_MOST_PROCESSES = 1024  # as `cluster.processes`
+_RULE = "must be slots=N or p=K, each once, and nothing else"
 _ANSWER_S = 15.0  # a host that is up and busy takes a second or two
 
 
@@ -34,10 +36,12 @@ class Host:
     name: str
     slots: int = 1
     """Nodes that it is to have before the next host gets one; 0: none, but perhaps the master."""
+    processes: int | None = None
+    """Actor-learners of each node on it. p. None: as `cluster.processes` says, or the cores."""
 
 
 def read(path: Path) -> tuple[Host, ...]:
-    """The hosts in a file: one a line, ``NAME`` or ``NAME slots=N``; ``#`` begins a comment.
+    """The hosts in a file: one a line, ``NAME``, perhaps with ``slots=N`` and ``p=K``; ``#`` begins a comment.
 
     Raises:
         ConfigError: It cannot be read, names none, or has a line that is wrong.
@@ -67,15 +71,16 @@ def _host(words: Sequence[str], where: str) -> Host:
     name, *others = words
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{where}: {name!r}: must be a host's name or IPv4 address")
-    slots = 1
-    for number, word in enumerate(others):
+    said: dict[str, int] = {}
+    for word in others:
         key, _, value = word.partition("=")
-        if key != "slots" or number > 0:
-            raise ConfigError(f"{where}: {word!r}: must be slots=N, once, and nothing else")
-        if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= _MOST_SLOTS):
-            raise ConfigError(f"{where}: {word!r}: slots must be a number from 0 to {_MOST_SLOTS}")
-        slots = int(value)
-    return Host(name, slots)
+        if key not in {"slots", "p"} or key in said:
+            raise ConfigError(f"{where}: {word!r}: {_RULE}")
+        least, most = (0, _MOST_SLOTS) if key == "slots" else (1, _MOST_PROCESSES)
+        if not (value.isascii() and value.isdigit() and len(value) < 10 and least <= int(value) <= most):
+            raise ConfigError(f"{where}: {word!r}: {key} must be a number from {least} to {most}")
+        said[key] = int(value)
+    return Host(name, said.get("slots", 1), said.get("p"))
 
 
 def slots(hosts: Sequence[Host]) -> int:
@@ -99,6 +104,12 @@ def beside(names: Sequence[str], nodes: int) -> list[int]:
     working = names[:nodes]
     count = {name: working.count(name) for name in set(names)}
     return [max(1, count[name]) for name in names]
+
+
+def processes(hosts: Sequence[Host], nodes: int) -> list[int | None]:
+    """P of each node, spares among them, where its host's line says it."""
+    own = {host.name: host.processes for host in hosts}
+    return [own[name] for name in places(hosts, nodes)]
 
 
 def nodes_left(hosts: Sequence[Host], left: Sequence[Host], nodes: int) -> int:

@@ -77,11 +77,14 @@ class Task:
     """The node in whose place this one was started, while the others train."""
     beside: tuple[int, ...] = ()
     """For each node how many work on its host; empty: all of them do."""
+    own_processes: tuple[int, ...] = ()
+    """For each node p as its host's line has it, 0 where it has none; empty: no line has."""
 
     def processes(self, node: int) -> int:
         """P."""
         cluster = self.config.cluster
-        return cluster.processes or share_of_cores(self.beside[node] if self.beside else cluster.nodes)
+        own = self.own_processes[node] if self.own_processes else 0
+        return own or cluster.processes or share_of_cores(self.beside[node] if self.beside else cluster.nodes)
 
     @property
     def encoding(self) -> Encoding:
@@ -476,6 +479,7 @@ def _parse(arguments: list[str] | None) -> Task:
     parser.add_argument("--resume-from", type=Path)
     parser.add_argument(REPLACES, type=int)
     parser.add_argument("--beside", type=int, nargs="+", default=())
+    parser.add_argument("--own-processes", type=int, nargs="+", default=())
     options = parser.parse_args(arguments)
     app = application.load(options.app)
     config = app.build_config(json.loads(options.config))
@@ -489,4 +493,5 @@ def _parse(arguments: list[str] | None) -> Task:
         limits=Limits(absence_s=config.cluster.absence_s),
         replaces=options.replaces,
         beside=tuple(options.beside),
+        own_processes=tuple(options.own_processes),
     )

@@ -78,6 +78,9 @@ class Launch:
         if self.hosts:
             beside = hosts.beside(self.places, self.config.cluster.nodes)
             arguments += ["--beside", *map(str, beside)]
+            own = hosts.processes(self.hosts, len(self.places))
+            if any(own):
+                arguments += ["--own-processes", *(str(p or 0) for p in own)]
         return [sys.executable, "-m", "hsa2c.runtime.rank", *arguments]
 
     @property

@@ -141,8 +141,11 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
         nodes = _nodes_of(world, given.get("cluster.nodes"), spares, masters)
         given = {"cluster.hosts": None, "cluster.nodes": nodes, **given}
         _refuse_hosts(given["cluster.hosts"])
-    elif given.get("cluster.hosts") is not None and "cluster.nodes" not in given:
-        given = {"cluster.nodes": hosts.slots(hosts.read(Path(str(given["cluster.hosts"])))), **given}
+    elif given.get("cluster.hosts") is not None:
+        if not _at(saved, "cluster.hosts"):  # p was one machine's
+            given = {"cluster.processes": None, **given}
+        if "cluster.nodes" not in given:
+            given = {"cluster.nodes": hosts.slots(hosts.read(Path(str(given["cluster.hosts"])))), **given}
     values = _follow_nodes(saved, given)
     for dotted, value in given.items():
         values = merge(values, nested(dotted, value))
@@ -226,9 +229,10 @@ def _resolve(app: Application, config: Any) -> Any:
     nodes = run.cluster.nodes
     M = run.dpsgd.deltas_per_step or nodes
     listed = run.cluster.hosts
+    own: list[int | None] = []
     if listed is not None:
         listed = str(Path(listed).absolute())
-        hosts.read(Path(listed))
+        own = _own_processes(Path(listed), run)
     if run.cluster.spares and nodes == 1 and listed is None:
         raise ConfigError(f"cluster.spares = {run.cluster.spares}: one node alone has no MPI, must be 0 (or --nodes 2)")
     if run.cluster.masters > 1 and nodes == 1:
@@ -238,7 +242,7 @@ def _resolve(app: Application, config: Any) -> Any:
     p = run.cluster.processes or (share_of_cores(nodes) if listed is None else None)  # each host has its own cores
     exchange = run.dpsgd.exchange
     if exchange == "auto":
-        exchange = "overlap" if app.overlaps and (p is None or nodes * p > 1) else "paper"
+        exchange = "overlap" if app.overlaps and nodes * (p or own[0] or 2) > 1 else "paper"
     elif exchange == "overlap" and not app.overlaps:
         raise ConfigError(f"dpsgd.exchange = 'overlap': {app.name} cannot, must be auto or paper")
     config = dataclasses.replace(
@@ -256,6 +260,17 @@ def _resolve(app: Application, config: Any) -> Any:
     rho = dpsgd.global_rate or constant_factor_rho(M, dpsgd.momentum, dpsgd.global_factor)
     app.identity(config)  # loads the game, for example: better now than in forty processes
     return dataclasses.replace(config, dpsgd=dataclasses.replace(dpsgd, global_rate=rho))
+
+
+def _own_processes(listed: Path, run: RunConfig) -> list[int | None]:
+    """P of each node, where a file of hosts gives it."""
+    there, p = hosts.read(listed), run.cluster.processes
+    with_p = [host.name for host in there if host.processes]
+    if p is not None and with_p:
+        raise ConfigError(
+            f"cluster.processes = {p}: {listed} gives {with_p[0]} a p of its own: must be one or the other (--p, or p=)"
+        )
+    return hosts.processes(there, run.cluster.nodes)
 
 
 def _usual_delay(nodes: int, M: int) -> int:

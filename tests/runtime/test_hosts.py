@@ -15,12 +15,16 @@ from hsa2c.runtime.hosts import Host
 from tests.processes import command_line
 
 THREE = (Host("a"), Host("b", 2), Host("c"))
+RULE = "must be slots=N or p=K, each once, and nothing else"
 
 
 def test_host_file(tmp_path):
     path = tmp_path / "hosts"
-    path.write_text("# ours\n\nnode1  # the master's\n10.0.0.2 slots=4\n  n-3.example.org\tslots=1\n")
-    assert hosts.read(path) == (Host("node1", 1), Host("10.0.0.2", 4), Host("n-3.example.org", 1))
+    path.write_text("# ours\n\nnode1  # the master's\n10.0.0.2 slots=4\n  n-3.example.org\tp=2 slots=1\nn4 p=1024\n")
+    assert hosts.read(path) == (
+        *(Host("node1", 1), Host("10.0.0.2", 4)),
+        *(Host("n-3.example.org", 1, processes=2), Host("n4", 1, processes=1024)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,9 +37,15 @@ def test_host_file(tmp_path):
         ("a slots=two", ", line 1: 'slots=two': slots must be a number from 0 to 100000"),
         ("a slots=", ", line 1: 'slots=': slots must be a number from 0 to 100000"),
         ("a slots=9999999999999", ", line 1: 'slots=9999999999999': slots must be a number from 0 to 100000"),
-        ("a slots=1 slots=2", ", line 1: 'slots=2': must be slots=N, once, and nothing else"),
-        ("a max_slots=4", ", line 1: 'max_slots=4': must be slots=N, once, and nothing else"),
-        ("a b", ", line 1: 'b': must be slots=N, once, and nothing else"),
+        ("a slots=1 slots=2", f", line 1: 'slots=2': {RULE}"),
+        ("a p=1 slots=1 p=1", f", line 1: 'p=1': {RULE}"),
+        ("a max_slots=4", f", line 1: 'max_slots=4': {RULE}"),
+        ("a b", f", line 1: 'b': {RULE}"),
+        ("a P=2", f", line 1: 'P=2': {RULE}"),
+        ("a p=0", ", line 1: 'p=0': p must be a number from 1 to 1024"),
+        ("a\nb p=1025", ", line 2: 'p=1025': p must be a number from 1 to 1024"),
+        ("a p=", ", line 1: 'p=': p must be a number from 1 to 1024"),
+        ("a p=1.5", ", line 1: 'p=1.5': p must be a number from 1 to 1024"),
         ("slots=4", ", line 1: 'slots=4': must be a host's name or IPv4 address"),
         ("-oProxyCommand=x", ", line 1: '-oProxyCommand=x': must be a host's name or IPv4 address"),
         ("a\n\nA slots=2", ", line 3: A: is there twice; slots=N gives a host N nodes"),
@@ -75,6 +85,12 @@ def test_spares_do_not_take_cores_from_nodes():
     assert places == ["a", "b", "b", "c", "a"]
     assert hosts.beside(places, 4) == [1, 2, 2, 1, 1]
     assert hosts.beside(["a", "a", "b"], 2) == [2, 2, 1]
+
+
+def test_p_goes_with_the_host():
+    uneven = (Host("a", processes=1), Host("b", 2), Host("c", processes=3))
+    assert hosts.processes(uneven, 6) == [1, None, None, 3, 1, None]
+    assert hosts.processes(uneven[1:], 4) == [None, None, 3, None], "also when another host is lost"
 
 
 @pytest.mark.parametrize(

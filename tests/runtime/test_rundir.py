@@ -444,6 +444,25 @@ def test_a_host_file_says_how_many_nodes(prepare, host_file, monkeypatch):
     assert config.dpsgd.exchange == "overlap"
 
 
+def test_hosts_may_have_a_p_of_their_own(prepare, make_run, host_file):
+    host_file.write_text("a p=1\nb slots=2\n")
+    config = prepare(cluster__hosts=str(host_file)).config
+    assert (config.cluster.nodes, config.cluster.processes) == (3, None)
+    both = r"^cluster.processes = 2: .*hosts gives a a p of its own: must be one or the other \(--p, or p=\)$"
+    with pytest.raises(ConfigError, match=both):
+        prepare(cluster__hosts=str(host_file), cluster__processes=2)
+    # One process is all there is, as with --p 1 --nodes 1: nothing could go on during an exchange.
+    assert prepare(cluster__hosts=str(host_file), cluster__nodes=1).config.dpsgd.exchange == "paper"
+    host_file.write_text("a p=2\n")
+    assert prepare(cluster__hosts=str(host_file)).config.dpsgd.exchange == "overlap"
+    # A run of one machine, whose p was that machine's, goes on there; and when a host is lost, p stays with the others.
+    config = rundir.resume(APPLICATION, make_run(), {"cluster.hosts": str(host_file)}, None, ALONE).config
+    assert (config.cluster.nodes, config.cluster.processes) == (1, None)
+    host_file.write_text("a p=1\nb slots=2\n")
+    config = prepare(cluster__hosts=str(host_file)).config
+    assert rundir.with_nodes(APPLICATION, config, 2).cluster.processes is None
+
+
 def test_wrong_hosts_are_told_before_anything_is_written(prepare, host_file):
     host_file.write_text("a\na\n")
     for more in ({}, {"cluster__nodes": 2}):

@@ -543,6 +543,9 @@ def test_hosts_need_one_p_for_all(refused, corpus_files, tmp_path):
     assert (
         refused(*given) == "examples.lda: cluster.processes = None: must be a number with --hosts (--p): rates use it"
     )
+    (tmp_path / "hosts").write_text("a slots=2 p=1")
+    line = f"examples.lda: cluster.processes = 2: {tmp_path}/hosts gives a a p of its own: must be one or the other"
+    assert refused(*given, "--p", "2").startswith(line)
 
 
 def test_a_corpus_that_is_not_there_is_refused(refused, corpus_files, tmp_path):
