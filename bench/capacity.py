@@ -22,7 +22,7 @@ from typing import Any
 
 from bench import machine
 from hsa2c.dpsgd.lifetime import die_with_parent
-from hsa2c.runtime.launch import mpi_starter
+from hsa2c.runtime.mpiexec import mpi_starter
 
 _START_LIMIT_S = 180.0  # until forty ranks are there, and until they have ended
 

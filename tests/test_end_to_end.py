@@ -23,7 +23,7 @@ from hsa2c.dpsgd.layout import DenseLayout
 from hsa2c.dpsgd.optimiser import Rule
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.runlog import read_rows
-from hsa2c.runtime.launch import mpi_starter
+from hsa2c.runtime.mpiexec import mpi_starter
 from tests.processes import (
     PATIENCE_S,
     REPOSITORY,

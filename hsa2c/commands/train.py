@@ -14,7 +14,7 @@ from typing import Any
 
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
 from hsa2c.runtime import application, rundir
-from hsa2c.runtime.launch import Launch, join, launch
+from hsa2c.runtime.launch import Launch, check, join, launch
 from hsa2c.runtime.world import World, find_world
 
 PROG = "train.py"
@@ -122,6 +122,7 @@ def _train(options: argparse.Namespace, world: World) -> int:
         run = rundir.resume(app, options.resume, given(options), options.config, world)
     else:
         run = rundir.prepare(app, given(options), options.config, world)
+    check(run.config, world)
     what = Launch(
         app=APPLICATION,
         config=run.config,

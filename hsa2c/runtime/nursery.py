@@ -31,6 +31,8 @@ from hsa2c.dpsgd.lifetime import die_with_parent, leave_signals_to_the_master
 ADDRESS = "HSA2C_NURSERY"
 """Environment variable: the nursery's socket, for the ranks of this host."""
 
+_MPI_SOCKET = "PMI_FD"  # environment variable: descriptor by which a rank speaks to MPICH's mpiexec
+
 _SOCKET = "nursery"
 _STATUS = struct.Struct("=i")  # as os.waitpid gives it
 _MAX_REQUEST = 1 << 20
@@ -78,7 +80,8 @@ def stand_in(address: str, arguments: Sequence[str]) -> int:
     with _connect(address) as connection:
         request = json.dumps({"arguments": list(arguments), "environment": dict(os.environ)}).encode()
         try:
-            socket.send_fds(connection, [request], [1, 2])
+            own = [int(os.environ[_MPI_SOCKET])] if _MPI_SOCKET in os.environ else []
+            socket.send_fds(connection, [request], [1, 2, *own])
             answer = connection.recv(_STATUS.size)
         except OSError:
             answer = b""
@@ -156,7 +159,7 @@ class _Nursery:
     def _welcome(self) -> None:
         connection, _ = self._listening.accept()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _MAX_REQUEST)
-        request, outputs, *_ = socket.recv_fds(connection, _MAX_REQUEST, 2)
+        request, outputs, *_ = socket.recv_fds(connection, _MAX_REQUEST, 3)
         if not request:
             connection.close()
             return
@@ -179,12 +182,14 @@ class _Nursery:
         self._listening.close()
         for child in self._children:
             child.connection.close()
-        for output, standard in zip(outputs, (1, 2), strict=True):
+        for output, standard in zip(outputs[:2], (1, 2), strict=True):
             os.dup2(output, standard)
             os.close(output)
         asked = json.loads(request)
         os.environ.clear()
         os.environ.update(asked["environment"])
+        for own in outputs[2:]:
+            os.environ[_MPI_SOCKET] = str(own)
         code = _FAILED
         try:
             code = self._be(asked["arguments"])

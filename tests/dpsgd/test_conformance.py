@@ -26,7 +26,7 @@ from hsa2c.dpsgd.inprocess import connect
 from hsa2c.dpsgd.ports import BaseMasterPort, Kind
 from hsa2c.dpsgd.transport import WorkerPort
 from hsa2c.errors import TransportError
-from hsa2c.runtime.launch import mpi_starter
+from hsa2c.runtime.mpiexec import mpi_starter
 from tests.dpsgd.conformance import MASTER, NODES, Check, checks, delta, same
 from tests.dpsgd.waiting import LIMIT_S
 

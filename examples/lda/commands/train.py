@@ -11,7 +11,7 @@ from typing import Any
 
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.runtime import application, rundir
-from hsa2c.runtime.launch import Launch, join, launch
+from hsa2c.runtime.launch import Launch, check, join, launch
 from hsa2c.runtime.world import World, find_world
 
 PROG = "examples.lda"
@@ -149,6 +149,7 @@ def _train(options: argparse.Namespace, world: World) -> int:
     warning = positivity_warning(run.config)
     if warning:
         run.remarks = (*run.remarks, warning)
+    check(run.config, world)
     what = Launch(
         app=APPLICATION,
         config=run.config,
