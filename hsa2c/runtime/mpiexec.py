@@ -24,7 +24,7 @@ from hsa2c.runtime.host import THREAD_CAPS
 from hsa2c.runtime.world import VERDICT
 
 MPIEXEC = "HSA2C_MPIEXEC"
-"""Environment variable: the mpiexec that is to be used, by its name or path."""
+"""Environment variable: the mpiexec to use, by its path, or by its name in the PATH, this environment's left out."""
 
 _LIBRARY = "MPI4PY_LIBMPI"  # mpi4py's own variables: the library to load, and whose binding to use
 _BINDING = "MPI4PY_MPIABI"
@@ -75,7 +75,9 @@ def find() -> Mpiexec:
     """
     beside = Path(sys.executable).parent / "mpiexec"
     if chosen := os.environ.get(MPIEXEC):
-        path = shutil.which(chosen)
+        own = str(beside.parent)
+        others = [folder for folder in os.get_exec_path() if folder.rstrip("/") != own]
+        path = shutil.which(chosen, path=os.pathsep.join(others))
         if path is None:
             raise ConfigError(f"{MPIEXEC}={chosen}: must be a program, by its path or its name in the PATH")
     else:
@@ -126,12 +128,12 @@ def adopt() -> None:
     except OSError:
         starter = Path("/")
     known = _STARTERS.match(starter.name) is not None
-    if known:
-        os.environ |= _for_mpi4py(starter, kind)
+    binding = _for_mpi4py(starter, kind) if known else {}
     if not (known and _is_own(starter)):
         major = os.environ.get("OMPI_VERSION", "").partition(".")[0]
         path = str(starter) if known else "what started this world"
-        _check_library(Mpiexec(path, kind, int(major) if major.isdigit() else 0, ""), os.environ)
+        _check_library(Mpiexec(path, kind, int(major) if major.isdigit() else 0, ""), os.environ | binding)
+    os.environ |= binding
 
 
 def mpi_starter(ranks: int, private: Path, places: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
@@ -320,7 +322,7 @@ def _settings_of_one_machine(private: Path) -> dict[str, str]:
 
 
 def _settings_before_5(private: Path) -> dict[str, str]:
-    """The same for Open MPI 4, on one machine: many names were others, and nothing sleeps while it waits."""
+    """The same for Open MPI 4, on one machine: most names were others, and a wait in MPI cannot sleep."""
     return {
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",

@@ -102,6 +102,11 @@ def test_user_chooses_the_mpiexec(says, tmp_path, monkeypatch):
     for chosen in ("mpiexec.mpich", path):
         monkeypatch.setenv(MPIEXEC, chosen)
         assert mpiexec.find() == mpiexec.Mpiexec(path, Kind.MPICH, 4, "HYDRA build details:")
+    # The PATH's, not the one beside the interpreter: where that environment is active, its folder is the first.
+    program(tmp_path / "system" / "mpiexec", MPICH)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv(MPIEXEC, "mpiexec")
+    assert mpiexec.find().path == str(tmp_path / "system" / "mpiexec")
     monkeypatch.setenv(MPIEXEC, "mpiexec.mpihc")
     with pytest.raises(ConfigError, match=r"^HSA2C_MPIEXEC=mpiexec.mpihc: must be a program"):
         mpiexec.find()
