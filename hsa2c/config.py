@@ -37,14 +37,17 @@ class ClusterConfig:
     """Who computes."""
 
     nodes: Annotated[int, Field(ge=1, le=100_000)] = 1
-    """Nodes (MPI ranks beside the master's). nW in section 4.1. Not given, with `hosts`: the sum of their slots."""
+    """Nodes (MPI ranks beside the master's). nW in section 4.1. Not given, with `hosts`: the sum of their slots; in an
+    allocation of Slurm or PBS: the number of its hosts."""
 
     hosts: Annotated[str, Field(min_length=1)] | None = None
     """File of the hosts to run on, one a line, each perhaps with ``slots=N`` (1): its nodes before the next host gets
-    one, and with ``p=K``: their processes. The master runs on the first. None: this machine."""
+    one, and with ``p=K``: their processes. The master runs on the first. allocation: those of the Slurm or PBS job that
+    this is, and so if nothing is given there and it has other hosts than this one. None: this machine."""
 
     processes: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Actor-learner processes on each node. p. None: what its host in `hosts` says, or its share of the cores."""
+    """Actor-learner processes on each node. p. None: what its host in `hosts` says, or its share of the cores, in an
+    allocation less one."""
 
     spares: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Nodes that are started as well, and wait until one of the others is lost (MPI only)."""

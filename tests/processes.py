@@ -117,8 +117,9 @@ def wait_until(condition, what, limit_s=PATIENCE_S):
 
 
 def environment(**more):
-    """Nothing of a world of MPI that these tests themselves may run in."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMI", "PRTE_"))}
+    """Nothing of a world of MPI, or of a job, that these tests themselves may run in."""
+    others = ("OMPI_", "PMI", "PRTE_", "SLURM_", "PBS_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return kept | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(REPOSITORY)])} | more
 
 

@@ -61,8 +61,11 @@ def keep_freed_memory() -> bool:
 
 
 def cores() -> int:
-    """Cores that this process may use: its affinity, and a container's quota."""
+    """Cores that this process may use: its affinity, a container's quota, and what Slurm gave the job on this host."""
     allowed = len(os.sched_getaffinity(0))
+    given = os.environ.get("SLURM_CPUS_ON_NODE", "")  # not every Slurm binds processes to what it gave
+    if given.isdecimal():
+        allowed = max(1, min(allowed, int(given)))
     quota = _cgroup_quota()
     return max(1, min(allowed, quota)) if quota else allowed
 
@@ -75,9 +78,9 @@ def _cgroup_quota() -> int | None:
         return None
 
 
-def share_of_cores(nodes_here: int) -> int:
-    """Processes for each of the nodes that share this host."""
-    return max(1, cores() // nodes_here)
+def share_of_cores(nodes_here: int, *, less: int = 0) -> int:
+    """Processes for each of the nodes that share this host, so many less than cores."""
+    return max(1, cores() // nodes_here - less)
 
 
 def about() -> dict[str, Any]:

@@ -165,6 +165,8 @@ def answering(hosts: Sequence[Host], limit_s: float = _ANSWER_S) -> tuple[Host, 
 
 
 def _agent() -> list[str]:
+    if "SLURM_JOB_ID" in os.environ and shutil.which("srun"):  # as mpiexec does there; ssh may be closed
+        return ["srun", "--overlap", "--nodes=1", "--ntasks=1", "--quiet", "--nodelist"]
     for alternative in os.environ.get(AGENT, _AGENTS).split(":"):
         words = shlex.split(alternative)
         if words and shutil.which(words[0]):

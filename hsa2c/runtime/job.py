@@ -50,6 +50,7 @@ from hsa2c.errors import (  # noqa: E402
     TransportError,
 )
 from hsa2c.runtime import application, loopback, verdict  # noqa: E402
+from hsa2c.runtime.allocation import ALLOCATION  # noqa: E402
 from hsa2c.runtime.application import Application, RunConfig, Tracker  # noqa: E402
 from hsa2c.runtime.mpiexec import READ_ON  # noqa: E402
 from hsa2c.runtime.world import REPLACES, VERDICT, World, find_world  # noqa: E402
@@ -85,7 +86,9 @@ class Task:
         """P."""
         cluster = self.config.cluster
         own = self.own_processes[node] if self.own_processes else 0
-        return own or cluster.processes or share_of_cores(self.beside[node] if self.beside else cluster.nodes)
+        here = self.beside[node] if self.beside else cluster.nodes
+        # In an allocation one core of each node is left to its rank, and to the master.
+        return own or cluster.processes or share_of_cores(here, less=1 if cluster.hosts == ALLOCATION else 0)
 
     @property
     def encoding(self) -> Encoding:
@@ -429,7 +432,7 @@ def _direct(
     log = RunLog(
         task.directory,
         session=task.session,
-        purge_step=tracker.work if checkpoint else None,
+        purge_step=tracker.work if checkpoint or task.session > 1 else None,
     )
     followers = Followers(links, v=v, z=step.z, t=t, limits=task.limits) if links else None
     watch = _watch(task, checkpoint, log, tracker, step, followers)

@@ -32,7 +32,7 @@ from hsa2c.console import Console
 from hsa2c.dpsgd.lifetime import die_with_parent
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError
 from hsa2c.runlog import Journal
-from hsa2c.runtime import application, hosts, mpiexec, rundir, verdict
+from hsa2c.runtime import allocation, application, hosts, mpiexec, rundir, verdict
 from hsa2c.runtime.application import RunConfig
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
 from hsa2c.runtime.hosts import Host
@@ -119,7 +119,7 @@ def launch(what: Launch) -> int:
     supervisor = _Supervisor()
     restarts = what.config.cluster.restarts
     listed = what.config.cluster.hosts
-    whole = what = replace(what, hosts=hosts.read(Path(listed)) if listed else ())
+    whole = what = replace(what, hosts=allocation.hosts_of(listed) if listed else ())
     while True:
         code = _launch_once(what, supervisor)
         if code in (EXIT_DONE, EXIT_NOT_STARTED) or supervisor.received:
@@ -181,14 +181,16 @@ def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
         command = what.command(secrets.randbits(62))
         # The job must find this package also where it is not installed and the user stands elsewhere.
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        places = [*what.masters_at, *what.places]
+        environment = allocation.environment_for_mpiexec(places, os.environ)
+        environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         # The master may be on another host, which has the run's directory, but not the private one.
         word = what.directory.resolve() / ".verdict" if what.hosts else private / "verdict"
         stack.callback(word.unlink, missing_ok=True)
         word.unlink(missing_ok=True)
         if what.over_mpi:
             arguments = command[3:]
-            starter, extra = mpi_starter(ranks, private, [*what.masters_at, *what.places])
+            starter, extra = mpi_starter(ranks, private, places)
             command = [*starter, *command]
             environment |= extra | {VERDICT: str(word), MASTERS: str(cluster.masters)}
             if not what.hosts or any(hosts.is_here(name) for name in what.places):

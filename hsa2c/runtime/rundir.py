@@ -20,7 +20,8 @@ from hsa2c.config import merge, nested, parse_assignment, read_yaml, to_dict, to
 from hsa2c.dpsgd.steps import constant_factor_rho
 from hsa2c.errors import ConfigError
 from hsa2c.runlog import JOURNAL, METRICS, Journal, Row, number, read_rows
-from hsa2c.runtime import hosts
+from hsa2c.runtime import allocation, hosts
+from hsa2c.runtime.allocation import ALLOCATION
 from hsa2c.runtime.application import Application, RunConfig
 from hsa2c.runtime.host import about, share_of_cores
 from hsa2c.runtime.world import World
@@ -28,6 +29,7 @@ from hsa2c.runtime.world import World
 CONFIG = "config.yaml"
 ABOUT = "about.yaml"
 
+_MOST_RANKS = 100_000  # of any kind
 _DELAYS = 10  # times the usual delay may a delta be late before it counts for less
 
 #: Settings that a resumed run keeps: others of them would make it another run.
@@ -43,6 +45,8 @@ class Run:
     checkpoint: Path | None = None
     session: int = 1
     remarks: Sequence[str] = ()
+    again: bool = False
+    """Whether the directory may be there, though there is no checkpoint."""
     _lock: IO[str] | None = None
 
     def open(self) -> Self:
@@ -70,7 +74,7 @@ class Run:
 
     def _open(self) -> None:
         try:
-            self.directory.mkdir(parents=True, exist_ok=self.checkpoint is not None)
+            self.directory.mkdir(parents=True, exist_ok=self.again or self.checkpoint is not None)
             self._lock = (self.directory / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _replace(self.directory / CONFIG, to_yaml(self.config))
@@ -98,7 +102,9 @@ class Run:
         self.close()
 
 
-def prepare(app: Application, given: Mapping[str, Any], config_file: str | None, world: World) -> Run:
+def prepare(
+    app: Application, given: Mapping[str, Any], config_file: str | None, world: World, *, again: bool = False
+) -> Run:
     """A new run; nothing is written yet.
 
     Args:
@@ -106,23 +112,27 @@ def prepare(app: Application, given: Mapping[str, Any], config_file: str | None,
         given: Fields set on the command line, by dotted name.
         config_file: YAML file or name of a shipped one.
         world: The MPI world of this process, if it was started in one.
+        again: Go on with the run of this name if it has a checkpoint, and begin anew in its directory if it has none.
 
     Raises:
         ConfigError: Something in the configuration is wrong, or the run's directory exists.
     """
+    allocation.refuse_lone_tasks()
     values: dict[str, Any] = {} if config_file is None else read_yaml(find_config(config_file))
     for dotted, value in given.items():
         values = merge(values, nested(dotted, value))
-    if world.started_by_mpi:
-        values = _fit_world(values, world)
+    values = _fit_world(values, world) if world.started_by_mpi else _fit_allocation(values)
     values = _fit_hosts(values)
     config = _resolve(app, app.build_config(values))
     directory = Path(config.output.run_dir) / (config.output.name or _fresh_name(app, config))
+    if again and _has_checkpoint(directory):
+        return resume(app, directory, given, None, world)
     config = dataclasses.replace(config, output=dataclasses.replace(config.output, name=directory.name))
     # The other ranks of a world may come when rank 0 has made it already.
-    if world.rank == 0 and _is_there(directory):
+    if world.rank == 0 and not again and _is_there(directory):
         raise ConfigError(_exists(directory))
-    return Run(config=config, directory=directory)
+    session = _last_session(directory) + 1 if again and _is_there(directory / JOURNAL) else 1
+    return Run(config=config, directory=directory, session=session, again=again)
 
 
 def resume(app: Application, directory: Path, given: Mapping[str, Any], config_file: str | None, world: World) -> Run:
@@ -131,6 +141,7 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
     Raises:
         ConfigError: There is no run, no good checkpoint, nothing left to do, or a setting that cannot change.
     """
+    allocation.refuse_lone_tasks()
     if config_file is not None:
         raise ConfigError(f"--config {config_file}: a resumed run keeps its own configuration")
     if not _is_there(directory / CONFIG):
@@ -141,11 +152,13 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
         nodes = _nodes_of(world, given.get("cluster.nodes"), spares, masters)
         given = {"cluster.hosts": None, "cluster.nodes": nodes, **given}
         _refuse_hosts(given["cluster.hosts"])
-    elif given.get("cluster.hosts") is not None:
+    elif "cluster.hosts" not in given:
+        given = _fit_allocation_again(saved, given)
+    elif given["cluster.hosts"] is not None:
         if not _at(saved, "cluster.hosts"):  # p was one machine's
             given = {"cluster.processes": None, **given}
         if "cluster.nodes" not in given:
-            given = {"cluster.nodes": hosts.slots(hosts.read(Path(str(given["cluster.hosts"])))), **given}
+            given = {"cluster.nodes": hosts.slots(allocation.hosts_of(str(given["cluster.hosts"]))), **given}
     values = _follow_nodes(saved, given)
     for dotted, value in given.items():
         values = merge(values, nested(dotted, value))
@@ -231,8 +244,8 @@ def _resolve(app: Application, config: Any) -> Any:
     listed = run.cluster.hosts
     own: list[int | None] = []
     if listed is not None:
-        listed = str(Path(listed).absolute())
-        own = _own_processes(Path(listed), run)
+        listed = listed if listed == ALLOCATION else str(Path(listed).absolute())
+        own = _own_processes(listed, run)
     if run.cluster.spares and nodes == 1 and listed is None:
         raise ConfigError(f"cluster.spares = {run.cluster.spares}: one node alone has no MPI, must be 0 (or --nodes 2)")
     if run.cluster.masters > 1 and nodes == 1:
@@ -262,9 +275,9 @@ def _resolve(app: Application, config: Any) -> Any:
     return dataclasses.replace(config, dpsgd=dataclasses.replace(dpsgd, global_rate=rho))
 
 
-def _own_processes(listed: Path, run: RunConfig) -> list[int | None]:
-    """P of each node, where a file of hosts gives it."""
-    there, p = hosts.read(listed), run.cluster.processes
+def _own_processes(listed: str, run: RunConfig) -> list[int | None]:
+    """P of each node, where a file of hosts gives it; None where it does not."""
+    there, p = allocation.hosts_of(listed), run.cluster.processes
     with_p = [host.name for host in there if host.processes]
     if p is not None and with_p:
         raise ConfigError(
@@ -314,7 +327,35 @@ def _fit_hosts(values: dict[str, Any]) -> dict[str, Any]:
     listed = _at(values, "cluster.hosts")
     if not isinstance(listed, str) or not listed or _at(values, "cluster.nodes") is not None:
         return values
-    return merge(values, nested("cluster.nodes", hosts.slots(hosts.read(Path(listed)))))
+    return merge(values, nested("cluster.nodes", hosts.slots(allocation.hosts_of(listed))))
+
+
+def _fit_allocation(values: dict[str, Any]) -> dict[str, Any]:
+    """In an allocation, if nothing was said of hosts, its hosts are the run's; this one alone is one machine."""
+    cluster = values.get("cluster") or {}
+    if not isinstance(cluster, Mapping) or "hosts" in cluster or (there := allocation.find()) is None:
+        return values
+    default = {"nodes": len(there.hosts), "spares": 0, "masters": 1} | {
+        k: v for k, v in cluster.items() if v is not None
+    }
+    counts = [default[name] for name in ("nodes", "spares", "masters")]
+    if not all(isinstance(count, int) and 0 <= count <= _MOST_RANKS for count in counts):
+        return values  # which is told of when the configuration is built
+    nodes, spares, masters = counts
+    needed = allocation.is_needed(there, nodes + spares, masters)
+    return merge(values, {"cluster": {"hosts": ALLOCATION if needed else None, "nodes": nodes}})
+
+
+def _fit_allocation_again(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A resumed run takes the hosts of the allocation that it finds itself in, unless it has a file of hosts."""
+    before = _at(saved, "cluster.hosts")
+    if before not in (None, ALLOCATION):
+        return dict(given)
+    names = ("cluster.nodes", "cluster.spares", "cluster.masters")
+    counts = {name: given.get(name, _at(saved, name)) for name in names}
+    fitted = _fit_allocation({"cluster": {name.partition(".")[2]: count for name, count in counts.items()}})
+    now = _at(fitted, "cluster.hosts")
+    return dict(given) if now == before else {"cluster.processes": None, "cluster.hosts": now, **given}
 
 
 def _nodes_of(world: World, wanted: Any, spares: Any, masters: Any) -> int:
@@ -350,6 +391,10 @@ def _fresh_name(app: Application, config: Any) -> str:
     while _is_there(Path(config.output.run_dir) / name):
         name, number = f"{stem}-{number}", number + 1
     return name
+
+
+def _has_checkpoint(directory: Path) -> bool:
+    return _is_there(directory / CONFIG) and any((directory / "checkpoints").glob("step-*.safetensors"))
 
 
 def _is_there(path: Path) -> bool:

@@ -6,9 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Open MPI's mpiexec, then MPICH's and any PMI-1/2 starter (srun --mpi=pmi2). SLURM_* alone is no proof: it is set in
-# every batch script, where no world exists yet.
-_VARIABLES = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
+# Open MPI's mpiexec, then MPICH's and any PMI-1/2 starter (srun --mpi=pmi2), then srun --mpi=pmix, with Slurm's size.
+# SLURM_* alone is no proof: it is set in every batch script, where no world exists yet.
+_VARIABLES = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
+)
 
 REPLACES = "--replaces"
 """Option of a rank that takes the place of a lost node: MPI gives it a world of its own, in which it is rank 0."""

@@ -1,4 +1,5 @@
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -492,3 +493,95 @@ def test_fewer_nodes_follow_the_rules(prepare, host_file):
     fewer = rundir.with_nodes(APPLICATION, config, 2)
     assert (fewer.cluster.nodes, fewer.cluster.processes) == (2, 3), "p was given"
     assert (fewer.dpsgd.deltas_per_step, fewer.dpsgd.global_rate, fewer.dpsgd.max_delay) == (2, 0.5, 10)
+
+
+# In an allocation of Slurm or PBS
+
+
+@pytest.fixture
+def allocated(tmp_path, monkeypatch):
+    """This process in an allocation of PBS of such hosts; without any in none."""
+
+    def allocated(*names):
+        monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+        monkeypatch.delenv("PBS_NODEFILE", raising=False)
+        if names:
+            file = tmp_path / "nodefile"
+            file.write_text("".join(f"{name}\n" for name in names))
+            monkeypatch.setenv("PBS_NODEFILE", str(file))
+
+    return allocated
+
+
+HERE = socket.gethostname()
+OTHERS = ("192.0.2.7", "192.0.2.8", "192.0.2.9")  # addresses of no host (RFC 5737)
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "expected"),
+    [
+        (OTHERS, {}, ("allocation", 3, None)),
+        (OTHERS, {"cluster__nodes": 5, "cluster__processes": 2}, ("allocation", 5, 2)),
+        ((HERE, *OTHERS), {"cluster__spares": 1}, ("allocation", 4, None)),
+        ((HERE,), {}, (None, 1, 8)),
+        ((HERE,), {"cluster__nodes": 2}, (None, 2, 4)),
+        ((HERE, *OTHERS), {"cluster__nodes": 1}, (None, 1, 8)),
+        ((HERE, *OTHERS), {"cluster__nodes": 1, "cluster__spares": 1}, ("allocation", 1, None)),
+        (OTHERS, {"cluster__hosts": None}, (None, 1, 8)),
+    ],
+)
+def test_hosts_of_the_allocation(prepare, allocated, names, given, expected):
+    allocated(*names)
+    cluster = prepare(**given).config.cluster
+    assert (cluster.hosts, cluster.nodes, cluster.processes) == expected
+
+
+def test_an_allocation_takes_no_word_back(prepare, allocated, host_file):
+    allocated(*OTHERS)
+    assert prepare(cluster__hosts=str(host_file)).config.cluster.hosts == str(host_file)
+    assert prepare(world=World(0, 3, started_by_mpi=True)).config.cluster.hosts is None
+    for wrong in ({"cluster__nodes": "x"}, {"cluster__nodes": -1}, {"cluster__spares": -1}, {"cluster": 3}):
+        with pytest.raises(ConfigError, match=r"^cluster"):
+            prepare(**wrong)
+    allocated()
+    with pytest.raises(ConfigError, match=r"^cluster.hosts = 'allocation': this is no allocation"):
+        prepare(cluster__hosts="allocation")
+
+
+def test_resumed_run_takes_the_hosts_where_it_is(make_run, allocated):
+    resumed = lambda directory, **given: resume(directory, **given).config.cluster
+    allocated(*OTHERS)
+    directory = make_run(cluster__nodes=2)
+    cluster = resumed(directory)
+    assert (cluster.hosts, cluster.nodes, cluster.processes) == ("allocation", 2, None)
+    assert resumed(directory, cluster__processes=3).processes == 3
+    assert resumed(directory, cluster__hosts=None).hosts is None
+    allocated()
+    cluster = resumed(directory)
+    assert (cluster.hosts, cluster.nodes, cluster.processes) == (None, 2, 4)
+    with resume(directory).open():  # which is now its configuration, until it is in an allocation again
+        pass
+    allocated(*OTHERS)
+    cluster = resumed(directory)
+    assert (cluster.hosts, cluster.nodes, cluster.processes) == ("allocation", 2, None)
+
+
+# --go-on
+
+
+def test_go_on_begins_or_resumes(tmp_path):
+    go_on = lambda **given: rundir.prepare(
+        APPLICATION, {"output.run_dir": str(tmp_path), "output.name": "old"} | given, "smoke", ALONE, again=True
+    )
+    with go_on().open() as run:
+        assert (run.session, run.checkpoint) == (1, None)
+    # It ended before its first checkpoint: anew in the same directory, and what was written before is void.
+    with go_on().open() as run:
+        assert (run.session, run.checkpoint) == (2, None)
+    add_checkpoint(run, 10)
+    with go_on(seed=0).open() as run:
+        assert run.session == 3
+        assert run.checkpoint is not None
+        assert run.checkpoint.name == "step-000000010.safetensors"
+    with pytest.raises(ConfigError, match=r"^seed = 5: cannot change in a resumed run, which has 0"):
+        go_on(seed=5)

@@ -11,6 +11,7 @@ from typing import Any
 
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.runtime import application, rundir
+from hsa2c.runtime.allocation import lone_task
 from hsa2c.runtime.launch import Launch, check, join, launch
 from hsa2c.runtime.world import World, find_world
 
@@ -135,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives back the exit code: 0 done, 1 failed, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
     options = parser().parse_args(arguments)
     world = find_world()
-    return guarded(PROG, lambda: _train(options, world), quiet=world.rank != 0)
+    return guarded(PROG, lambda: _train(options, world), quiet=world.rank != 0 or bool(lone_task()))
 
 
 def _train(options: argparse.Namespace, world: World) -> int:
