@@ -9,11 +9,16 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hsa2c.commands import batch
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
+from hsa2c.errors import ConfigError
 from hsa2c.runtime import application, rundir
+from hsa2c.runtime.allocation import lone_task
+from hsa2c.runtime.application import Application
 from hsa2c.runtime.launch import Launch, check, join, launch
 from hsa2c.runtime.world import World, find_world
 
@@ -37,7 +42,11 @@ def parser() -> OneLineParser:
     what.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="such as agent.discount=0.995")
     who = p.add_argument_group("who computes")
     who.add_argument("--nodes", type=int, metavar="N", help="nodes beside the master; MPI from 2 on (1)")
-    who.add_argument("--hosts", metavar="FILE", help="hosts to run on, one a line, perhaps slots=N, p=K (this one)")
+    who.add_argument(
+        "--hosts",
+        metavar="FILE",
+        help="hosts to run on, one a line, perhaps slots=N, p=K (those of the Slurm or PBS allocation; this one)",
+    )
     who.add_argument("--p", type=int, help="actor-learner processes on each node (the node's share of the cores)")
     who.add_argument("--spares", type=int, metavar="S", help="nodes that wait until another is lost; MPI only (0)")
     who.add_argument("--masters", type=int, metavar="K", help="ranks that hold a slice of v each; MPI only (1)")
@@ -70,7 +79,9 @@ def parser() -> OneLineParser:
     out = p.add_argument_group("output")
     out.add_argument("--run-dir", metavar="DIR", help="folder that holds runs (runs)")
     out.add_argument("--name", help="name of this run in it (game, date and time)")
+    out.add_argument("--go-on", action="store_true", help="go on with the run of this --name if it has a checkpoint")
     out.add_argument("--json", action="store_true", help="print one JSON object about the run at the end")
+    batch.add_options(p)
     return p
 
 
@@ -109,19 +120,30 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
     return fields
 
 
+def _run(app: Application, options: argparse.Namespace, world: World) -> rundir.Run:
+    """The run that is to begin, or to go on; nothing is written yet."""
+    fields = given(options)
+    if options.resume is not None:
+        return rundir.resume(app, options.resume, fields, options.config, world)
+    if options.go_on and fields.get("output.name") is None:
+        raise ConfigError("--go-on: needs the run's --name")
+    return rundir.prepare(app, fields, options.config, world, again=options.go_on or options.slurm is not None)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives back the exit code: 0 done, 1 failed, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
     options = parser().parse_args(arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
     world = find_world()
-    return guarded(PROG, lambda: _train(options, world), quiet=world.rank != 0)
+    return guarded(PROG, lambda: _train(options, world, typed), quiet=world.rank != 0 or bool(lone_task()))
 
 
-def _train(options: argparse.Namespace, world: World) -> int:
+def _train(options: argparse.Namespace, world: World, typed: Sequence[str]) -> int:
     app = application.load(APPLICATION)
-    if options.resume is not None:
-        run = rundir.resume(app, options.resume, given(options), options.config, world)
-    else:
-        run = rundir.prepare(app, given(options), options.config, world)
+    batch.check(options, world)
+    run = _run(app, options, world)
+    if options.slurm is not None:
+        return batch.write(options, run, PROG, typed)
     check(run.config, world)
     what = Launch(
         app=APPLICATION,
