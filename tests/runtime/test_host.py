@@ -15,6 +15,7 @@ def machine(monkeypatch, tmp_path):
     """A machine of so many cores, with what the kernel says of the container's quota."""
 
     def machine(cores, cpu_max=None):
+        monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
         monkeypatch.setattr(host.os, "sched_getaffinity", lambda _: set(range(cores)))
         path = tmp_path / "cpu.max"
         path.unlink(missing_ok=True)
@@ -44,9 +45,18 @@ def test_cores_are_those_of_affinity_and_quota(machine, cores, cpu_max, usable):
     assert host.cores() == usable
 
 
+@pytest.mark.parametrize(("given", "usable"), [("3", 3), ("16", 8), ("0", 1), ("", 8), ("x", 8)])
+def test_cores_are_those_that_slurm_gave(machine, monkeypatch, given, usable):
+    """It need not bind processes to them."""
+    machine(8)
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", given)
+    assert host.cores() == usable
+
+
 def test_nodes_on_one_host_share_its_cores(machine):
     machine(8)
     assert [host.share_of_cores(nodes) for nodes in (1, 2, 3, 8, 40)] == [8, 4, 2, 1, 1]
+    assert [host.share_of_cores(nodes, less=1) for nodes in (1, 2, 3, 8, 40)] == [7, 3, 1, 1, 1]
 
 
 def test_threads_are_capped_whatever_the_user_has_set(monkeypatch):
