@@ -20,7 +20,7 @@ from hsa2c.dpsgd.simulated import Link, SimulatedMaster, SimulatedWorker, Sizes,
 from hsa2c.dpsgd.simulated_clock import SimulatedClock
 from hsa2c.dpsgd.simulated_crew import TimedCrew, UpdateTimes
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.dpsgd.transport import Push, Vector, Watch
+from hsa2c.dpsgd.transport import Pulled, Push, Vector, Watch
 from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.errors import HSA2CError
 
@@ -321,6 +321,9 @@ class _Simulation(Watch):
     def lost(self, node: int, why: str) -> None:
         """See `Watch`."""
         self._lost += 1
+
+    def answered(self, node: int, pulled: Pulled, has: int) -> None:
+        """See `Watch.answered`."""
 
     def heard(self, node: int, report: bytes) -> None:
         """See `Watch`; this and the next are nothing to a plan."""

@@ -12,6 +12,9 @@ from hsa2c.dpsgd.codec import Encoded, Encoding, Feedback, finite, plain
 from hsa2c.dpsgd.transport import MasterPort, Pulled, Push, Vector, Watch, WorkerPort
 from hsa2c.errors import NodeError, TransportError
 
+NOT_FINITE = "its delta is not finite"
+"""Why a delta is refused."""
+
 _LONGEST_FAILURE = 100_000  # bytes of a traceback; its end says most
 _QUICK_FAILURES = 3  # soon after each other, and a node is not replaced again
 _SILENCE_CHECK_S = 0.05  # of listening, between two looks at every node: thousands of nodes take a while
@@ -157,7 +160,9 @@ class BaseMasterPort(MasterPort):
         collected = 0
         while not watch.stopping():
             while self._waiting and not (self.synchronous and collected):
-                self._answer(self._waiting.pop(0), Pulled(serving, t, watch.rate_scale()))
+                node, pulled = self._waiting.pop(0), Pulled(serving, t, watch.rate_scale())
+                self._answer(node, pulled)
+                watch.answered(node, pulled, self._has[node])
             if collected >= self.quorum(M):
                 return
             push = self._next(watch)
@@ -255,7 +260,7 @@ class BaseMasterPort(MasterPort):
             return push
         self._refused_in_a_row[push.node] += 1
         in_a_row = self._refused_in_a_row[push.node]
-        watch.refused(push.node, "its delta is not finite")
+        watch.refused(push.node, NOT_FINITE)
         if in_a_row >= self._limits.refusals:
             raise NodeError(f"node {push.node}: {in_a_row} deltas in a row are not finite")
         return None

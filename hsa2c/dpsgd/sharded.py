@@ -339,6 +339,9 @@ class FollowerWatch(Watch):
     def stepped(self, t: int, v: Vector) -> None:
         """See `Watch.stepped`."""
 
+    def answered(self, node: int, pulled: Pulled, has: int) -> None:
+        """See `Watch.answered`."""
+
     def heard(self, node: int, report: bytes) -> None:
         """See `Watch.heard`."""
 

@@ -62,6 +62,9 @@ class Watch(Protocol):
     def rate_scale(self) -> float:
         """Factor on eta for the next pull."""
 
+    def answered(self, node: int, pulled: Pulled, has: int) -> None:
+        """A node was sent v, in place of that of global step `has`, or (-1) for the first time."""
+
     def heard(self, node: int, report: bytes) -> None:
         """A node said what happened: a JSON list, empty for a mere sign of life."""
 

@@ -17,7 +17,7 @@ from hsa2c import checkpoint as checkpoints
 from hsa2c.checkpoint import Checkpoint
 from hsa2c.dpsgd.pace import Costs
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.dpsgd.transport import Push, Vector, Watch
+from hsa2c.dpsgd.transport import Pulled, Push, Vector, Watch
 from hsa2c.errors import HSA2CError, StorageError
 from hsa2c.runlog import RunLog
 from hsa2c.runtime.application import RunConfig, Tracker
@@ -160,6 +160,9 @@ class MasterWatch(Watch):
         if optimiser.half_after is None:
             return left
         return left / (1.0 + self._tracker.work / self._nodes / optimiser.half_after)
+
+    def answered(self, node: int, pulled: Pulled, has: int) -> None:
+        """See `Watch.answered`."""
 
     def heard(self, node: int, report: bytes) -> None:
         """See `Watch.heard`."""
