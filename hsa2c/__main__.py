@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from hsa2c.commands import evaluate, plan, plot, rates, report, train
+from hsa2c.commands import evaluate, plan, plot, rates, replay, report, train
 from hsa2c.errors import EXIT_BAD_INPUT, EXIT_DONE
 
 _COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
@@ -14,6 +14,7 @@ _COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "plan": (plan.main, "how fast a cluster would be: nodes, B, masters over a simulated clock"),
     "plot": (plot.main, "draw learning curves of runs into one picture"),
     "rates": (rates.main, "learning rates by Corollary 1, and whether its conditions hold"),
+    "replay": (replay.main, "repeat a recorded run serially, and compare v (as train.py --replay)"),
     "report": (report.main, "write a run's page: curves, staleness, faults and story"),
 }
 

@@ -142,6 +142,11 @@ class Atari(Application):
         """What a node chose for itself."""
         return {"precision": _precision(config)}
 
+    def chosen(self, config: AtariConfig, said: Mapping[str, Any]) -> AtariConfig:
+        """With a node's precision, which a measurement may have chosen."""
+        agent = dataclasses.replace(config.agent, precision=said.get("precision", config.agent.precision))
+        return dataclasses.replace(config, agent=agent)
+
 
 def _actions(config: AtariConfig) -> int:
     return num_actions(resolve_game(config.game), full_action_set=config.env.full_action_set)

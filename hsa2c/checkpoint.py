@@ -131,6 +131,11 @@ def newest(directory: Path) -> Path:
     return _some_steps(directory)[0]
 
 
+def steps(directory: Path) -> dict[int, Path]:
+    """The complete checkpoints in a folder by t, newest first; empty where there is no such folder."""
+    return dict(_steps(directory))
+
+
 def best(directory: Path) -> Path | None:
     """The best checkpoint in a folder of checkpoints, if there is one."""
     path = directory / _BEST

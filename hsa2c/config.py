@@ -176,6 +176,13 @@ class OutputConfig:
     keep_checkpoints: Annotated[int, Field(ge=1, le=1000)] = 3
     """Newest checkpoints kept, beside the best one."""
 
+    record: bool = False
+    """Whether the master writes down each delta that comes, and in which order, for ``--replay``: in float32 4 bytes
+    for each number of v. Not with several masters."""
+
+    record_gib: Annotated[float, Field(gt=0, le=1e6)] = 8.0
+    """GiB that a session's recording may have; then it ends, and training goes on."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's numbers: PyYAML reads ``1e-3``, which has no dot, as text. And no setting twice: one would be lost."""

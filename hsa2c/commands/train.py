@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hsa2c.commands import batch
+from hsa2c.commands import batch, replay
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
 from hsa2c.errors import ConfigError
 from hsa2c.runtime import application, rundir
@@ -38,6 +38,8 @@ def parser() -> OneLineParser:
     what.add_argument("--game", help="any one-player game of the ALE: Pong, space_invaders, ALE/Breakout-v5 (Pong)")
     what.add_argument("--config", metavar="FILE", help="YAML file, or the name of a shipped one: pong, paper/hsa2c")
     what.add_argument("--resume", metavar="RUN", type=Path, help="go on with this run directory")
+    what.add_argument("--replay", metavar="RUN", type=Path, help="repeat a recorded run serially, and compare v")
+    what.add_argument("--recompute", action="store_true", help="with --replay: compute each delta anew, too")
     what.add_argument("--seed", type=int, help="seed of everything random (1)")
     what.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="such as agent.discount=0.995")
     who = p.add_argument_group("who computes")
@@ -80,6 +82,7 @@ def parser() -> OneLineParser:
     out.add_argument("--run-dir", metavar="DIR", help="folder that holds runs (runs)")
     out.add_argument("--name", help="name of this run in it (game, date and time)")
     out.add_argument("--go-on", action="store_true", help="go on with the run of this --name if it has a checkpoint")
+    out.add_argument("--record", action="store_true", default=None, help="record each delta, for --replay; 2.7 MB each")
     out.add_argument("--json", action="store_true", help="print one JSON object about the run at the end")
     batch.add_options(p)
     return p
@@ -107,6 +110,7 @@ _FIELDS = {
     "score": "stop.score",
     "run_dir": "output.run_dir",
     "name": "output.name",
+    "record": "output.record",
 }
 
 
@@ -139,6 +143,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace, world: World, typed: Sequence[str]) -> int:
+    if options.replay is not None or options.recompute:
+        return _replay(options)
     app = application.load(APPLICATION)
     batch.check(options, world)
     run = _run(app, options, world)
@@ -163,3 +169,11 @@ def _train(options: argparse.Namespace, world: World, typed: Sequence[str]) -> i
     elif sys.stderr.isatty():
         print(f"next: python evaluate.py {run.directory}", file=sys.stderr)
     return code
+
+
+def _replay(options: argparse.Namespace) -> int:
+    if options.replay is None:
+        raise ConfigError("--recompute: goes with --replay RUN")
+    if given(options) or options.config is not None or options.resume is not None or options.json:
+        raise ConfigError(f"--replay {options.replay}: a repetition takes no other option than --recompute")
+    return replay.replay(options.replay, recompute=options.recompute)

@@ -171,6 +171,10 @@ class Application(Protocol):
     def describe(self, config: Any) -> dict[str, Any]:
         """What a node should say of itself once it is ready."""
 
+    def chosen(self, config: Any, said: Mapping[str, Any]) -> Any:
+        """`config` with what a node has chosen for itself, as `describe` said of it, so that others choose the same."""
+        return config
+
     def build_config(self, values: Mapping[str, Any]) -> Any:
         """Plain values into this application's configuration."""
 

@@ -39,7 +39,7 @@ from hsa2c.dpsgd.pace import Pace, PacedCrew  # noqa: E402
 from hsa2c.dpsgd.ports import BaseMasterPort, Kind, Limits  # noqa: E402
 from hsa2c.dpsgd.sharded import Followers, Link, ShardedWorkerPort, follow, parts  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho  # noqa: E402
-from hsa2c.dpsgd.transport import WorkerPort  # noqa: E402
+from hsa2c.dpsgd.transport import MasterPort, Vector, Watch, WorkerPort  # noqa: E402
 from hsa2c.dpsgd.worker import overlapping_worker, worker  # noqa: E402
 from hsa2c.errors import (  # noqa: E402
     EXIT_DONE,
@@ -57,6 +57,7 @@ from hsa2c.runtime.world import REPLACES, VERDICT, World, find_world  # noqa: E4
 
 if TYPE_CHECKING:
     from hsa2c.dpsgd.mpi import MPIMaster
+    from hsa2c.dpsgd.recorder import Recorder
     from hsa2c.runlog import RunLog
     from hsa2c.runtime.watch import MasterWatch
 
@@ -440,13 +441,15 @@ def _direct(
         v, step = followers.own_v, _global_step(config, followers.own_v.size)
         step.z = followers.own_z
     watch.catch_signals()
+    recorder = _recorder(task, checkpoint, port, v, step, log) if config.output.record else None
+    seen: tuple[MasterPort, Watch] = (port, watch) if recorder is None else recorder.around(port, watch)
     try:
         start_nodes()
-        if not port.assemble(watch):
+        if not seen[0].assemble(seen[1]):
             watch.give_up()
             return EXIT_NOT_STARTED
         watch.begin(transport)
-        master(v, step, port, watch, _deltas(config), max_delay=config.dpsgd.max_delay, t=t)
+        master(v, step, *seen, _deltas(config), max_delay=config.dpsgd.max_delay, t=t)
         watch.finish(v)
         if followers is not None:
             port.unscathed = followers.dismiss(port.unscathed)
@@ -458,7 +461,35 @@ def _direct(
         watch.fail(f"the master failed\n{traceback.format_exc()}", v)
         return EXIT_FAILED
     finally:
+        if recorder is not None:
+            recorder.close(watch.reason or "failed")
         log.close()
+
+
+def _recorder(
+    task: Task,
+    checkpoint: checkpoints.Checkpoint | None,
+    port: BaseMasterPort,
+    v: Vector,
+    step: GlobalStep,
+    log: RunLog,
+) -> Recorder:
+    from hsa2c.runtime import recordings
+
+    return recordings.begin(
+        task.directory,
+        task.session,
+        app=task.app,
+        config=task.config,
+        resumed=task.resume_from,
+        rounds_v=not isinstance(port, inprocess.QueueMaster),
+        v=v,
+        step=step,
+        M=_deltas(task.config),
+        t=checkpoint.t if checkpoint else 0,
+        states=checkpoint.optimiser_states if checkpoint else (),
+        tell=partial(log.event, "warning"),
+    )
 
 
 def _watch(

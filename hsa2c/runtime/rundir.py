@@ -250,6 +250,10 @@ def _resolve(app: Application, config: Any) -> Any:
         raise ConfigError(f"cluster.spares = {run.cluster.spares}: one node alone has no MPI, must be 0 (or --nodes 2)")
     if run.cluster.masters > 1 and nodes == 1:
         raise ConfigError(f"cluster.masters = {run.cluster.masters}: one node needs no more than 1 (or --nodes 2)")
+    if run.output.record and run.cluster.masters > 1:
+        raise ConfigError(
+            f"output.record = True: {run.cluster.masters} masters are not recorded, must be 1 (--masters)"
+        )
     if run.optimiser.anneal and not app.limits(config) and run.stop.minutes is None:
         raise ConfigError("optimiser.anneal = True: needs a limit to fall to 0 at, --agent-steps or --minutes")
     p = run.cluster.processes or (share_of_cores(nodes) if listed is None else None)  # each host has its own cores
