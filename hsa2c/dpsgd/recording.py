@@ -48,6 +48,8 @@ _HEAD = struct.Struct("<BBxxIqqqdQI")  # kind, code, node, t, since, count, numb
 _CHECK = struct.Struct("<I")  # of the head
 _SUMS = struct.Struct("<II")
 HEAD_BYTES = _HEAD.size + _CHECK.size
+LAST_BYTES = HEAD_BYTES + 256
+"""What is kept of a file's limit for a last word."""
 
 
 class Kind(enum.IntEnum):
@@ -151,7 +153,7 @@ class Writer:
             OSError: The disk is full, for example.
         """
         payload = memoryview(frame.payload).cast("B")
-        if not last and self.size + 2 * HEAD_BYTES + payload.nbytes > self._limit_bytes:
+        if not last and self.size + HEAD_BYTES + payload.nbytes + LAST_BYTES > self._limit_bytes:
             return False
         head = _HEAD.pack(
             frame.kind,
