@@ -1,4 +1,4 @@
-"""Real runs, recorded and repeated: over MPI, in one process, killed, and with no room for the recording."""
+"""Real runs, recorded and repeated: over MPI, and killed in one process."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from hsa2c.commands import replay
 from hsa2c.dpsgd.recording import Kind, Recording
-from tests.processes import PATIENCE_S, REPOSITORY, SHORT_GAMES, TESTS, environment, started, training, wait_until
+from tests.processes import PATIENCE_S, REPOSITORY, SHORT_GAMES, TESTS, environment, started, training
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -40,13 +40,9 @@ def test_two_nodes_over_mpi_are_repeated_and_computed_anew(tmp_path):
     assert lines[2:] == [f"recording-1.bin: {exchanges} deltas computed anew, from the v that its node saw: the same"]
 
 
-def faulty(tmp_path, name, *settings):
-    command = (TESTS / "faulty_application.py", tmp_path, name, "output.record=true", *settings)
-    return started(tmp_path / name, *command)
-
-
 def test_a_killed_run_is_repeated_as_far_as_it_came(tmp_path, capsys):
-    with faulty(tmp_path, "quiet") as run:
+    command = (TESTS / "faulty_application.py", tmp_path, "quiet", "output.record=true")
+    with started(tmp_path / "quiet", *command) as run:
         run.wait_for_checkpoint()
         run.kill()
     recording = Recording(run.directory / "recording-1.bin")
@@ -58,15 +54,3 @@ def test_a_killed_run_is_repeated_as_far_as_it_came(tmp_path, capsys):
     assert run.checkpoint().t <= steps[-1]
     assert lines[1] == f"recording-1.bin: v is also that of step-{run.checkpoint().t:09d}.safetensors"
     assert lines[2].endswith("the recording has no end: the master was killed; all that is there was repeated")
-
-
-def test_a_recording_that_has_no_room_ends_and_training_goes_on(tmp_path, capsys):
-    with faulty(tmp_path, "quiet", "output.record_gib=3e-6") as run:
-        wait_until(lambda: run.events("warning") or run.launcher.poll() is not None, "an end of the recording")
-        run.wait_for_checkpoint()
-        assert run.launcher.poll() is None
-    (warning,) = run.events("warning")
-    assert warning["message"].startswith("recording ends: recording-1.bin has 0.00 GiB")
-    assert replay.main([str(run.directory)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "the recording ends early: recording-1.bin has 0.00 GiB, and output.record_gib allows no more" in lines[-1]
