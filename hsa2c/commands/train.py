@@ -174,6 +174,7 @@ def _train(options: argparse.Namespace, world: World, typed: Sequence[str]) -> i
 def _replay(options: argparse.Namespace) -> int:
     if options.replay is None:
         raise ConfigError("--recompute: goes with --replay RUN")
-    if given(options) or options.config is not None or options.resume is not None or options.json:
+    others = (options.config, options.resume, options.slurm, options.json or None, options.go_on or None)
+    if given(options) or any(other is not None for other in others):
         raise ConfigError(f"--replay {options.replay}: a repetition takes no other option than --recompute")
     return replay.replay(options.replay, recompute=options.recompute)
