@@ -89,6 +89,15 @@ def library() -> str:
     return " ".join(said.replace("Version:", "").split())  # "MPICH Version:\t4.0.2"
 
 
+def survives() -> bool:
+    """Whether the library can go on after the death of a rank (ULFM); mpiexec must have been asked to as well."""
+    try:
+        MPI.COMM_WORLD.Get_failed()
+    except (MPI.Exception, NotImplementedError):
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What a buffer of bytes says; `number` is v's rate scale or a push's wait in seconds.

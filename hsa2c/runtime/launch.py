@@ -176,7 +176,7 @@ def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
     cluster = what.config.cluster
     ranks = cluster.masters + cluster.nodes + cluster.spares
     with contextlib.ExitStack() as stack:
-        private = stack.enter_context(_private_directory())
+        private = stack.enter_context(private_directory())
         log = stack.enter_context((what.directory / "log.txt").open("ab"))
         command = what.command(secrets.randbits(62))
         # The job must find this package also where it is not installed and the user stands elsewhere.
@@ -364,7 +364,7 @@ def _common_run_id(config: RunConfig) -> int:
 
 
 @contextlib.contextmanager
-def _private_directory() -> Iterator[Path]:
+def private_directory() -> Iterator[Path]:
     """A folder for MPI's shared memory and session files, gone afterwards whoever is killed.
 
     A tiny shell waits for the launcher's end and removes it; folders whose launcher and shell were both killed are
