@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from hsa2c.commands import evaluate, plan, plot, rates, replay, report, train
+from hsa2c.commands import doctor, evaluate, plan, plot, rates, replay, report, train
 from hsa2c.errors import EXIT_BAD_INPUT, EXIT_DONE
 
 _COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train.main, "train an agent (as train.py)"),
     "evaluate": (evaluate.main, "let a trained agent play (as evaluate.py)"),
+    "doctor": (doctor.main, "find what would stop or spoil a run, before it is started"),
     "plan": (plan.main, "how fast a cluster would be: nodes, B, masters over a simulated clock"),
     "plot": (plot.main, "draw learning curves of runs into one picture"),
     "rates": (rates.main, "learning rates by Corollary 1, and whether its conditions hold"),

@@ -138,6 +138,11 @@ class Atari(Application):
             counters=counters,
         )
 
+    def work_per_update(self, config: AtariConfig) -> float:
+        """Agent steps."""
+        agent = config.agent
+        return agent.num_envs * agent.t_max / (agent.passes * agent.updates_per_pass)
+
     def describe(self, config: AtariConfig) -> dict[str, Any]:
         """What a node chose for itself."""
         return {"precision": _precision(config)}

@@ -116,7 +116,7 @@ def test_what_slurm_says_is_understood(cluster):
     for text in ("n1", "n[1-3,07],gpu-[008-011]", "r[1-2]n[09-10,3]", "a,b", "x[5],y.z_1", "n[8-11]", "n[08-11,2]"):
         assert expand(text) == cluster.type("scontrol", "show", "hostnames", text).stdout.split(), text
     # Whether its hosts answer is asked by srun.
-    ask = "from hsa2c.runtime import allocation, hosts; print(*(h.name for h in hosts.answering(allocation.find().hosts)))"
+    ask = "from hsa2c.runtime import allocation as a, hosts; print(*(h.name for h in hosts.answering(a.find().hosts)))"
     asked = cluster.type("salloc", "--nodes=2", "--ntasks-per-node=1", "--exclusive", sys.executable, "-c", ask)
     assert asked.stdout == "h0 h1\n", asked.stderr
     # sbatch reads the lines that we write.

@@ -124,7 +124,7 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
     return fields
 
 
-def _run(app: Application, options: argparse.Namespace, world: World) -> rundir.Run:
+def prepared(app: Application, options: argparse.Namespace, world: World) -> rundir.Run:
     """The run that is to begin, or to go on; nothing is written yet."""
     fields = given(options)
     if options.resume is not None:
@@ -147,7 +147,7 @@ def _train(options: argparse.Namespace, world: World, typed: Sequence[str]) -> i
         return _replay(options)
     app = application.load(APPLICATION)
     batch.check(options, world)
-    run = _run(app, options, world)
+    run = prepared(app, options, world)
     if options.slurm is not None:
         return batch.write(options, run, PROG, typed)
     check(run.config, world)

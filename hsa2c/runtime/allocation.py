@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hsa2c.errors import ConfigError
 from hsa2c.runtime import hosts
+from hsa2c.runtime.application import RunConfig
 from hsa2c.runtime.hosts import Host
 
 ALLOCATION = "allocation"
@@ -138,6 +139,11 @@ def hosts_of(listed: str) -> tuple[Host, ...]:
     if allocation is None:
         raise ConfigError(f"cluster.hosts = {ALLOCATION!r}: this is no allocation of Slurm or PBS")
     return allocation.hosts
+
+
+def less_in_allocation(config: RunConfig) -> int:
+    """Cores of each node's share that get no actor-learner: in an allocation one is its rank's, and the master's."""
+    return int(config.cluster.hosts == ALLOCATION)
 
 
 def is_needed(allocation: Allocation, nodes: int, masters: int) -> bool:

@@ -168,6 +168,10 @@ class Application(Protocol):
     def tracker(self, config: Any, counters: Mapping[str, Any]) -> Tracker:
         """A tracker that goes on from `counters`; they are empty at the start of a run."""
 
+    def work_per_update(self, config: Any) -> float:
+        """Units of work (`Tracker.work`) behind an update of u, on the average."""
+        return 1.0
+
     def describe(self, config: Any) -> dict[str, Any]:
         """What a node should say of itself once it is ready."""
 

@@ -50,7 +50,7 @@ from hsa2c.errors import (  # noqa: E402
     TransportError,
 )
 from hsa2c.runtime import application, loopback, verdict  # noqa: E402
-from hsa2c.runtime.allocation import ALLOCATION  # noqa: E402
+from hsa2c.runtime.allocation import less_in_allocation  # noqa: E402
 from hsa2c.runtime.application import Application, RunConfig, Tracker  # noqa: E402
 from hsa2c.runtime.mpiexec import READ_ON  # noqa: E402
 from hsa2c.runtime.world import REPLACES, VERDICT, World, find_world  # noqa: E402
@@ -88,8 +88,7 @@ class Task:
         cluster = self.config.cluster
         own = self.own_processes[node] if self.own_processes else 0
         here = self.beside[node] if self.beside else cluster.nodes
-        # In an allocation one core of each node is left to its rank, and to the master.
-        return own or cluster.processes or share_of_cores(here, less=1 if cluster.hosts == ALLOCATION else 0)
+        return own or cluster.processes or share_of_cores(here, less=less_in_allocation(self.config))
 
     @property
     def encoding(self) -> Encoding:

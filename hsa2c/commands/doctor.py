@@ -1,0 +1,108 @@
+"""``python -m hsa2c doctor``: finds what wastes a night before a run is started, and says how fast it would be."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from hsa2c.commands import train
+from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.doctor.examination import Examination
+from hsa2c.doctor.finding import Finding, Level, safe
+from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from hsa2c.runtime import allocation, application
+from hsa2c.runtime.host import cap_threads
+from hsa2c.runtime.launch import Launch
+from hsa2c.runtime.world import World, find_world
+
+PROG = "hsa2c doctor"
+
+_DESCRIPTION = """Look for what would stop or spoil a run, before it is started: the options are those of train.py.
+
+Each finding is one line, with its cure. Exit code: 0 it is safe to start, 1 it is not, 2 bad input. Within a minute or
+so, nothing is left behind; --json prints one object with findings and prediction."""
+
+_STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
+
+
+def parser() -> OneLineParser:
+    """The command line: that of the run which is to be started."""
+    p = train.parser()
+    p.prog, p.description = PROG, _DESCRIPTION
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; gives back the exit code."""
+    options = parser().parse_args(arguments)
+    return guarded(PROG, lambda: _doctor(options, find_world()))
+
+
+def _doctor(options: argparse.Namespace, world: World) -> int:
+    if world.started_by_mpi:
+        raise ConfigError("started by mpiexec: it starts its ranks itself, as train.py would")
+    cap_threads()
+    what = _what(options, world)
+    examination = Examination(
+        what=what,
+        title=getattr(what.config, "game", what.app),
+        p_given="cluster.processes" in train.given(options),
+        found=_printing(to_stderr=options.json),
+        progress=lambda text: print(f"{text} ...", file=sys.stderr, flush=True),
+    )
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, lambda signum, _: sys.exit(128 + signum))  # by way of what cleans up
+    examination.run()
+    good = safe(examination.findings)
+    if options.json:
+        print(json.dumps(_plain(examination, good)))
+    else:
+        print("safe to start" if good else "not safe to start")
+    return EXIT_DONE if good else EXIT_FAILED
+
+
+def _what(options: argparse.Namespace, world: World) -> Launch:
+    """The run as train.py would start it; nothing is written."""
+    app = application.load(train.APPLICATION)
+    run = train.prepared(app, options, world)
+    listed = run.config.cluster.hosts
+    return Launch(
+        app=train.APPLICATION,
+        config=_with_absolute_paths(run.config),
+        directory=run.directory,
+        title=app.title(run.config),
+        hosts=allocation.hosts_of(listed) if listed else (),
+    )
+
+
+def _with_absolute_paths(config: Any) -> Any:
+    """Ranks may stand elsewhere."""
+    run_dir = str(Path(config.output.run_dir).resolve())
+    return dataclasses.replace(config, output=dataclasses.replace(config.output, run_dir=run_dir))
+
+
+def _printing(*, to_stderr: bool) -> Callable[[Finding], None]:
+    console = Console(stderr=to_stderr, highlight=False, soft_wrap=True)
+
+    def show(finding: Finding) -> None:
+        console.print(Text.assemble((f"{finding.level:8}", _STYLES[finding.level]), " ", finding.line()))
+
+    return show
+
+
+def _plain(examination: Examination, good: bool) -> dict[str, object]:
+    """JSON values."""
+    return {
+        "safe": good,
+        "findings": [dataclasses.asdict(finding) for finding in examination.findings],
+        "prediction": examination.figures,
+    }
