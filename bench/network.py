@@ -114,7 +114,8 @@ class Results:
         self._found.append(row)
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(" ".join(f"{key}={value}" for key, value in row.items()), file=sys.stderr, flush=True)
+        told = {key: value for key, value in row.items() if not isinstance(value, list)}
+        print(" ".join(f"{key}={value}" for key, value in told.items()), file=sys.stderr, flush=True)
         return row
 
 
