@@ -22,8 +22,12 @@ from bench import machine
 from bench.network import Results
 from bench.paper_experiments import best, cluster, reach, speed, topics
 from bench.paper_experiments.jobs import Job, say, table
-from bench.paper_experiments.published import SAYS
+from bench.paper_experiments.published import GAMES, SAYS
+from envs.names import resolve_game
+from hsa2c import checkpoint as checkpoints
 from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.errors import ConfigError
+from hsa2c.runtime import hosts as host_files
 
 PROG = "bench.paper"
 
@@ -39,6 +43,8 @@ def parser() -> OneLineParser:
     s = p.add_argument_group("small")
     s.add_argument("--rounds", type=int, default=2, help="fig1 to fig4: of measured runs (2)")
     s.add_argument("--passes", type=float, default=30.0, help="fig1 to fig4: of the serial run (30)")
+    s.add_argument("--corpus", default="pydocs", metavar="SOURCE", help="fig1 to fig4: as of examples.lda (pydocs)")
+    s.add_argument("--vocab", metavar="FILE", help="fig1 to fig4: words of a file of counts")
     s.add_argument("--minutes", type=float, help="longest of a run (fig1 to fig4: 1; fig6: 1.5; table2: 5)")
     s.add_argument("--seconds", type=float, default=6.0, help="fig5: of each measurement (6)")
     s.add_argument("--nodes", type=int, nargs="+", help="fig5 (1 2 4 8), fig6 (1 2)")
@@ -61,7 +67,40 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives back the exit code."""
     options = parser().parse_args(arguments)
     options.run_dir = options.run_dir or ("runs/paper-small" if options.scale == "small" else "runs/paper")
-    return guarded(PROG, lambda: _small(options) if options.scale == "small" else _paper(options))
+    return guarded(PROG, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    _check(options)
+    return _small(options) if options.scale == "small" else _paper(options)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Say what is wrong before anything is written."""
+    for name, least in (("rounds", 1), ("passes", 0.1), ("minutes", 0.01), ("seconds", 3), ("update_s", 1e-4)):
+        _at_least(f"--{name.replace('_', '-')}", getattr(options, name), least)
+    for name in ("evaluate", "nodes", "B"):
+        for value in _listed(getattr(options, name)):
+            _at_least(f"--{name}", value, 1)
+    for seed in options.seeds:
+        _at_least("--seeds", seed, 0)
+    if options.games is not None:
+        options.games = [resolve_game(game).name for game in options.games]
+        if options.what == "table2" and not set(options.games) <= set(GAMES):
+            raise ConfigError(f"--games {' '.join(options.games)}: must be of {', '.join(GAMES)}")
+    for run in options.runs:
+        checkpoints.find(run, prefer="best")
+    if options.hosts is not None:
+        host_files.read(options.hosts)
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _at_least(name: str, value: float | None, least: float) -> None:
+    if value is not None and not value >= least:
+        raise ConfigError(f"{name} {value:g}: must be at least {least:g}")
 
 
 def _small(options: argparse.Namespace) -> int:

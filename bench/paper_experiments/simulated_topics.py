@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from hsa2c.runtime.host import cap_threads
@@ -138,7 +139,7 @@ class Curve(Watch):
 
 def simulate(s: Setting, source: str = "pydocs", vocabulary: str | None = None) -> dict[str, Any]:
     """One run; gives back its curve: modelled seconds and perplexity, lists, and entries of v below zero."""
-    corpus = open_corpus(source, vocabulary)
+    corpus = open_corpus(source, None if vocabulary is None else Path(vocabulary))
     parts = split(corpus, validation=0.05, test=0.05, seed=s.seed)
     model = Model(K=s.topics, alpha=1 / s.topics, eta0=1 / s.topics, mean=False, tolerance=1e-3, most_iterations=100)
     rate = paper_rate(p=s.p, B=s.B, M=s.M)

@@ -99,7 +99,7 @@ def _measured(options: argparse.Namespace, results: Results, figure: Figure, num
 
     def run(cell: tuple[int, int, int], goal: float | None) -> dict[str, Any]:
         key = {"kind": "measured", "M": figure.M, **dict(zip(CELL, cell, strict=True)), "round": number}
-        key |= {"passes": options.passes}
+        key |= {"passes": options.passes, "corpus": options.corpus}
         kept = results.get(**key)
         if kept is not None:
             return kept
@@ -116,12 +116,13 @@ def small_job(
 ) -> Job:
     """A run on `pydocs`; without a goal it is the serial one, which makes so many passes."""
     nodes, p, B = cell
-    given = ["--corpus", "pydocs", "--topics", "20", "--rate", "eq13", "--B", str(B), "--M", str(figure.M)]
-    given += ["--seed", str(number + 1)]
+    given = ["--corpus", options.corpus, *(("--vocab", options.vocab) if options.vocab else ()), "--topics", "20"]
+    given += ["--rate", "eq13", "--B", str(B), "--M", str(figure.M), "--seed", str(number + 1)]
     given += ["--passes", f"{options.passes:g}"] if goal is None else ["--perplexity", f"{goal:.2f}"]
     for setting in ("measure_every_s=0.1", "output.log_every_s=0.1", "stop.patience=null"):
         given += ["--set", setting]
-    name = f"lda-M-{figure.M}-nodes-{nodes}-p-{p}-B-{B}-passes-{options.passes:g}-round-{number}"
+    size = f"M-{figure.M}-nodes-{nodes}-p-{p}-B-{B}"
+    name = f"lda-{Path(options.corpus).name}-{size}-passes-{options.passes:g}-round-{number}"
     return Job(program="lda", name=name, options=tuple(given), nodes=nodes, p=p, minutes=options.minutes or 1.0)
 
 
@@ -130,11 +131,13 @@ def _simulated(options: argparse.Namespace, results: Results, figure: Figure, up
 
     def key(cell: tuple[int, int, int]) -> dict[str, Any]:
         sizes = dict(zip(CELL, cell, strict=True))
-        return {"kind": f"simulated, {update_ms:g} ms an update", "M": figure.M, **sizes, "passes": options.passes}
+        chosen = {"passes": options.passes, "corpus": options.corpus}
+        return {"kind": f"simulated, {update_ms:g} ms an update", "M": figure.M, **sizes, **chosen}
 
     def run(cell: tuple[int, int, int], goal: float) -> dict[str, Any]:
         passes = options.passes * (1 if cell == SERIAL else 20)
         setting = {"nodes": cell[0], "p": cell[1], "B": cell[2], "M": figure.M, "topics": 20, "passes": passes}
+        setting |= {"source": options.corpus, "vocabulary": options.vocab}
         setting |= {"update_s": update_ms / 1000, "perplexity": goal}
         if cell == SERIAL:  # one process, which has nothing to send
             setting |= {"bits_per_s": 1e15, "latency_s": 0.0, "master_s": 0.0}
