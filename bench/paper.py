@@ -30,6 +30,7 @@ from hsa2c.errors import ConfigError
 from hsa2c.runtime import hosts as host_files
 
 PROG = "bench.paper"
+PARTS = ("measured", "simulated")
 
 
 def parser() -> OneLineParser:
@@ -41,7 +42,8 @@ def parser() -> OneLineParser:
     p.add_argument("--output", type=Path, metavar="FILE", help="the picture (in --run-dir)")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     s = p.add_argument_group("small")
-    s.add_argument("--rounds", type=int, default=2, help="fig1 to fig4: of measured runs (2)")
+    s.add_argument("--rounds", type=int, default=2, help="fig1 to fig4: seeds (2)")
+    s.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="fig1 to fig4: (both)")
     s.add_argument("--passes", type=float, default=30.0, help="fig1 to fig4: of the serial run (30)")
     s.add_argument("--corpus", default="pydocs", metavar="SOURCE", help="fig1 to fig4: as of examples.lda (pydocs)")
     s.add_argument("--vocab", metavar="FILE", help="fig1 to fig4: words of a file of counts")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -25,6 +24,7 @@ from bench.paper_experiments import atari
 from bench.paper_experiments.jobs import Job, complete, execute, history, say
 from bench.paper_experiments.published import ELSEWHERE, GAMES, REPEATS, TABLE, Entry
 from hsa2c import checkpoint as checkpoints
+from hsa2c.runtime.host import cores
 
 _EVALUATION_S = 1800.0  # of 30 games of up to half an hour of play, and a machine that is busy
 
@@ -51,7 +51,7 @@ def small_job(game: str, seed: int, minutes: float) -> Job:
     """One node with all of this machine's cores."""
     name = f"table2-{game}-seed-{seed}-minutes-{minutes:g}"
     given = ("--game", game, "--seed", str(seed))
-    return Job(program="train", name=name, options=given, nodes=1, p=os.cpu_count() or 1, minutes=minutes)
+    return Job(program="train", name=name, options=given, nodes=1, p=cores(), minutes=minutes)
 
 
 def evaluated(target: Path, games: int, results: Results) -> dict[str, Any]:

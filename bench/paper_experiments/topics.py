@@ -5,7 +5,7 @@ small   on `pydocs`, K = 20, by the paper's rates (Eq. 13, 0.1): runs of `python
         (`bench.paper_experiments.simulated_topics`), where updates are real and their time is told.
 paper   NYTimes, K = 50, 5,000 documents for validation and for test.
 
-The serial run is B = p = nW = 1 with the figure's M (section 4.1.1). The goal of both is 2 % above what it came to.
+The serial run is B = p = nW = 1 with the figure's M (section 4.1.1). The goal of both is 5 % above what it came to.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bench.paper_experiments.jobs import Job, complete, execute, history
 from bench.paper_experiments.published import LINEAR_UP_TO, SAYS
 
 CELL = ("nodes", "p", "B")
-_SLACK = 1.02  # the goal over the serial run's best perplexity
+_SLACK = 1.05  # the goal over the serial run's best perplexity: seeds end up to 3 % apart
 _TAG = "perplexity/validation"
 _NYTIMES = ("--corpus", "docword.nytimes.txt.gz", "--vocab", "vocab.nytimes.txt")
 _PARTS = ("--validation", "5000", "--test", "5000", "--topics", "50", "--batch", "64")
@@ -88,9 +88,11 @@ def small(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]
     figure = FIGURES[options.what]
     found = []
     for number in range(options.rounds):
-        found += _measured(options, results, figure, number)
-    for update_ms in figure.update_ms:
-        found += _simulated(options, results, figure, update_ms)
+        if "measured" in options.parts:
+            found += _measured(options, results, figure, number)
+        if "simulated" in options.parts:
+            for update_ms in figure.update_ms:
+                found += _simulated(options, results, figure, update_ms, number)
     return found
 
 
@@ -126,19 +128,21 @@ def small_job(
     return Job(program="lda", name=name, options=tuple(given), nodes=nodes, p=p, minutes=options.minutes or 1.0)
 
 
-def _simulated(options: argparse.Namespace, results: Results, figure: Figure, update_ms: float) -> list[dict[str, Any]]:
+def _simulated(
+    options: argparse.Namespace, results: Results, figure: Figure, update_ms: float, number: int
+) -> list[dict[str, Any]]:
     """The paper's cells over the simulated clock, two at a time: what they show is not this machine's time."""
 
     def key(cell: tuple[int, int, int]) -> dict[str, Any]:
         sizes = dict(zip(CELL, cell, strict=True))
-        chosen = {"passes": options.passes, "corpus": options.corpus}
+        chosen = {"passes": options.passes, "corpus": options.corpus, "round": number}
         return {"kind": f"simulated, {update_ms:g} ms an update", "M": figure.M, **sizes, **chosen}
 
     def run(cell: tuple[int, int, int], goal: float) -> dict[str, Any]:
-        passes = options.passes * (1 if cell == SERIAL else 20)
+        passes = options.passes * (1 if cell == SERIAL else 15)
         setting = {"nodes": cell[0], "p": cell[1], "B": cell[2], "M": figure.M, "topics": 20, "passes": passes}
         setting |= {"source": options.corpus, "vocabulary": options.vocab}
-        setting |= {"update_s": update_ms / 1000, "perplexity": goal}
+        setting |= {"update_s": update_ms / 1000, "perplexity": goal, "seed": number + 1}
         if cell == SERIAL:  # one process, which has nothing to send
             setting |= {"bits_per_s": 1e15, "latency_s": 0.0, "master_s": 0.0}
         command = [sys.executable, "-m", "bench.paper_experiments.simulated_topics", json.dumps(setting)]
@@ -192,10 +196,10 @@ def curve(seen: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     """Seconds and perplexity of a run's measurements: a row repeats the last one where there is no newer."""
     seconds, perplexity = [], []
     for row in seen:
-        value = row.get(_TAG)
+        value = None if row.get(_TAG) is None else round(row[_TAG], 3)
         if value is not None and (not perplexity or value != perplexity[-1]):
             seconds.append(row["elapsed_s"])
-            perplexity.append(round(value, 3))
+            perplexity.append(value)
     return {"seconds": seconds, "perplexity": perplexity}
 
 
@@ -203,7 +207,7 @@ def curve(seen: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def goal_of(runs: Sequence[dict[str, Any]]) -> float:
-    """A perplexity that all of them have reached: 2 % above the best of the worst."""
+    """A perplexity that all of them have reached: 5 % above the best of the worst."""
     return _SLACK * max(min(run["perplexity"], default=math.inf) for run in runs)
 
 

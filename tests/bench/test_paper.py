@@ -149,20 +149,26 @@ def curve(kind: str, cell: tuple[int, int, int], *points: tuple[float, float], n
 
 def test_speedup_by_hand(tmp_path) -> None:
     found = [
-        curve("measured", (1, 1, 1), (0, 2000), (10, 1100), (20, 1000)),  # to 1020 after 18 s
-        curve("measured", (2, 1, 1), (0, 2000), (9, 1020)),
-        curve("measured", (1, 1, 1), (0, 2000), (30, 1000), number=1),  # to 1020 after 29.4 s
-        curve("measured", (2, 1, 1), (7.35, 1000), number=1),
-        curve("measured", (4, 1, 1), (0, 2000), (5, 1021)),
+        curve("measured", (1, 1, 1), (0, 2000), (10, 1100), (20, 1000)),  # to 1050 after 15 s
+        curve("measured", (2, 1, 1), (0, 2000), (7.5, 1050)),
+        curve("measured", (1, 1, 1), (0, 2000), (30, 1000), number=1),  # to 1050 after 28.5 s
+        curve("measured", (2, 1, 1), (7.125, 1000), number=1),
+        curve("measured", (4, 1, 1), (0, 2000), (5, 1051)),
     ]
     lines = {(line["nodes"], line["runs"]): line for line in topics.speedups(found)}
     assert lines[1, 2]["TSP"] == 1.0
-    assert lines[2, 2]["TSP"] == pytest.approx(3.0)  # between 18 / 9 and 29.4 / 7.35
+    assert lines[2, 2]["TSP"] == pytest.approx(3.0)  # between 15 / 7.5 and 28.5 / 7.125
     assert (lines[2, 2]["least"], lines[2, 2]["most"]) == pytest.approx((2.0, 4.0))
     assert lines[4, 0]["TSP"] is None  # never came to it
     for what in ("fig1", "fig2", "fig3", "fig4"):
         topics.draw(what, found, tmp_path / f"{what}.png", "Here: nowhere.")
         assert (tmp_path / f"{what}.png").stat().st_size > 10_000
+
+
+def test_a_curve_has_each_measurement_once() -> None:
+    tag = "perplexity/validation"
+    rows = [{"elapsed_s": t, tag: x} for t, x in ((1.0, None), (2.0, 900.12345), (3.0, 900.12345), (4.0, 800.0))]
+    assert topics.curve(rows) == {"seconds": [2.0, 4.0], "perplexity": [900.123, 800.0]}
 
 
 def test_on_a_cluster_the_goal_is_what_all_have_reached() -> None:
@@ -171,7 +177,7 @@ def test_on_a_cluster_the_goal_is_what_all_have_reached() -> None:
         curve("cluster", (4, 1, 1), (10, 1500)),
     ]
     (serial, four) = topics.speedups(found)
-    assert serial["seconds"] == pytest.approx(10 + 10 * (3000 - 1530) / 2000)
+    assert serial["seconds"] == pytest.approx(10 + 10 * (3000 - 1575) / 2000)
     assert four["TSP"] == pytest.approx(serial["seconds"] / 10)
 
 
