@@ -23,6 +23,7 @@ from bench.network import Results
 from bench.paper_experiments import atari
 from bench.paper_experiments.jobs import Job, complete, execute, history, say
 from bench.paper_experiments.published import ELSEWHERE, GAMES, REPEATS, TABLE, Entry
+from envs.published import PUBLISHED
 from hsa2c import checkpoint as checkpoints
 from hsa2c.runtime.host import cores
 
@@ -141,13 +142,14 @@ def _ours(group: str, own: Sequence[dict[str, Any]]) -> dict[str, Any]:
     known = [mean for mean in means.values() if mean is not None]
     seeds = sorted({row["seed"] for row in own})
     sizes = sorted({f"{row['nodes']} x {row['p']}, B = {row['B']}" for row in own})
-    minutes = [row["minutes"] for row in own]
+    minutes = dict.fromkeys(f"{row['minutes']:.1f}" for row in sorted(own, key=lambda row: row["minutes"]))
+    first, *_, last = [*minutes, *minutes]
     return {
         "row": group,
         "is": "measured here",
         **means,
         "mean": statistics.fmean(known) if len(known) == len(GAMES) else None,
-        "minutes": f"{min(minutes):.1f} to {max(minutes):.1f}",
+        "minutes": first if first == last else f"{first} to {last}",
         "of what": f"nodes x p: {'; '.join(sizes)}; seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
     }
 
@@ -168,10 +170,11 @@ def draw(what: str, found: Sequence[dict[str, Any]], output: Path, note: str) ->
             names = [line["row"] if line["is"] != "elsewhere" else f"{line['row']}\n{_short(line)}" for line in known]
             panel.barh(range(len(known)), [line[game] for line in known], color=[colours[line["is"]] for line in known])
             panel.set_yticks(range(len(known)), [_wrapped(name) for name in names], fontsize=7)
+            panel.axvline(PUBLISHED[game].random, color="#000000", linestyle=":", linewidth=1)
             panel.set_title(game, loc="left")
         text = (
             "Orange: the paper's Table 2, as far as text and sources tell. Grey: published elsewhere. Blue: measured "
-            f"here.\n{note} Ours are means of whole games by evaluate.py, after the minutes that the table says."
+            f"here.\nDotted: random play. {note} Ours: whole games by evaluate.py; the table has the minutes."
         )
         figure.supxlabel(text, fontsize=8, color="#555555", x=0.01, ha="left")
         save(figure, output)
