@@ -33,12 +33,12 @@ Run = Callable[[Job], Path]
 
 def small(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]:
     """Learn with B = 1 for the whole time, then with each other B until the same score."""
-    nodes, Bs = options.nodes or (1, 2), options.B or (1, 4, 16)
+    nodes, Bs = options.nodes or (1, 2), options.B or (1, 8)
     games = options.games or ("SpaceInvaders",)
     with _place(options, max(nodes)) as (where, run):
 
         def learn(game: str, count: int, B: int, seed: int, goal: float | None) -> dict[str, Any]:
-            minutes = options.minutes or 1.5
+            minutes = options.minutes or 3.0
             key = {"where": where, "game": game, "nodes": count, "B": B, "seed": seed, "minutes": minutes}
             kept = results.get(**key)
             if kept is None:
