@@ -161,6 +161,7 @@ def draw(what: str, found: Sequence[dict[str, Any]], output: Path, note: str) ->
                     panel.plot([_x(r) for r in line], y, look, color=colour, marker="o", label=f"B = {B}, {exchange}")
             panel.set_title(where, loc="left", fontsize=9)
             panel.set(xlabel="nodes", xticks=sorted({_x(row) for row in found if row["where"] == where}))
+            panel.yaxis.set_major_formatter("{x:,.0f}")
             panel.set_xlim(left=0)
             panel.set_ylim(bottom=0)
             panel.legend(fontsize=7, handlelength=3.5)
