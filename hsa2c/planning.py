@@ -73,8 +73,13 @@ class Cluster:
     """Processor time of a master to send all of v."""
     message_s: float = 0.00005
     """Processor time of a master for any message besides."""
+    notice_s: float = 0.001
+    """How long a message that has come waits until its rank looks, on the average: ranks sleep up to 2 ms in between
+    (`hsa2c.dpsgd.mpi`)."""
     node_s: float = 0.003
     """Processor time of a node for an exchange."""
+    free_core: bool = False
+    """Whether a node has a core besides the `cores`: its processes lose nothing by an exchange in the background."""
     most_local_updates: int = 128
     """The most that B = auto may choose."""
     exchange_share: float = 0.05
@@ -184,10 +189,11 @@ def _round_s(c: Cluster) -> float:
     sizes, work = c.sizes(), c.work()
     assert sizes.v is not None and sizes.delta is not None
     slowest = min(c.link.bytes_per_s, c.masters * (c.master_link or c.link).bytes_per_s)
-    transfer_s = (sizes.delta + sizes.v) / slowest + 2 * c.link.latency_s
+    transfer_s = (sizes.delta + sizes.v) / slowest + 2 * (c.link.latency_s + c.notice_s)
     exchange_s = transfer_s + work.push_s + work.answer_s + 3 * work.message_s
     if c.exchange == "overlap":
-        return max(B * times.mean_s + c.node_s / c.cores, exchange_s)
+        lost_s = 0.0 if c.free_core else c.node_s / c.cores
+        return max(B * times.mean_s + lost_s, c.node_s + exchange_s)
     return _slowest_s(c, B) + c.node_s + exchange_s
 
 
@@ -240,15 +246,25 @@ class _Simulation(Watch):
             c.limits,
             node_link=c.link,
             master_link=c.master_link,
+            notice_s=c.notice_s,
             masters=c.masters,
             sizes=c.sizes(),
             work=c.work(),
+            seed=c.seed,
         )
         times = _times(c)
         slow = round(c.nodes * c.stragglers[0])
         self._slowness = [c.stragglers[1] if node < slow else 1.0 for node in range(c.nodes)]
         self._crews = [
-            TimedCrew(self.clock, c.cores, times, slowness=slowness, exchange_s=c.node_s, keep_s=c.keep_s)
+            TimedCrew(
+                self.clock,
+                c.cores,
+                times,
+                slowness=slowness,
+                exchange_s=c.node_s,
+                free_core=c.free_core,
+                keep_s=c.keep_s,
+            )
             for slowness in self._slowness
         ]
         self._full_speed = c.cores / times.mean_s * sum(1 / slowness for slowness in self._slowness)
@@ -351,7 +367,7 @@ class _Simulation(Watch):
             updates=sum(crew.made for crew in self._crews),
             exchanges=self._exchanges,
             worked_s=self._port.worked_s,
-            carried_s=(self._port.host.into.busy_s, self._port.host.out.busy_s),
+            carried_s=(self._port.into.busy_s, self._port.out.busy_s),
         )
 
     def _outcome(self, ended: str | None) -> Outcome:

@@ -1,19 +1,24 @@
 """Simulated transport: messages take modelled time on a simulated clock, between the same algorithms and base ports.
 
-Every host has a link, one lane each way. A message takes its turn on the sender's lane, and from when its first byte
-arrives, a latency later, its turn on the receiver's; it is there when its last byte is. It streams: an idle pair of
-links of the same speed carries it in latency + size / speed, not twice that. The master's processor takes time for each
-message, one after another, while its link goes on.
+Every host has a link, one lane each way. A node and the master are joined by a connection, which carries one message
+after another each way. The connections that are in use share the master's lane evenly, as TCP's do on the average, none
+faster than its node's link. A message is there a latency after its last byte was sent, and seen when the process next
+looks, as it does every few milliseconds. It streams: idle links of the same speed carry it in latency + size / speed,
+not twice that. The master's processor takes time for each message, one after another, while its link goes on.
 
 K masters hold a slice of v each, on a host of its own, and do the same at the same time: one stands for all. Its
-messages have 1/K of the numbers, and a node's lane carries K of them for each.
+messages have 1/K of the numbers, and a node's link carries K of them for each.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from random import Random
 
 import numpy as np
 
@@ -33,6 +38,9 @@ class Link:
     bytes_per_s: float = float("inf")
     latency_s: float = 0.0
     """From host to host, one way: the first byte's."""
+    unfairness: float = 0.0
+    """Messages that share a lane get of it in proportion to weights, which are lognormal: the standard deviation of
+    their logarithms. 0: all get the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,73 +68,155 @@ class Work:
 
 
 class Lane:
-    """One direction of a link: a message after another.
+    """One direction of the master's link, shared by what is under way there.
+
+    Args:
+        clock: What tells the time.
+        bytes_per_s: Of all together.
+        each_bytes_per_s: The most that a message has of it, on the average: its node's speed.
+        unfairness: See `Link`.
+        seed: Of the weights.
 
     Attributes:
-        busy_s: Seconds that it has carried something.
+        busy_s: Seconds that what was carried so far took of it.
     """
 
-    def __init__(self, bytes_per_s: float) -> None:
-        self._bytes_per_s = bytes_per_s
-        self._free_at = 0.0
+    def __init__(
+        self,
+        clock: SimulatedClock,
+        bytes_per_s: float,
+        each_bytes_per_s: float,
+        *,
+        unfairness: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         self.busy_s = 0.0
+        self._clock = clock
+        self._bytes_per_s = bytes_per_s
+        self._each = min(bytes_per_s, each_bytes_per_s)
+        self._unfairness = unfairness
+        self._random = Random(seed)
+        # One number says what everybody has had for a weight of 1: who came when it was c ends at c + size / weight.
+        self._carried = 0.0
+        self._carried_at = 0.0
+        self._under_way: list[tuple[float, int, float, Callable[[], None]]] = []
+        self._weights = 0.0
+        self._changes = 0
 
-    def take(self, now: float, size: float) -> tuple[float, float]:
-        """When a message that is there now begins and ends to be carried."""
-        begins_at = max(now, self._free_at)
-        takes_s = size / self._bytes_per_s
-        self.busy_s += takes_s
-        self._free_at = begins_at + takes_s
-        return begins_at, self._free_at
+    def carry(self, size: int, sent: Callable[[], None]) -> None:
+        """Carry so many bytes from now on; `sent` is called when the last of them has gone."""
+        self.busy_s += size / self._bytes_per_s
+        if self._each == math.inf:
+            self._clock.call_at(self._clock.now, sent)
+            return
+        self._go_on()
+        weight = self._random.lognormvariate(0.0, self._unfairness) if self._unfairness else 1.0
+        self._weights += weight
+        heapq.heappush(self._under_way, (self._carried + size / weight, self._changes, weight, sent))
+        self._look_again()
+
+    def _go_on(self) -> None:
+        """Give everybody what they had since the last time."""
+        now = self._clock.now
+        if self._under_way:
+            self._carried += self._speed() * (now - self._carried_at)
+        else:
+            self._carried = self._weights = 0.0
+        self._carried_at = now
+
+    def _speed(self) -> float:
+        """Bytes a second for a weight of 1."""
+        return min(self._each * len(self._under_way), self._bytes_per_s) / self._weights
+
+    def _look_again(self) -> None:
+        """Come back when the first of them will end; void, if there is a change before."""
+        self._changes += 1
+        if self._under_way:
+            left_s = max(0.0, self._under_way[0][0] - self._carried) / self._speed()
+            self._clock.call_at(self._carried_at + left_s, self._end, self._changes)
+
+    def _end(self, change: int) -> None:
+        if change != self._changes:
+            return
+        self._go_on()
+        self._carried = max(self._carried, self._under_way[0][0])  # but for rounding, it is that
+        ended = []
+        while self._under_way and self._under_way[0][0] <= self._carried:
+            _, _, weight, sent = heapq.heappop(self._under_way)
+            self._weights -= weight
+            ended.append(sent)
+        self._look_again()
+        for sent in ended:
+            sent()
 
 
-class Host:
-    """A host's two lanes. With `slices`, each message is so many times as long here."""
+class Connection:
+    """One direction of what joins a node and the master: a message after another.
 
-    def __init__(self, link: Link, *, slices: int = 1) -> None:
-        self.out = Lane(link.bytes_per_s / slices)
-        self.into = Lane(link.bytes_per_s / slices)
+    Args:
+        network: What it is a part of.
+        lane: The master's.
+    """
+
+    def __init__(self, network: _Network, lane: Lane) -> None:
+        self._network = network
+        self._lane = lane
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()  # the first is under way
+        self._seen_at = 0.0  # the last of those that were sent
+
+    def send(self, size: int, arrive: Callable[[], None]) -> None:
+        """Send so many bytes after what was sent before; `arrive` is called when they are seen."""
+        self._waiting.append((size, arrive))
+        if len(self._waiting) == 1:
+            self._lane.carry(size, self._sent)
+
+    def _sent(self) -> None:
+        network = self._network
+        at = network.clock.now + network.latency_s + network.looks()
+        self._seen_at = max(at, self._seen_at)  # never before what came before it
+        network.clock.call_at(self._seen_at, self._waiting.popleft()[1])
+        if self._waiting:
+            self._lane.carry(self._waiting[0][0], self._sent)
 
 
 class SimulatedMaster(BaseMasterPort):
     """The master's end of `connect`.
 
     Attributes:
-        host: Its link.
+        into: Its link, from the nodes.
+        out: To the nodes.
         worked_s: Processor time so far.
     """
 
     def __init__(self, network: _Network, nodes: int, limits: Limits, *, spares: int) -> None:
         # While the master works it does not listen, which is what silence is counted in.
         super().__init__(nodes, limits, spares=spares, clock=lambda: network.clock.now - self.worked_s)
-        self.host = Host(network.master_link)
+        self.into, self.out = network.lane(1), network.lane(2)
         self.worked_s = 0.0
         self.workers: list[SimulatedWorker] = []
         self._network = network
-        self._inbox: list[tuple[float, int, Message]] = []
-        self._arrived = 0
+        self._inbox: deque[Message] = deque()
         self._process: Process | None = None
         self._snapshot: tuple[int, Vector] | None = None
 
-    def arrive(self, at: float, message: Message) -> None:
-        """A message will be there at a time; its first byte is now."""
-        self._arrived += 1
-        heapq.heappush(self._inbox, (at, self._arrived, message))
+    def arrive(self, message: Message) -> None:
+        """A message is there."""
+        self._inbox.append(message)
         if self._process is not None:
-            self._network.clock.wake(self._process, at)
+            self._network.clock.wake(self._process)
 
     def _receive(self) -> Message | None:
         clock = self._network.clock
         self._process = clock.current()
         began_at = clock.now
         give_up_at = clock.now + _TICK_S
-        while not self._inbox or self._inbox[0][0] > clock.now:
+        while not self._inbox:
             if clock.now >= give_up_at:
                 self._slept_s += clock.now - began_at
                 return None
-            clock.wait(min(give_up_at, self._inbox[0][0]) if self._inbox else give_up_at)
+            clock.wait(give_up_at)
         self._slept_s += clock.now - began_at
-        message = heapq.heappop(self._inbox)[2]
+        message = self._inbox.popleft()
         work = self._network.work
         if message.kind is Kind.PUSH:
             self._work(work.push_s)
@@ -150,21 +240,26 @@ class SimulatedMaster(BaseMasterPort):
             size = self._network.size_of(Kind.V, pulled.v)
             self._work(self._network.work.answer_s)
         self._work(self._network.work.message_s)
-        self._network.to_node(self, self.workers[node], _HEADER + size, pulled, is_answer=True)
+        self.workers[node].back.send(_HEADER + size, partial(self.workers[node].arrive, pulled, is_answer=True))
 
     def _say_stop(self) -> None:
         for worker in self.workers:
-            self._network.to_node(self, worker, _HEADER, None, is_answer=False)
+            worker.back.send(_HEADER, partial(worker.arrive, None, is_answer=False))
 
 
 class SimulatedWorker(BaseWorkerPort):
-    """A node's end of `connect`."""
+    """A node's end of `connect`.
+
+    Attributes:
+        there: What carries its messages to the master.
+        back: The master's to it.
+    """
 
     def __init__(
         self, network: _Network, node: int, limits: Limits, master: SimulatedMaster, encoding: Encoding
     ) -> None:
         super().__init__(node, limits, encoding, clock=network.clock)
-        self.host = Host(network.node_link, slices=network.masters)
+        self.there, self.back = Connection(network, master.into), Connection(network, master.out)
         self._network = network
         self._target = master
         self._answers: list[Pulled | None] = []
@@ -176,7 +271,7 @@ class SimulatedWorker(BaseWorkerPort):
         self._process = self._network.clock.current()  # whoever asks wants to be woken when it changes
         return self._stop_said
 
-    def arrive(self, pulled: Pulled | None, is_answer: bool) -> None:
+    def arrive(self, pulled: Pulled | None, *, is_answer: bool) -> None:
         """A message is there."""
         if is_answer:
             self._answers.append(pulled)
@@ -192,7 +287,7 @@ class SimulatedWorker(BaseWorkerPort):
         network = self._network
         copy = None if vector is None else vector.decode(np.empty(vector.dim, np.float32))
         size = _HEADER + network.size_of(kind, copy) + network.size_of_text(kind, text)
-        network.to_master(self, self._target, size, Message(kind, self._node, since, copy, text, number))
+        self.there.send(size, partial(self._target.arrive, Message(kind, self._node, since, copy, text, number)))
         return lambda: None
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
@@ -214,9 +309,26 @@ class _Network:
     node_link: Link
     master_link: Link
     latency_s: float
+    notice_s: float
     masters: int
     sizes: Sizes
     work: Work
+    seed: int
+    random: Random
+
+    def lane(self, number: int) -> Lane:
+        """One of a master's."""
+        return Lane(
+            self.clock,
+            self.master_link.bytes_per_s,
+            self.node_link.bytes_per_s / self.masters,
+            unfairness=self.node_link.unfairness,
+            seed=1000 * self.seed + number,
+        )
+
+    def looks(self) -> float:
+        """Seconds until a process looks: at any moment of its interval."""
+        return 2 * self.notice_s * self.random.random() if self.notice_s else 0.0
 
     def size_of(self, kind: Kind, vector: Vector | None) -> int:
         """Bytes of a message's vector at one master."""
@@ -231,28 +343,6 @@ class _Network:
             return self.sizes.text
         return len(text)
 
-    def to_master(self, source: SimulatedWorker, target: SimulatedMaster, size: int, message: Message) -> None:
-        """Carry a message."""
-        begins_at, sent_at = source.host.out.take(self.clock.now, size)
-
-        def first_byte() -> None:
-            _, taken_at = target.host.into.take(self.clock.now, size)
-            target.arrive(max(taken_at, sent_at + self.latency_s), message)
-
-        self.clock.call_at(begins_at + self.latency_s, first_byte)
-
-    def to_node(
-        self, source: SimulatedMaster, target: SimulatedWorker, size: int, pulled: Pulled | None, *, is_answer: bool
-    ) -> None:
-        """Carry an answer, or the word to stop."""
-        begins_at, sent_at = source.host.out.take(self.clock.now, size)
-
-        def first_byte() -> None:
-            _, taken_at = target.host.into.take(self.clock.now, size)
-            self.clock.call_at(max(taken_at, sent_at + self.latency_s), target.arrive, pulled, is_answer)
-
-        self.clock.call_at(begins_at + self.latency_s, first_byte)
-
 
 def connect(
     clock: SimulatedClock,
@@ -262,10 +352,12 @@ def connect(
     spares: int = 0,
     node_link: Link | None = None,
     master_link: Link | None = None,
+    notice_s: float = 0.0,
     masters: int = 1,
     sizes: Sizes | None = None,
     work: Work | None = None,
     encoding: Encoding = Encoding.FLOAT32,
+    seed: int = 0,
 ) -> tuple[SimulatedMaster, list[SimulatedWorker]]:
     """A master's port and `nodes` + `spares` workers' ports, each for one process of the clock.
 
@@ -276,10 +368,12 @@ def connect(
         spares: Nodes that wait until one is lost.
         node_link: Of each node; the default takes no time.
         master_link: Of each master, its latency unused; None: as a node's.
+        notice_s: How long a message that is there waits, on the average, until the process looks.
         masters: How many hold a slice of v each.
         sizes: Bytes on the wire.
         work: Processor time of each master, for its slice.
         encoding: Of deltas: what rounding does to them. How long they are on the wire, `sizes` says.
+        seed: Of what is random.
     """
     limits = limits or Limits()
     node_link = node_link or Link()
@@ -288,9 +382,12 @@ def connect(
         node_link=node_link,
         master_link=master_link or node_link,
         latency_s=node_link.latency_s,
+        notice_s=notice_s,
         masters=masters,
         sizes=sizes or Sizes(),
         work=work or Work(),
+        seed=seed,
+        random=Random(seed),
     )
     master = SimulatedMaster(network, nodes, limits, spares=spares)
     master.workers = [SimulatedWorker(network, node, limits, master, encoding) for node in range(nodes + spares)]

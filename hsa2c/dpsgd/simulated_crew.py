@@ -95,6 +95,7 @@ class _Node:
         times: Of their updates.
         slowness: Factor on these.
         exchange_s: Processor time of the node for an exchange; see `hsa2c.dpsgd.pace`.
+        free_core: Whether the node has a core besides those of its processes, so that they lose nothing of it.
         tell_s: Between two signs of life; see `hsa2c.dpsgd.crew.CrewLimits`.
         keep_s: Between two copies of the optimiser's state.
 
@@ -112,6 +113,7 @@ class _Node:
         *,
         slowness: float = 1.0,
         exchange_s: float = 0.0,
+        free_core: bool = False,
         tell_s: float = 1.0,
         keep_s: float = 50.0,
     ) -> None:
@@ -123,6 +125,7 @@ class _Node:
         self._times = times
         self._slowness = slowness
         self._exchange_s = exchange_s
+        self._lost_s = 0.0 if free_core else exchange_s / p  # by each process that goes on
         self._tell_s = tell_s
         self._keep_s = keep_s
         self._kept_at = clock.now
@@ -190,7 +193,7 @@ class TimedCrew(_Node):
         """See `hsa2c.dpsgd.worker.RunningCrew.after_updates`."""
         assert self._since is not None
         B = self.local_updates
-        lasts_s = self._slowness * self._times.together(B, self._p) + self._exchange_s / self._p
+        lasts_s = self._slowness * self._times.together(B, self._p) + self._lost_s
         self._wait(lambda: False, self._since + lasts_s, listener)
         now = self._clock.now
         # They went on during the exchange, so there may be more than p B.
@@ -198,6 +201,7 @@ class TimedCrew(_Node):
         self.updates += int(done)
         self._owed = done - int(done)
         self._since = now
+        self._clock.sleep(self._exchange_s)
         self._exchange(listener)
         return self._u
 
@@ -237,7 +241,7 @@ class SteppedCrew(_Node):
         dim: int,
         clock: SimulatedClock,
         times: UpdateTimes,
-        **options: float,
+        **options: Any,
     ) -> None:
         super().__init__(clock, len(problems), times, **options)
         self._problems = [_Slow(problem, self._sleep) for problem in problems]

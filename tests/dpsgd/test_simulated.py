@@ -6,6 +6,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.problem import Problem
-from hsa2c.dpsgd.simulated import Link, SimulatedMaster, SimulatedWorker, Sizes, Work, connect
+from hsa2c.dpsgd.simulated import Lane, Link, SimulatedMaster, SimulatedWorker, Sizes, Work, connect
 from hsa2c.dpsgd.simulated_clock import SimulatedClock
 from hsa2c.dpsgd.simulated_crew import SteppedCrew, TimedCrew, UpdateTimes
 from hsa2c.dpsgd.steps import GlobalStep
@@ -156,16 +157,77 @@ def test_an_exchange_longer_than_b_updates_makes_the_next_one_late() -> None:
     assert crew.updates == pytest.approx(4 * (clock.now - round_s) / 0.03, rel=0.02)
 
 
-def test_messages_take_turns_on_a_link() -> None:
-    """Three nodes push at once: the master's link carries one delta after another, in the order of the nodes."""
+def test_messages_share_a_link() -> None:
+    """Three nodes push at once: each has a third of the master's link, and all deltas come three times as late."""
     clock = SimulatedClock()
     ports = connect(clock, 3, node_link=LINK, sizes=Sizes(v=0, delta=V_BYTES, state=0, text=0))
     watch = Times(clock, 3)
     play(clock, ports, [TimedCrew(clock, 1, UpdateTimes(0.03)) for _ in range(3)], watch, M=1)
-    first = watch.stepped_at[0]
-    takes_s = (64 + V_BYTES) / 125e6
-    assert np.array(watch.stepped_at) == pytest.approx(first + takes_s * np.arange(3), abs=1e-5)
-    assert [node for what, node in watch.events if what == "received"][:3] == [0, 1, 2]
+    there_s = 0.001 + 3 * (64 + V_BYTES) / 125e6
+    first_v_s = 2 * 0.001 + 2 * 3 * 64 / 125e6  # a pull of nothing, and its answer
+    assert np.array(watch.stepped_at) == pytest.approx(first_v_s + 8 * 0.03 + there_s, abs=1e-5)
+
+
+def carried(
+    messages: Sequence[tuple[float, int]], bytes_per_s: float, each: float, **options: Any
+) -> tuple[list[float], Lane]:
+    """When each message, given when it comes and how long it is, has been carried."""
+    clock = SimulatedClock()
+    lane = Lane(clock, bytes_per_s, each, **options)
+    ends = [0.0] * len(messages)
+
+    def begin(number: int) -> None:
+        lane.carry(messages[number][1], lambda: ends.__setitem__(number, clock.now))
+
+    for number, (at, _) in enumerate(messages):
+        clock.call_at(at, begin, number)
+    clock.start(lambda: clock.sleep(1e4))
+    clock.run()
+    return ends, lane
+
+
+def test_shares_of_a_link_by_hand() -> None:
+    # The first has had 50 bytes when the second comes; then both have 50 to go, at 50 a second.
+    ends, lane = carried([(0.0, 100), (0.5, 50), (10.0, 100)], 100.0, 100.0)
+    assert ends == pytest.approx([1.5, 1.5, 11.0])
+    assert lane.busy_s == pytest.approx(2.5)
+    assert carried([(0.0, 100), (0.5, 50)], 100.0, 30.0)[0] == pytest.approx([100 / 30, 0.5 + 50 / 30])
+
+
+@pytest.mark.parametrize("unfairness", [0.0, 0.5])
+def test_shares_of_a_link_are_those_of_small_steps(unfairness: float) -> None:
+    random = np.random.default_rng(3)
+    messages = [
+        (float(at), int(size)) for at, size in zip(random.uniform(0, 8, 20), random.integers(1, 90, 20), strict=True)
+    ]
+    ends, lane = carried(messages, 100.0, 60.0, unfairness=unfairness, seed=4)
+    weights = Random(4)
+    by_arrival = sorted(range(20), key=lambda k: messages[k][0])
+    weight = {k: weights.lognormvariate(0.0, unfairness) if unfairness else 1.0 for k in by_arrival}
+    left = {k: float(size) for k, (_, size) in enumerate(messages)}
+    step_s, now, seen = 1e-3, 0.0, [0.0] * 20
+    while left:
+        there = [k for k in left if messages[k][0] <= now]
+        now += step_s
+        for k in there:
+            left[k] -= min(100.0, 60.0 * len(there)) * weight[k] / sum(weight[j] for j in there) * step_s
+        for k in [k for k in there if left[k] <= 0]:
+            seen[k] = now
+            del left[k]
+    assert ends == pytest.approx(seen, abs=0.05)
+    assert lane.busy_s == pytest.approx(sum(size for _, size in messages) / 100.0)
+
+
+def test_a_process_looks_now_and_then() -> None:
+    clock = SimulatedClock()
+    watch = Times(clock, 400)
+    ports = connect(clock, 1, node_link=LINK, notice_s=0.004, sizes=Sizes(v=0, delta=0, state=0, text=0))
+    play(clock, ports, [TimedCrew(clock, 1, UpdateTimes(0.03))], watch, B=1)
+    late_s = np.diff(watch.stepped_at) - 0.03 - 2 * (0.001 + 64 / 125e6)
+    assert late_s.min() >= 0.0
+    # The delta, how much later the pull, and the answer: each at most 8 ms, on the average 4, 8 / 6 and 4.
+    assert late_s.max() <= 0.024
+    assert late_s.mean() == pytest.approx(0.004 + 0.008 / 6 + 0.004, rel=0.08)
 
 
 def test_a_loss_is_noticed_and_training_goes_on() -> None:
