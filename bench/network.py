@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,11 @@ from typing import Any
 from bench import machine
 from bench.emulated_hosts import EmulatedHosts, why_not
 from bench.runs import rows
+from bench.sleeping import WorkConfig
 from hsa2c.plot import COLOURS, STYLE
 from hsa2c.runlog import read_rows
 
+_SAMPLES = WorkConfig().samples
 _NO_EXCHANGE = 1_000_000  # B of a run that never gets to an exchange
 _REAL = (1e9, 100e6, 1e9)  # bits/s of the part real: the links that --B auto meets one after the other
 _START_S = 120.0  # for a run's start and end, beside what it measures
@@ -168,6 +170,25 @@ def _speed(directory: Path, work: str, warm_up_s: float) -> float:
     return float((last[work] - first[work]) / (last["elapsed_s"] - first["elapsed_s"]))
 
 
+def exact_speeds(history: Sequence[Mapping[str, Any]], nodes: int) -> tuple[float, float]:
+    """Updates and global steps a second, by the times at which they were made (`bench.sleeping.Counter`).
+
+    Args:
+        history: Rows, those of the warm-up left out.
+        nodes: How many.
+    """
+    marks = [(f"made/{node}", f"made_at_s/{node}") for node in range(nodes)]
+    return sum(_slope(history, *mark) for mark in marks), _slope(history, "stepped", "stepped_at_s")
+
+
+def _slope(history: Sequence[Mapping[str, Any]], count: str, at_s: str) -> float:
+    marked = [row for row in history if row.get(count) is not None]
+    first, last = marked[0], marked[-1]
+    if first[at_s] == last[at_s]:
+        raise SystemExit(f"{count}: marked once in all the time: --seconds is too short")
+    return float((last[count] - first[count]) / (last[at_s] - first[at_s]))
+
+
 # Fig. 5
 
 
@@ -180,7 +201,7 @@ def _fig5(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]
             cluster = Cluster(hosts, folder)
             for exchange, nodes, B in itertools.product(options.exchange, options.nodes, options.B):
                 key = {"link": link, "exchange": exchange, "nodes": nodes, "B": B, "update_s": update_s}
-                found.append(results.get(**key) or results.put({**key, **_sleeping(options, cluster, key)}))
+                found.append(results.get(**key) or results.put({**key, **sleeping(options, cluster, key)}))
     print(_draw_fig5(options, found, update_s), file=sys.stderr)
     return found
 
@@ -198,7 +219,8 @@ def _update_s(options: argparse.Namespace, results: Results) -> float:
     return float(kept["update_s"])
 
 
-def _sleeping(options: argparse.Namespace, cluster: Cluster, key: dict[str, Any]) -> dict[str, Any]:
+def sleeping(options: argparse.Namespace, cluster: Cluster, key: dict[str, Any]) -> dict[str, Any]:
+    """One run of actor-learners that sleep: its speeds; `key` has link, exchange, nodes, B and update_s."""
     name = f"{key['link']}-{key['exchange']}-{key['nodes']}-{key['B']}-{time.time_ns()}"
     seconds = options.warm_up + options.seconds
     settings = [
@@ -216,10 +238,14 @@ def _sleeping(options: argparse.Namespace, cluster: Cluster, key: dict[str, Any]
     command = [sys.executable, "-m", "bench.sleeping", options.run_dir, name, *settings]
     cluster.run(command, key["nodes"], seconds + _START_S)
     directory = Path(options.run_dir) / name
-    last = rows(directory)[-2]
+    history = rows(directory)
+    last = history[-2]
+    updates_per_s, steps_per_s = exact_speeds(
+        [row for row in history if row["elapsed_s"] >= options.warm_up], key["nodes"]
+    )
     return {
-        "data_points_per_s": round(_speed(directory, "data_points", options.warm_up), 1),
-        "exchanges_per_s": round(_speed(directory, "exchanges", options.warm_up), 2),
+        "data_points_per_s": round(_SAMPLES * updates_per_s, 1),
+        "exchanges_per_s": round(key["nodes"] * steps_per_s, 2),
         "exchange_s": last["exchange/seconds"],
         "tau": last["staleness/mean"],
     }
@@ -241,7 +267,7 @@ def _draw_fig5(options: argparse.Namespace, found: list[dict[str, Any]], update_
                 x, y = [row["nodes"] for row in line], [row["data_points_per_s"] for row in line]
                 panel.plot(x, y, style, marker="o", markersize=4, color=COLOURS[place], label=label)
             most = max(options.nodes)
-            panel.plot([0, most], [0, most * 48 / update_s], ":", color="#777777", label="no exchange")
+            panel.plot([0, most], [0, most * _SAMPLES / update_s], ":", color="#777777", label="no exchange")
             panel.set(title=str(LINKS[link]), xlabel="nodes", xticks=options.nodes, ylim=(0, None))
         figure.axes[0].set_ylabel("data points (agent steps) per second")
         figure.axes[-1].legend(fontsize=7, handlelength=3.5)

@@ -68,44 +68,59 @@ class Sleeper:
     def __init__(self, work: WorkConfig, g: torch.Tensor) -> None:
         self._work = work
         self._g = g
-        self._updates = 0
+        self._made = self._reported = 0
+        self._made_at_s = time.monotonic()
 
     def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor:
         """Noise, after a while."""
         time.sleep(self._work.update_s)
-        self._updates += 1
+        self._made += 1
+        self._made_at_s = time.monotonic()
         return self._g
 
     def report(self) -> Mapping[str, Any]:
-        """Updates since the last call."""
-        updates, self._updates = self._updates, 0
-        return {"data_points": updates * self._work.samples}
+        """Updates since the last call; all of them, and the time of the last, by the clock of all hosts here."""
+        new, self._reported = self._made - self._reported, self._made
+        return {"data_points": new * self._work.samples, "made": self._made, "made_at_s": self._made_at_s}
 
     def close(self) -> None:
         """Nothing to do."""
 
 
 class Counter:
-    """Counts data points."""
+    """Counts data points, and keeps exact times for `bench.network`: a row comes once a second, work when it is done.
+
+    Args:
+        counters: See `hsa2c.runtime.application.Application.tracker`.
+        B: Updates between two exchanges: only whole rounds of them are marked, so that between two marks there is an
+            exchange for each.
+    """
 
     quality = None
 
-    def __init__(self, counters: Mapping[str, Any]) -> None:
+    def __init__(self, counters: Mapping[str, Any], B: int = 1) -> None:
         self.work = int(counters.get("data_points", 0))
         self._at_row = self.work
+        self._B = B
+        self._marks: dict[str, float] = {}
+        self._steps = 0
 
     def add(self, node: int, report: Mapping[str, Any]) -> None:
         """See `hsa2c.runtime.application.Tracker`, here and below."""
         self.work += report["data_points"]
+        if report["made"] % self._B == 0:
+            self._marks |= {f"made/{node}": report["made"], f"made_at_s/{node}": report["made_at_s"]}
 
     def measure(self, v: Vector, *, due: bool) -> bool:
-        """V says nothing."""
+        """V says nothing; when it came does."""
+        self._steps += 1
+        self._marks |= {"stepped": self._steps, "stepped_at_s": time.monotonic()}
         return False
 
     def row(self, seconds: float) -> dict[str, float | int | None]:
         """Work and its speed."""
         new, self._at_row = self.work - self._at_row, self.work
-        return {"data_points": self.work, "speed/data_points_per_s": new / seconds}
+        return {"data_points": self.work, "speed/data_points_per_s": new / seconds, **self._marks}
 
     def warning(self) -> str | None:
         """None."""
@@ -172,7 +187,8 @@ class Sleeping(Application):
 
     def tracker(self, config: SleepingConfig, counters: Mapping[str, Any]) -> Counter:
         """Data points."""
-        return Counter(counters)
+        B = config.dpsgd.local_updates
+        return Counter(counters, B if config.cluster.processes == 1 and isinstance(B, int) else 1)
 
     def describe(self, config: SleepingConfig) -> dict[str, Any]:
         """Nothing more."""
