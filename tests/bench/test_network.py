@@ -1,11 +1,14 @@
 """The network benchmark on emulated hosts, and what it makes of its measurements."""
 
 import json
+import time
 
+import numpy as np
 import pytest
 
 from bench import network
 from bench.emulated_hosts import why_not
+from bench.sleeping import Counter
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,3 +34,42 @@ def test_says_why_it_measures_nothing(tmp_path, capfd, monkeypatch):
     assert network.main(["--run-dir", str(tmp_path / "runs")]) == 0
     assert capfd.readouterr().err == "bench.network: skipped: emulated hosts: needs root\n"
     assert not (tmp_path / "runs").exists()
+
+
+def test_speeds_are_between_two_marks() -> None:
+    """Two nodes, of which the second is first heard in the second row; rows come when they come."""
+    history = [
+        {"elapsed_s": 3.0, "made/0": 4, "made_at_s/0": 10.5, "stepped": 2, "stepped_at_s": 10.0},
+        {
+            "elapsed_s": 4.0,
+            "made/0": 8,
+            "made_at_s/0": 11.5,
+            "made/1": 4,
+            "made_at_s/1": 11.0,
+            "stepped": 3,
+            "stepped_at_s": 11.2,
+        },
+        {
+            "elapsed_s": 5.0,
+            "made/0": 16,
+            "made_at_s/0": 12.5,
+            "made/1": 20,
+            "made_at_s/1": 13.0,
+            "stepped": 8,
+            "stepped_at_s": 12.0,
+        },
+    ]
+    assert network.exact_speeds(history, 2) == pytest.approx((12 / 2.0 + 16 / 2.0, 6 / 2.0))
+    with pytest.raises(SystemExit, match="marked once"):
+        network.exact_speeds(history[-1:], 2)
+
+
+def test_counter_marks_whole_rounds() -> None:
+    counter = Counter({}, B=4)
+    for made, at_s in ((4, 1.0), (6, 1.5), (8, 2.0), (9, 2.3)):
+        counter.add(1, {"data_points": 48, "made": made, "made_at_s": at_s})
+    before_s = time.monotonic()
+    counter.measure(np.zeros(1, np.float32), due=False)
+    row = counter.row(1.0)
+    assert (row["made/1"], row["made_at_s/1"], row["stepped"], row["data_points"]) == (8, 2.0, 1, 4 * 48)
+    assert before_s <= row["stepped_at_s"] <= time.monotonic()

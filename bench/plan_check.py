@@ -1,0 +1,359 @@
+"""Whether the simulator is right: ``python -m bench.plan_check`` (root, and ``pip install -e '.[plan]'``).
+
+The same settings twice: on emulated hosts, by the product's processes over MPI (`bench.network`, with actor-learners
+that sleep), and by `hsa2c.planning` over the simulated clock. The simulator is told what was measured by itself, and
+nothing of the outcome:
+
+    an update, and what a node does for an exchange    one node's processes, without MPI and without a master
+    bandwidth and delay of a link                      one TCP connection, without MPI (`bench.link_probe`)
+    the master's processor, and how soon a rank looks  one rank that only exchanges (`bench.capacity_rank`)
+
+Each is measured alone: what several nodes, B and the kind of exchange make of it is the simulator's own. Data points/s
+and exchanges/s of both are printed with their ratio, and drawn: a star where a ratio is not within 10 %, and a tilde
+if what was measured lies at least between the simulator's own seeds. Every measurement is kept in `--run-dir`, and not
+made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from bench import machine
+from bench.emulated_hosts import EmulatedHosts, why_not
+from bench.network import LINKS, Cluster, Results, sleeping
+from bench.sleeping import Sleeper, SleepingConfig, WorkConfig
+from hsa2c.dpsgd.simulated import Link
+from hsa2c.planning import Cluster as Planned
+from hsa2c.planning import simulate
+from hsa2c.runtime.launch import mpi_starter
+
+BAND = 0.1
+"""How far from 1 a ratio may be."""
+_WORK = WorkConfig()
+_START_S = 120.0  # for ranks to start and to end
+_SEEDS = 8
+_PROBE_S = 4.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what is missing, simulate, print and draw; exit code 0 also where nothing can be measured."""
+    options = _parse(arguments)
+    if (why := why_not()) is not None:
+        print(f"bench.plan_check: skipped: emulated hosts: {why}", file=sys.stderr)
+        return 0
+    print(machine.headline(machine.describe()), file=sys.stderr)
+    results = Results(Path(options.run_dir) / "check.jsonl")
+    node = _kept(results, {"measured": "node", "sleep_s": options.sleep_s}, lambda: probe_node(options.sleep_s))
+    found = []
+    for link in options.links:
+        with LINKS[link].hosts(1 + max(options.nodes)) as hosts:
+            wire = _kept(results, {"measured": "link", "link": link}, lambda hosts=hosts: probe_link(hosts))
+            rank = _kept(results, {"measured": "rank", "link": link}, lambda hosts=hosts: probe_rank(hosts))
+            cluster = Cluster(hosts, Path(options.run_dir))
+            for exchange, nodes, B in itertools.product(options.exchange, options.nodes, options.B):
+                key = {"link": link, "exchange": exchange, "nodes": nodes, "B": B, "update_s": options.sleep_s}
+                measured = _kept(results, key, lambda key=key, cluster=cluster: sleeping(options, cluster, key))
+                plan = planned(key, node=node, wire=wire, rank=rank, seconds=options.warm_up + options.seconds)
+                found.append(compared(key, measured, plan))
+                print(_line(found[-1]), file=sys.stderr, flush=True)
+    draw(found, options.output)
+    told = {"probes": [node, wire, rank], "results": found, "picture": str(options.output)}
+    print(json.dumps({"machine": machine.describe(), **told}) if options.json else table(found))
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(prog="bench.plan_check", description=__doc__.splitlines()[0] if __doc__ else None)
+    p.add_argument("--links", nargs="+", choices=tuple(LINKS), default=["usual", "slow"])
+    p.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
+    p.add_argument("--B", type=int, nargs="+", default=[1, 4, 16])
+    p.add_argument("--exchange", nargs="+", choices=("paper", "overlap"), default=["paper", "overlap"])
+    p.add_argument("--seconds", type=float, default=15.0, help="of each measurement (15)")
+    p.add_argument("--warm-up", type=float, default=4.0, help="seconds before that (4)")
+    p.add_argument("--sleep-s", type=float, default=0.026, help="seconds that an update sleeps (0.026)")
+    p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="for every run")
+    p.add_argument("--run-dir", default="runs/plan-check", help="(runs/plan-check)")
+    p.add_argument("--output", "-o", type=Path, default=Path("plan-check.png"), help="(plan-check.png)")
+    p.add_argument("--json", action="store_true")
+    return p.parse_args(arguments)
+
+
+def _kept(results: Results, key: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return results.get(**key) or results.put({**key, **measure()})
+
+
+# What is measured by itself.
+
+
+class _Nobody:
+    """A listener for a crew that has no master."""
+
+    def stopping(self) -> bool:
+        return False
+
+    def tell(self, report: bytes) -> None:
+        pass
+
+    def keep(self, state: Any) -> None:
+        pass
+
+
+def probe_node(sleep_s: float, *, rounds: int = 40, B: Sequence[int] = (1, 5)) -> dict[str, float]:
+    """A node's processes alone, in rounds of B updates: t = node_s + B update_s.
+
+    Returns:
+        ``update_s``, ``variation`` (standard deviation over mean of one), and ``node_s``, what the node does for an
+        exchange: v into u, an order, u out again, the difference, and into the buffer that MPI sends.
+    """
+    import torch
+
+    from hsa2c.dpsgd.crew import LockFreeCrew
+    from hsa2c.runtime.application import dense_layout
+
+    torch.set_num_threads(1)
+    work = WorkConfig(update_s=sleep_s)
+    v = np.zeros(work.dim, np.float32)
+    outbox = np.empty(work.dim, np.float32)
+    layout = dense_layout(work.dim, SleepingConfig().optimiser)
+    crew = LockFreeCrew(lambda index: Sleeper(work, torch.ones(work.dim)), layout, 1)
+    took: dict[int, list[float]] = {}
+    try:
+        crew.wait_ready()
+        for count in B:
+            for _ in range(2 + rounds):
+                began_at = time.perf_counter()
+                u = crew.run(v, count, rate_scale=1.0, listener=_Nobody())
+                np.copyto(outbox, u - v)
+                crew.report()
+                took.setdefault(count, []).append(time.perf_counter() - began_at)
+    finally:
+        crew.close()
+    few, many = (float(np.median(took[count][2:])) for count in B)
+    update_s = (many - few) / (B[1] - B[0])
+    spread = np.subtract(*np.percentile(took[B[0]][2:], (75, 25))) / 1.349  # of a normal distribution
+    return {"update_s": update_s, "node_s": max(0.0, few - B[0] * update_s), "variation": float(spread) / update_s}
+
+
+def probe_link(hosts: EmulatedHosts) -> dict[str, float]:
+    """Bandwidth and delay between two hosts, by TCP: the median round trip of a byte, and of a vector.
+
+    And how unevenly two connections share it. With weights w and w' a message takes (w + w') / w times as long as
+    alone, so that its logarithm varies by half of log w' - log w: the deviation of a weight's logarithm is sqrt(2)
+    times as large.
+    """
+    size = 4 * _WORK.dim
+    with _background([*hosts.inside("h0"), sys.executable, "-m", "bench.link_probe", "listen"]):
+        small_s, large_s = (statistics.median(_asked(hosts, each, "h1")[0][1:]) for each in (1, size))
+        both = [] if len(hosts.names) < 3 else _asked(hosts, size, "h1", "h2")
+    spread = statistics.mean(float(np.std(np.log(took[1:]))) for took in both) if both else 0.0
+    return {
+        "bytes_per_s": size / (large_s - small_s),
+        "latency_s": small_s / 2,
+        "unfairness": math.sqrt(2) * spread,
+    }
+
+
+@contextmanager
+def _background(command: Sequence[str]) -> Iterator[None]:
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != "listens\n":
+                raise SystemExit(f"{' '.join(command)}: does not start")
+            yield
+        finally:
+            process.kill()
+
+
+def _asked(hosts: EmulatedHosts, size: int, *names: str) -> list[list[float]]:
+    """Seconds of round trips from each of these hosts to the first, at the same time."""
+    command = [sys.executable, "-m", "bench.link_probe", "ask", "h0", str(_PROBE_S), str(size)]
+    asking = [subprocess.Popen([*hosts.inside(name), *command], stdout=subprocess.PIPE, text=True) for name in names]
+    try:
+        return [cast("list[float]", json.loads(each.communicate(timeout=_START_S)[0])) for each in asking]
+    finally:
+        for each in asking:
+            each.kill()
+            each.wait()
+
+
+def probe_rank(hosts: EmulatedHosts, seconds: float = 6.0) -> dict[str, float]:
+    """One rank that only exchanges with the master, over the link: seconds of it, and of the master."""
+    with tempfile.TemporaryDirectory(prefix="plan-check-") as folder:
+        result = Path(folder) / "result.json"
+        task = {"dim": _WORK.dim, "M": 1, "delta_dtype": "float32", "seconds": seconds, "result": str(result)}
+        starter, extra = mpi_starter(2, Path(folder), ["h0", "h1"])
+        command = [*hosts.inside("h0"), *starter, sys.executable, "-m", "bench.capacity_rank", json.dumps(task)]
+        done = subprocess.run(
+            command,
+            env=os.environ | extra | hosts.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds + _START_S,
+        )
+        if done.returncode != 0:
+            raise SystemExit(f"bench.capacity_rank: failed ({done.returncode}): {done.stderr[-500:]}")
+        found = json.loads(result.read_text())
+    each = {name: spent / found["exchanges"] for name, spent in found["split_s"].items()}
+    return {
+        "exchange_s": found["seconds"] / found["exchanges"],
+        "push_s": sum(each.get(name, 0.0) for name in ("receive", "decode", "finite", "sum", "step")),
+        "answer_s": sum(each.get(name, 0.0) for name in ("serve", "send")),
+    }
+
+
+# What is simulated.
+
+
+def planned(
+    key: Mapping[str, Any],
+    *,
+    node: Mapping[str, float],
+    wire: Mapping[str, float],
+    rank: Mapping[str, float],
+    seconds: float,
+) -> Planned:
+    """The cluster of a setting, of what the three probes have found.
+
+    An exchange of one rank takes longer than its link and the master's work: the rest is how late both ends look, and
+    MPI's copies, once each way.
+    """
+    sizes_s = 2 * 4 * _WORK.dim / wire["bytes_per_s"]
+    rest_s = rank["exchange_s"] - sizes_s - 2 * wire["latency_s"] - rank["push_s"] - rank["answer_s"]
+    return Planned(
+        nodes=key["nodes"],
+        cores=1,
+        B=key["B"],
+        exchange=key["exchange"],
+        link=Link(bytes_per_s=wire["bytes_per_s"], latency_s=wire["latency_s"], unfairness=wire["unfairness"]),
+        update_s=node["update_s"],
+        variation=node["variation"],
+        samples=_WORK.samples,
+        parameters=_WORK.dim,
+        state_vectors=0,
+        push_s=rank["push_s"],
+        answer_s=rank["answer_s"],
+        message_s=0.0,
+        notice_s=max(0.0, rest_s / 2),
+        node_s=node["node_s"],
+        free_core=True,  # who sleeps needs no core
+        keep_s=math.inf,
+        seconds=seconds,
+        exchanges=10**9,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulated:
+    """Of several seeds, the mean; and the least and the most."""
+
+    data_points_per_s: tuple[float, float, float]
+    exchanges_per_s: tuple[float, float, float]
+
+
+def simulated(plan: Planned) -> Simulated:
+    """As long as the measurement, several times."""
+    outcomes = [simulate(replace(plan, seed=seed)) for seed in range(_SEEDS)]
+    points, exchanges = ([getattr(o, name) for o in outcomes] for name in ("agent_steps_per_s", "exchanges_per_s"))
+    points, exchanges = ((float(np.mean(x)), min(x), max(x)) for x in (points, exchanges))
+    return Simulated(data_points_per_s=points, exchanges_per_s=exchanges)
+
+
+def compared(key: Mapping[str, Any], measured: Mapping[str, Any], plan: Planned) -> dict[str, Any]:
+    """Both, and their ratios: simulated over measured."""
+    plain = simulated(plan)
+    row = dict(key)
+    for what, mine in (("data_points_per_s", plain.data_points_per_s), ("exchanges_per_s", plain.exchanges_per_s)):
+        row[what] = {
+            "measured": measured[what],
+            "simulated": round(mine[0], 2),
+            "range": [round(x, 2) for x in mine[1:]],
+            "ratio": round(mine[0] / measured[what], 3),
+        }
+    return row
+
+
+def within(row: Mapping[str, Any], band: float = BAND) -> bool:
+    """Whether both ratios are so near to 1."""
+    return all(abs(row[what]["ratio"] - 1) <= band for what in ("data_points_per_s", "exchanges_per_s"))
+
+
+def by_chance(row: Mapping[str, Any]) -> bool:
+    """Whether both measurements lie between the least and the most of the simulator's seeds, or near."""
+    return all(
+        (1 - BAND) * row[what]["range"][0] <= row[what]["measured"] <= (1 + BAND) * row[what]["range"][1]
+        for what in ("data_points_per_s", "exchanges_per_s")
+    )
+
+
+# What is shown.
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each setting, and how many are within the band."""
+    head = (
+        "link    exchange nodes   B   data points/s: measured, simulated, ratio"
+        "   exchanges/s: measured, simulated, ratio"
+    )
+    good = sum(within(row) for row in found)
+    return "\n".join([head, *map(_line, found), f"{good} of {len(found)} within {BAND:.0%}"])
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    points, exchanges = row["data_points_per_s"], row["exchanges_per_s"]
+    return (
+        f"{row['link']:7} {row['exchange']:8} {row['nodes']:5} {row['B']:3}"
+        f"   {points['measured']:14,.0f} {points['simulated']:12,.0f} {points['ratio']:10.3f}"
+        f"    {exchanges['measured']:18.2f} {exchanges['simulated']:12.2f} {exchanges['ratio']:8.3f}"
+        f"{'' if within(row) else '  ~' if by_chance(row) else '  *'}"
+    )
+
+
+def draw(found: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Simulated against measured, the diagonal, and the band around it."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from hsa2c.plot import COLOURS, STYLE, save
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(10, 5), dpi=110, layout="constrained")
+        names = {"data_points_per_s": "data points (agent steps) per second", "exchanges_per_s": "exchanges per second"}
+        for panel, (what, name) in zip(figure.subplots(1, 2), names.items(), strict=True):
+            kinds = sorted({(row["link"], row["exchange"]) for row in found}, reverse=True)
+            for (link, exchange), colour in zip(kinds, COLOURS, strict=False):
+                rows = [row[what] for row in found if (row["link"], row["exchange"]) == (link, exchange)]
+                x, y = ([row[which] for row in rows] for which in ("measured", "simulated"))
+                ends = np.abs(np.array([row["range"] for row in rows]).T - y)
+                marker = "o" if exchange == "overlap" else "^"
+                label = f"{LINKS[link]}, {exchange}"
+                panel.errorbar(x, y, yerr=ends, fmt=marker, color=colour, markersize=5, capsize=2, label=label)
+            values = [row[what][which] for row in found for which in ("measured", "simulated")]
+            line = np.array([0.8 * min(values), 1.25 * max(values)])
+            panel.plot(line, line, color="#777777", linewidth=1)
+            panel.fill_between(line, (1 - BAND) * line, (1 + BAND) * line, color="#777777", alpha=0.2, linewidth=0)
+            panel.set(xscale="log", yscale="log", title=name, xlabel="measured", ylabel="simulated")
+        figure.axes[0].legend(fontsize=8)
+        save(figure, output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
