@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
 
-from bench.rate import RobustRegression, Setting, main, mean_squared_norm, slope
+from bench.rate import DIM, MU, RobustRegression, Row, Setting, main, mean_squared_norm, slope
+from bench.rate_real import Norms, measured
+from hsa2c.dpsgd.theory import equal_rates
 
 
 def test_gradient_is_that_of_f_and_the_mean_of_its_rows() -> None:
@@ -63,3 +66,47 @@ def test_more_work_has_smaller_gradients(tmp_path, capsys) -> None:
         assert -0.8 < line["slope"] < -0.2
         assert math.prod(line["settings"][-1].values()) == 4 * math.prod(line["settings"][0].values())
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.timeout(120)
+def test_one_real_process_is_serial_sgd(tmp_path) -> None:
+    """The runtime's own processes, against a loop: the same rows, rates and steps, and the norm at each v."""
+    f = RobustRegression()
+    setting = Setting(T=60, M=1, p=1, B=2)
+    norm, delay = measured(f, setting, 3, tmp_path)
+    rate = np.float32(equal_rates(f, MU, T=60, M=1, B_tilde=2))
+    row, v, norms = Row(f, (3, 0, 0)), np.zeros(DIM, np.float32), []
+    for _ in range(60):
+        u = v.copy()
+        for _ in range(2):
+            u -= rate * row.gradient(u, lambda: False).astype(np.float32)
+        v += rate * (u - v)
+        norms.append(np.sum(f.gradient(v) ** 2))
+    assert norm == pytest.approx(np.mean(norms), rel=1e-4)
+    assert delay == 0
+
+
+@pytest.mark.timeout(120)
+def test_real_nodes_make_gradients_smaller(tmp_path) -> None:
+    f = RobustRegression()
+    setting = Setting(T=100, M=2, p=2, B=2)
+    found = measured(f, setting, 1, tmp_path)
+    assert 0 < found[0] < np.sum(f.gradient(np.zeros(DIM)) ** 2)
+    assert found[1] >= 1  # who does not wait is late now and then
+    began_at = time.monotonic()
+    assert measured(f, setting, 1, tmp_path) == found  # kept
+    assert time.monotonic() - began_at < 1
+
+
+def test_norms_are_of_the_first_t_steps() -> None:
+    f = RobustRegression()
+    tracker = Norms(f, 2)
+    a, b, c = np.random.default_rng(0).standard_normal((3, DIM)).astype(np.float32)
+    tracker.measure(a, due=False)
+    assert tracker.reached() is None
+    tracker.measure(a, due=True)  # a checkpoint is no step
+    tracker.measure(b, due=False)
+    tracker.measure(c, due=False)
+    expected = (np.sum(f.gradient(a) ** 2) + np.sum(f.gradient(b) ** 2)) / 2
+    assert tracker.row(1.0) == {"gradient/mean_squared_norm": pytest.approx(expected)}
+    assert tracker.reached() == "2 global steps"
