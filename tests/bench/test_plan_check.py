@@ -43,7 +43,9 @@ def test_a_ratio_is_simulated_over_measured(tmp_path) -> None:
     right = {"data_points_per_s": truth.agent_steps_per_s, "exchanges_per_s": truth.exchanges_per_s}
     row = plan_check.compared(key(), right, plan)
     assert plan_check.within(row)
-    assert plan_check.by_chance(row)
+    spread = {"ratio": 1.3, "range": [5.0, 9.0], "measured": 6.0}
+    assert plan_check.by_chance({"data_points_per_s": spread, "exchanges_per_s": spread})
+    assert not plan_check.by_chance({"data_points_per_s": spread, "exchanges_per_s": spread | {"measured": 4.0}})
     wrong = plan_check.compared(key(), right | {"exchanges_per_s": 1.2 * truth.exchanges_per_s}, plan)
     assert wrong["exchanges_per_s"]["ratio"] == pytest.approx(1 / 1.2, rel=0.02)
     assert not plan_check.within(wrong)
