@@ -42,7 +42,7 @@ from bench.sleeping import Sleeper, SleepingConfig, WorkConfig
 from hsa2c.dpsgd.simulated import Link
 from hsa2c.planning import Cluster as Planned
 from hsa2c.planning import simulate
-from hsa2c.runtime.launch import mpi_starter
+from hsa2c.runtime.mpiexec import mpi_starter
 
 BAND = 0.1
 """How far from 1 a ratio may be."""
