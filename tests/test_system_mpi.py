@@ -88,10 +88,12 @@ READY = {
     "MPICH": (),
 }
 RANK = """
+import sys
 from hsa2c.runtime import mpiexec
 mpiexec.adopt()
 from hsa2c.dpsgd import mpi
-print(*mpi.start(), mpi.library(), flush=True)
+rank, size = mpi.start()
+sys.stdout.write(f"{rank} {size} {mpi.library()}\\n")  # in one piece, for two ranks write to one pipe
 mpi.finish()
 """
 
