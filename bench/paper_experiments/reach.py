@@ -162,7 +162,7 @@ def draw(what: str, found: Sequence[dict[str, Any]], output: Path, note: str) ->
             panel.set_visible(False)
         for panel, game in zip(panels, games, strict=False):
             _panel(panel, [line for line in lines if line["game"] == game], longest)
-        text = f"The paper's text: {SAYS['fig6']}.\n{note} {found[0]['where'].capitalize()}."
+        text = f"The paper's text: {SAYS['fig6']}.\n{note} Where: {found[0]['where']}."
         figure.supxlabel(text, fontsize=8, color="#555555", x=0.01, ha="left")
         save(figure, output)
     return lines

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
+import select
 import selectors
 import signal
 import socket
@@ -397,25 +398,29 @@ class LockFreeCrew:
             attend()
 
     def _hear(self, patience_s: float) -> list[tuple[_Hand, bytes, bytes]]:
-        """A message of each process that has one: who, kind, body."""
-        messages = []
-        for key, _ in self._selector.select(patience_s):
-            hand: _Hand = key.data
+        """All that the processes have said and nobody has heard yet: who, kind, body."""
+        return [heard for key, _ in self._selector.select(patience_s) for heard in self._hear_all_of(key.data)]
+
+    def _hear_all_of(self, hand: _Hand) -> Iterator[tuple[_Hand, bytes, bytes]]:
+        """What one has said, up to its death if it has died."""
+        while True:
             try:
-                message = hand.socket.recv(_MAX_MESSAGE)
+                message = hand.socket.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT)
+            except BlockingIOError:  # there is no more
+                return
             except ConnectionResetError:  # it died before it read its order
                 message = b""
             kind, body = message[:1], message[1:]
             if not message or kind == _FAILED:
                 self._replace(hand, body)
-            elif kind == _READY and hand.index in self._coming:
+                return
+            if kind == _READY and hand.index in self._coming:
                 self._coming.discard(hand.index)
                 self._reports.add(_to_json({"back": f"{hand} goes on"}))
                 if self._order:
                     self._send(hand, self._order)
             else:
-                messages.append((hand, kind, body))
-        return messages
+                yield hand, kind, body
 
     def _replace(self, hand: _Hand, traceback: bytes) -> None:
         """Start another process in the place of one that has failed with a traceback, or died without."""
@@ -491,7 +496,7 @@ def _work(problem: Problem, shared: SharedVectors, layout: Layout, orders: socke
             access.scale_rate(rate_scale)
             actor_learner(access.read, talking, step, B, lambda: shared.interrupted)
             while running and not shared.interrupted:
-                talking.send(_DONE)
+                talking.send_unless_unheard(_DONE)
                 access.scale_rate(shared.rate_scale)
                 actor_learner(access.read, talking, step, shared.local_updates, lambda: shared.interrupted)
             talking.send(_RESTS if running else _DONE)
@@ -530,6 +535,8 @@ class _Talking:
     ) -> None:
         self._problem = problem
         self._orders = orders
+        self._room = select.poll()
+        self._room.register(orders, select.POLLOUT)
         self._overlaps = overlaps
         self._clock = Clock()
         self._every_s = every_s
@@ -573,10 +580,18 @@ class _Talking:
             raise ValueError(f"a report of {len(message)} bytes: must be at most {_MAX_MESSAGE}")
         self._orders.send(message)
 
+    def send_unless_unheard(self, kind: bytes) -> None:
+        """Send, but where so much waits for the parent that this would have to wait, too, say it with the next one.
+
+        A parent that waits for the network, perhaps for a minute, hears nobody, and no process is to stop for that.
+        """
+        if self._room.poll(0):
+            self.send(kind)
+
     def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any | None:
         self._clock.start(self._seconds["waiting"])
         if time.monotonic() - self._told_at >= self._every_s:
-            self.send(_PROGRESS)
+            self.send_unless_unheard(_PROGRESS)
             self._told_at = time.monotonic()
         return self._problem.gradient(u_hat, interrupted)
 

@@ -284,6 +284,21 @@ def test_b_is_an_average(made: Callable[..., LockFreeCrew]) -> None:
     assert 10 <= after[1] - before[1] <= 40
 
 
+def test_nobody_waits_for_a_node_that_waits_for_the_network(made: Callable[..., LockFreeCrew]) -> None:
+    """What is said meanwhile, more than sockets hold, neither stops a process nor is heard an exchange later."""
+    crew = made(pause_s=1e-4)
+    crew.start(np.zeros(2, np.float32), 1, rate_scale=1.0)
+    crew.after_updates(listener=Quiet())
+    time.sleep(1.0)
+    before = crew.updates
+    time.sleep(0.2)
+    assert crew.updates > before + 100
+    s = crew.after_updates(listener=Quiet())
+    heard = sum(report.get("updates", 0) for report in json.loads(crew.report()))
+    assert heard > 100
+    assert crew.halt().sum() == heard + sum(report.get("updates", 0) for report in json.loads(crew.report())) >= s.sum()
+
+
 def test_what_comes_from_the_master_is_added(made: Callable[..., LockFreeCrew]) -> None:
     crew = made(p=1, pause_s=1e-3)
     crew.start(np.zeros(1, np.float32), 1, rate_scale=1.0)
