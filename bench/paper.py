@@ -1,7 +1,7 @@
 """The figures and the table of the paper's section 4: ``python -m bench.paper fig1|...|fig6|table2``.
 
 --scale small measures on this machine, two cores are enough, in about
-    fig1 2 min   fig2 3 min   fig3 6 min   fig4 2 min   fig5 7 min   fig6 12 min
+    fig1 2 min   fig2 1 min   fig3 3 min   fig4 1 min   fig5 10 min   fig6 10 min
     table2: games x seeds x --minutes (5), and a minute for each evaluation: 36 min
 --scale paper has the published sizes. It writes commands and Slurm files into --output; inside an allocation, or with
 --hosts, it runs those that there are enough hosts for; and it draws what is there.
@@ -48,7 +48,7 @@ def parser() -> OneLineParser:
     s.add_argument("--corpus", default="pydocs", metavar="SOURCE", help="fig1 to fig4: as of examples.lda (pydocs)")
     s.add_argument("--vocab", metavar="FILE", help="fig1 to fig4: words of a file of counts")
     s.add_argument("--minutes", type=float, help="longest of a run (fig1 to fig4: 1; fig6: 3; table2: 5)")
-    s.add_argument("--seconds", type=float, default=6.0, help="fig5: of each measurement (6)")
+    s.add_argument("--seconds", type=float, default=10.0, help="fig5: of each measurement (10)")
     s.add_argument("--nodes", type=int, nargs="+", help="fig5 (1 2 4 8), fig6 (1 2)")
     s.add_argument("--B", type=int, nargs="+", help="fig5 (1 4 16), fig6 (1 8)")
     s.add_argument("--exchange", choices=("paper", "overlap"), nargs="+", default=["paper", "overlap"], help="fig5")
