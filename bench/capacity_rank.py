@@ -25,7 +25,7 @@ from hsa2c.dpsgd.lifetime import die_with_parent  # noqa: E402
 from hsa2c.dpsgd.ports import BaseMasterPort, Limits  # noqa: E402
 from hsa2c.dpsgd.serving import Serving  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho  # noqa: E402
-from hsa2c.dpsgd.transport import Push, Vector, Watch  # noqa: E402
+from hsa2c.dpsgd.transport import Onlooker, Push, Vector  # noqa: E402
 
 WARM_UP_S = 1.0
 _MEMORY_EVERY_S = 0.5
@@ -56,7 +56,7 @@ class Split:
         return timed
 
 
-class CapacityWatch(Watch):
+class CapacityWatch(Onlooker):
     """Counts exchanges between the end of the warm-up and the end."""
 
     def __init__(self, seconds: float, split: Split) -> None:
@@ -105,9 +105,6 @@ class CapacityWatch(Watch):
             cpu_s = json.loads(report)[0]
             self._node_cpu_s[node] = (self._node_cpu_s.get(node, (cpu_s, cpu_s))[0], cpu_s)
 
-    def kept(self, node: int, state: Vector) -> None:
-        """See `Watch.kept`."""
-
     def received(self, push: Push, tau: int) -> None:
         """See `Watch.received`."""
         self.exchanges += 1
@@ -121,9 +118,6 @@ class CapacityWatch(Watch):
     def lost(self, node: int, why: str) -> None:
         """That is no measurement."""
         raise RuntimeError(f"node {node}: {why}")
-
-    def found(self, node: int, how: str) -> None:
-        """See `Watch.found`."""
 
     def refused(self, node: int, why: str) -> None:
         """That is none, either."""

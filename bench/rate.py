@@ -31,7 +31,7 @@ from hsa2c.dpsgd.simulated_clock import SimulatedClock
 from hsa2c.dpsgd.simulated_crew import SteppedCrew, UpdateTimes
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.theory import Objective, equal_rates
-from hsa2c.dpsgd.transport import Push, Vector, Watch
+from hsa2c.dpsgd.transport import Onlooker, Push, Vector
 from hsa2c.dpsgd.worker import worker
 
 DIM, _ROWS = 10, 400
@@ -99,7 +99,7 @@ class Row(Problem):
         pass
 
 
-class Norms(Watch):
+class Norms(Onlooker):
     """Adds up squared norms of gradients until T steps are done."""
 
     def __init__(self, f: RobustRegression, T: int) -> None:
@@ -117,10 +117,6 @@ class Norms(Watch):
         """See `Watch`."""
         return self._t >= self._T
 
-    def rate_scale(self) -> float:
-        """See `Watch`."""
-        return 1.0
-
     def received(self, push: Push, tau: int) -> None:
         """See `Watch`."""
         self.tau_max = max(self.tau_max, tau)
@@ -130,21 +126,6 @@ class Norms(Watch):
         if t <= self._T:
             self._total += float(np.sum(self._f.gradient(v) ** 2))
         self._t = t
-
-    def heard(self, node: int, report: bytes) -> None:
-        """See `Watch`."""
-
-    def kept(self, node: int, state: Vector) -> None:
-        """See `Watch`."""
-
-    def lost(self, node: int, why: str) -> None:
-        """See `Watch`."""
-
-    def found(self, node: int, how: str) -> None:
-        """See `Watch`."""
-
-    def refused(self, node: int, why: str) -> None:
-        """See `Watch`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from hsa2c.dpsgd.simulated import Link, SimulatedMaster, SimulatedWorker, Sizes,
 from hsa2c.dpsgd.simulated_clock import SimulatedClock
 from hsa2c.dpsgd.simulated_crew import TimedCrew, UpdateTimes
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.dpsgd.transport import Pulled, Push, Vector, Watch
+from hsa2c.dpsgd.transport import Onlooker, Push, Vector
 from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.errors import HSA2CError
 
@@ -225,7 +225,7 @@ class _Enough(Exception):  # noqa: N818 - not an error: nothing more is to be se
     """The simulated time is over."""
 
 
-class _Simulation(Watch):
+class _Simulation(Onlooker):
     """A cluster at work, and the watch that looks on."""
 
     def __init__(self, cluster: Cluster, progress: Callable[[float], None]) -> None:
@@ -324,10 +324,6 @@ class _Simulation(Watch):
             self._progress(done)
         return False
 
-    def rate_scale(self) -> float:
-        """See `Watch`."""
-        return 1.0
-
     def received(self, push: Push, tau: int) -> None:
         """See `Watch`."""
         self._exchanges += 1
@@ -337,27 +333,6 @@ class _Simulation(Watch):
     def lost(self, node: int, why: str) -> None:
         """See `Watch`."""
         self._lost += 1
-
-    def answered(self, node: int, pulled: Pulled, has: int) -> None:
-        """See `Watch.answered`."""
-
-    def heard(self, node: int, report: bytes) -> None:
-        """See `Watch`; this and the next are nothing to a plan."""
-
-    def kept(self, node: int, state: Vector) -> None:
-        """See `Watch`."""
-
-    def stepped(self, t: int, v: Vector) -> None:
-        """See `Watch`."""
-
-    def found(self, node: int, how: str) -> None:
-        """See `Watch`."""
-
-    def slept(self, seconds: float) -> None:
-        """See `Watch.slept`."""
-
-    def refused(self, node: int, why: str) -> None:
-        """See `Watch`."""
 
     # Reckoning.
 

@@ -34,7 +34,7 @@ from hsa2c.dpsgd.simulated import Link, Sizes, Work, connect  # noqa: E402
 from hsa2c.dpsgd.simulated_clock import SimulatedClock  # noqa: E402
 from hsa2c.dpsgd.simulated_crew import SteppedCrew, UpdateTimes  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep  # noqa: E402
-from hsa2c.dpsgd.transport import Push, Vector, Watch  # noqa: E402
+from hsa2c.dpsgd.transport import Onlooker, Push, Vector  # noqa: E402
 from hsa2c.dpsgd.worker import worker  # noqa: E402
 
 _VARIATION = 0.3  # standard deviation of an update's time over its mean
@@ -90,7 +90,7 @@ class Documents(Problem):
         """See `Problem`."""
 
 
-class Curve(Watch):
+class Curve(Onlooker):
     """Perplexity of the validation documents after each global step."""
 
     def __init__(self, clock: SimulatedClock, s: Setting, model: Model, held_out: HeldOut, most_pushes: float) -> None:
@@ -105,10 +105,6 @@ class Curve(Watch):
         """See `Watch`, here and below."""
         return self._over
 
-    def rate_scale(self) -> float:
-        """Eq. 13's rates do not fall."""
-        return 1.0
-
     def received(self, push: Push, tau: int) -> None:
         """Counts the work."""
         self._pushes += 1
@@ -120,21 +116,6 @@ class Curve(Watch):
         self.seconds.append(self._clock.now)
         self.perplexity.append(self._held_out.score(v, self._model).perplexity)
         self._over = self._over or self.perplexity[-1] <= self._s.perplexity
-
-    def heard(self, node: int, report: bytes) -> None:
-        """Nothing to hear."""
-
-    def kept(self, node: int, state: Vector) -> None:
-        """Nothing to keep."""
-
-    def lost(self, node: int, why: str) -> None:
-        """Nobody is."""
-
-    def found(self, node: int, how: str) -> None:
-        """Nobody was lost."""
-
-    def refused(self, node: int, why: str) -> None:
-        """Nothing is."""
 
 
 def simulate(s: Setting, source: str = "pydocs", vocabulary: str | None = None) -> dict[str, Any]:

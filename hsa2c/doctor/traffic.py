@@ -26,7 +26,7 @@ from hsa2c.dpsgd.lifetime import die_with_parent  # noqa: E402
 from hsa2c.dpsgd.master import master  # noqa: E402
 from hsa2c.dpsgd.ports import Kind, Limits, Message  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep  # noqa: E402
-from hsa2c.dpsgd.transport import Pulled, Push, Vector, Watch  # noqa: E402
+from hsa2c.dpsgd.transport import Onlooker, Push, Vector  # noqa: E402
 from hsa2c.errors import HSA2CError, TransportError  # noqa: E402
 from hsa2c.runtime import loopback  # noqa: E402
 
@@ -153,7 +153,7 @@ def _capacity(task: dict[str, Any], v: Vector, limits: Limits) -> dict[str, Any]
     return {"exchanges": watch.exchanges, **watch.result}
 
 
-class _Count(Watch):
+class _Count(Onlooker):
     """Counts exchanges for some seconds."""
 
     def __init__(self, seconds: float) -> None:
@@ -177,13 +177,6 @@ class _Count(Watch):
             }
         return True
 
-    def rate_scale(self) -> float:
-        """See `Watch.rate_scale`."""
-        return 1.0
-
-    def answered(self, node: int, pulled: Pulled, has: int) -> None:
-        """See `Watch.answered`."""
-
     def heard(self, node: int, report: bytes) -> None:
         """A node's processor time, in seconds."""
         cpu_s = json.loads(report)[0]
@@ -193,18 +186,6 @@ class _Count(Watch):
         """See `Watch.received`."""
         if not self.result:
             self.exchanges += 1
-
-    def kept(self, node: int, state: Vector) -> None:
-        """See `Watch.kept`; this and the next are nothing to the doctor."""
-
-    def stepped(self, t: int, v: Vector) -> None:
-        """See `Watch.stepped`."""
-
-    def found(self, node: int, how: str) -> None:
-        """See `Watch.found`."""
-
-    def slept(self, seconds: float) -> None:
-        """See `Watch.slept`."""
 
     def lost(self, node: int, why: str) -> None:
         """That is no measurement."""

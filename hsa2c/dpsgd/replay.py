@@ -16,7 +16,7 @@ from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.ports import NOT_FINITE
 from hsa2c.dpsgd.recording import Ending, Frame, Kind, Recording, checksum
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.dpsgd.transport import MasterPort, Pulled, Push, Vector, Watch
+from hsa2c.dpsgd.transport import MasterPort, Onlooker, Push, Vector, Watch
 from hsa2c.errors import HSA2CError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class _ReplayPort(MasterPort):
         return Push(frame.node, delta, frame.since)
 
 
-class _ReplayWatch(Watch):
+class _ReplayWatch(Onlooker):
     """Looks whether v is what it was."""
 
     def __init__(self, port: _ReplayPort, step: GlobalStep, look: Look, outcome: Outcome) -> None:
@@ -203,14 +203,6 @@ class _ReplayWatch(Watch):
         self._step = step
         self._look = look
         self._outcome = outcome
-
-    def stopping(self) -> bool:
-        """See `Watch.stopping`."""
-        return False
-
-    def rate_scale(self) -> float:
-        """See `Watch.rate_scale`."""
-        return 1.0
 
     def stepped(self, t: int, v: Vector) -> None:
         """See `Watch.stepped`."""
@@ -228,30 +220,6 @@ class _ReplayWatch(Watch):
         self._outcome.steps += 1
         if wrong := self._look(t, v, self._step.z):
             raise DifferenceError(f"after step {t}: {wrong}")
-
-    def answered(self, node: int, pulled: Pulled, has: int) -> None:
-        """See `Watch.answered`."""
-
-    def heard(self, node: int, report: bytes) -> None:
-        """See `Watch.heard`."""
-
-    def kept(self, node: int, state: Vector) -> None:
-        """See `Watch.kept`."""
-
-    def received(self, push: Push, tau: int) -> None:
-        """See `Watch.received`."""
-
-    def lost(self, node: int, why: str) -> None:
-        """See `Watch.lost`."""
-
-    def found(self, node: int, how: str) -> None:
-        """See `Watch.found`."""
-
-    def refused(self, node: int, why: str) -> None:
-        """See `Watch.refused`."""
-
-    def slept(self, seconds: float) -> None:
-        """See `Watch.slept`."""
 
 
 def at_step(t: int, what: str) -> str:

@@ -33,7 +33,7 @@ import numpy as np
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits, Message
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.dpsgd.transport import Pulled, Push, Vector, Watch, WorkerPort
+from hsa2c.dpsgd.transport import Onlooker, Pulled, Vector, WorkerPort
 from hsa2c.errors import ConfigError, NodeError, TransportError
 
 _LOOK_S = 2e-3  # between two looks for a message
@@ -299,7 +299,7 @@ class Followers:
         return unscathed
 
 
-class FollowerWatch(Watch):
+class FollowerWatch(Onlooker):
     """A follower's watch: it does what the lead says, and writes nothing.
 
     Args:
@@ -331,37 +331,6 @@ class FollowerWatch(Watch):
             self._lead.send(Kind.TELL)
             self._told_at = time.monotonic()
         return self._stop_said
-
-    def rate_scale(self) -> float:
-        """See `Watch.rate_scale`; nodes take the lead's."""
-        return 1.0
-
-    def stepped(self, t: int, v: Vector) -> None:
-        """See `Watch.stepped`."""
-
-    def answered(self, node: int, pulled: Pulled, has: int) -> None:
-        """See `Watch.answered`."""
-
-    def heard(self, node: int, report: bytes) -> None:
-        """See `Watch.heard`."""
-
-    def kept(self, node: int, state: Vector) -> None:
-        """See `Watch.kept`."""
-
-    def received(self, push: Push, tau: int) -> None:
-        """See `Watch.received`."""
-
-    def lost(self, node: int, why: str) -> None:
-        """See `Watch.lost`."""
-
-    def found(self, node: int, how: str) -> None:
-        """See `Watch.found`."""
-
-    def refused(self, node: int, why: str) -> None:
-        """See `Watch.refused`."""
-
-    def slept(self, seconds: float) -> None:
-        """See `Watch.slept`."""
 
 
 def follow(

@@ -90,6 +90,45 @@ class Watch(Protocol):
         """The master had nothing to do for so long, since the last time."""
 
 
+class Onlooker(Watch):
+    """A watch that nothing matters to and that never says stop: for those that want to know of some things only."""
+
+    def stopping(self) -> bool:
+        """See `Watch`, here and below."""
+        return False
+
+    def rate_scale(self) -> float:
+        """1."""
+        return 1.0
+
+    def answered(self, node: int, pulled: Pulled, has: int) -> None:
+        """Nothing."""
+
+    def heard(self, node: int, report: bytes) -> None:
+        """Nothing."""
+
+    def kept(self, node: int, state: Vector) -> None:
+        """Nothing."""
+
+    def received(self, push: Push, tau: int) -> None:
+        """Nothing."""
+
+    def stepped(self, t: int, v: Vector) -> None:
+        """Nothing."""
+
+    def lost(self, node: int, why: str) -> None:
+        """Nothing."""
+
+    def found(self, node: int, how: str) -> None:
+        """Nothing."""
+
+    def refused(self, node: int, why: str) -> None:
+        """Nothing."""
+
+    def slept(self, seconds: float) -> None:
+        """Nothing."""
+
+
 class MasterPort(Protocol):
     """The master's end.
 
