@@ -31,7 +31,7 @@ from typing import Any
 from bench import machine
 from bench.emulated_hosts import EmulatedHosts, why_not
 from bench.runs import rows
-from bench.sleeping import WorkConfig
+from bench.sleeping import WorkConfig, measurement
 from hsa2c.plot import COLOURS, STYLE
 from hsa2c.runlog import read_rows
 
@@ -194,7 +194,7 @@ def _slope(history: Sequence[Mapping[str, Any]], count: str, at_s: str) -> float
 
 def _fig5(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]:
     folder = Path(options.run_dir)
-    update_s = options.update_s or _update_s(options, results)
+    update_s = options.update_s or real_update_s(options.run_dir, options.game, results)
     found = []
     for link in options.links:
         with LINKS[link].hosts(1 + max(options.nodes)) as hosts:
@@ -206,15 +206,15 @@ def _fig5(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]
     return found
 
 
-def _update_s(options: argparse.Namespace, results: Results) -> float:
+def real_update_s(run_dir: str, game: str, results: Results) -> float:
     """Seconds of an update of a real actor-learner that has a core of its own and never exchanges."""
     kept = results.get(measured="update_s")
     if kept is None:
         name = f"update-{time.time_ns()}"
-        command = [sys.executable, "train.py", "--game", options.game, "--p", "1", "--B", str(_NO_EXCHANGE)]
-        command += ["--minutes", "0.4", "--run-dir", options.run_dir, "--name", name, "--set", "output.log_every_s=1"]
+        command = [sys.executable, "train.py", "--game", game, "--p", "1", "--B", str(_NO_EXCHANGE)]
+        command += ["--minutes", "0.4", "--run-dir", run_dir, "--name", name, "--set", "output.log_every_s=1"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_START_S)
-        speed = _speed(Path(options.run_dir) / name, "updates", 8.0)
+        speed = _speed(Path(run_dir) / name, "updates", 8.0)
         kept = results.put({"measured": "update_s", "update_s": round(1 / speed, 4)})
     return float(kept["update_s"])
 
@@ -223,19 +223,9 @@ def sleeping(options: argparse.Namespace, cluster: Cluster, key: dict[str, Any])
     """One run of actor-learners that sleep: its speeds; `key` has link, exchange, nodes, B and update_s."""
     name = f"{key['link']}-{key['exchange']}-{key['nodes']}-{key['B']}-{time.time_ns()}"
     seconds = options.warm_up + options.seconds
-    settings = [
-        "cluster.hosts={hosts}",
-        f"cluster.nodes={key['nodes']}",
-        "cluster.processes=1",
-        f"dpsgd.local_updates={key['B']}",
-        f"dpsgd.exchange={key['exchange']}",
-        f"work.update_s={key['update_s']}",
-        f"stop.minutes={seconds / 60}",
-        "output.log_every_s=1",
-        "output.checkpoint_every_s=3600",
-        *options.set,
-    ]
-    command = [sys.executable, "-m", "bench.sleeping", options.run_dir, name, *settings]
+    given = measurement(key["nodes"], key["B"], key["exchange"], key["update_s"], seconds)
+    command = [sys.executable, "-m", "bench.sleeping", options.run_dir, name]
+    command += ["cluster.hosts={hosts}", *given, *options.set]
     cluster.run(command, key["nodes"], seconds + _START_S)
     directory = Path(options.run_dir) / name
     history = rows(directory)

@@ -22,15 +22,12 @@ from pydantic.dataclasses import dataclass
 
 from bench.network import Results
 from bench.rate import DIM, MU, RobustRegression, Row, Setting
-from bench.runs import rows
+from bench.runs import launch_new, rows
 from hsa2c import console
 from hsa2c.config import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig, build
 from hsa2c.dpsgd.theory import equal_rates
 from hsa2c.dpsgd.transport import Vector
-from hsa2c.runtime import rundir
 from hsa2c.runtime.application import Application
-from hsa2c.runtime.launch import Launch, launch
-from hsa2c.runtime.world import find_world
 
 if TYPE_CHECKING:
     import torch
@@ -203,11 +200,7 @@ APPLICATION = Rate()
 
 def main(run_dir: str, name: str, *settings: str) -> int:
     """Run it; gives back the exit code."""
-    given = rundir.assignments([f"output.run_dir={run_dir}", f"output.name={name}", *settings])
-    run = rundir.prepare(APPLICATION, given, None, find_world())
-    with run.open():
-        title = APPLICATION.title(run.config)
-        return launch(Launch(app=NAME, config=run.config, directory=run.directory, title=title, lock=run.lock))
+    return launch_new(APPLICATION, NAME, run_dir, name, settings)
 
 
 if __name__ == "__main__":

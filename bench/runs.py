@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hsa2c.runlog import JOURNAL, Row, read_history, read_rows
+from hsa2c.runtime import rundir
+from hsa2c.runtime.application import Application
+from hsa2c.runtime.launch import Launch, launch
+from hsa2c.runtime.world import find_world
 
 
 def train(options: Sequence[str]) -> None:
@@ -28,6 +32,23 @@ def train(options: Sequence[str]) -> None:
             run.wait()
     if run.returncode != 0:
         raise SystemExit(f"train.py failed ({run.returncode}): {errors}")
+
+
+def launch_new(app: Application, module: str, run_dir: str, name: str, settings: Sequence[str]) -> int:
+    """Launch a run of a benchmark's own application from this process; gives back the exit code.
+
+    Args:
+        app: The application.
+        module: Where ranks find it.
+        run_dir: Folder of runs.
+        name: The run's.
+        settings: As of ``--set``.
+    """
+    given = rundir.assignments([f"output.run_dir={run_dir}", f"output.name={name}", *settings])
+    run = rundir.prepare(app, given, None, find_world())
+    with run.open():
+        title = app.title(run.config)
+        return launch(Launch(app=module, config=run.config, directory=run.directory, title=title, lock=run.lock))
 
 
 def rows(directory: Path) -> list[Row]:

@@ -19,13 +19,11 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from bench.runs import launch_new
 from hsa2c import console
 from hsa2c.config import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig, build
 from hsa2c.dpsgd.transport import Vector
-from hsa2c.runtime import rundir
 from hsa2c.runtime.application import Application
-from hsa2c.runtime.launch import Launch, launch
-from hsa2c.runtime.world import find_world
 
 if TYPE_CHECKING:
     import torch
@@ -198,13 +196,23 @@ class Sleeping(Application):
 APPLICATION = Sleeping()
 
 
+def measurement(nodes: int, B: int, exchange: str, update_s: float, seconds: float) -> list[str]:
+    """Settings of one that takes so many seconds, for `main`: one actor-learner on each node."""
+    return [
+        f"cluster.nodes={nodes}",
+        "cluster.processes=1",
+        f"dpsgd.local_updates={B}",
+        f"dpsgd.exchange={exchange}",
+        f"work.update_s={update_s}",
+        f"stop.minutes={seconds / 60}",
+        "output.log_every_s=1",
+        "output.checkpoint_every_s=3600",
+    ]
+
+
 def main(run_dir: str, name: str, *settings: str) -> int:
     """Run it; gives back the exit code."""
-    given = rundir.assignments([f"output.run_dir={run_dir}", f"output.name={name}", *settings])
-    run = rundir.prepare(APPLICATION, given, None, find_world())
-    with run.open():
-        title = APPLICATION.title(run.config)
-        return launch(Launch(app=NAME, config=run.config, directory=run.directory, title=title, lock=run.lock))
+    return launch_new(APPLICATION, NAME, run_dir, name, settings)
 
 
 if __name__ == "__main__":

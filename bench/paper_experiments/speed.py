@@ -25,11 +25,11 @@ from bench.network import LINKS, Results
 from bench.paper_experiments import atari
 from bench.paper_experiments.jobs import Job, execute, history, say
 from bench.paper_experiments.published import CORES, NODES, SAYS
+from bench.sleeping import measurement
 
 _GAME = "SpaceInvaders"
 _LINK = "slow"
 _WARM_UP_S = 3.0
-_NO_EXCHANGE = 1_000_000  # B of a run that never gets to an exchange
 
 
 def small(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def _emulated(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _one_machine(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]:
     """The same actor-learners as ranks of this machine, which exchange through its memory."""
-    update_s = options.update_s or _update_s(options, results)
+    update_s = options.update_s or network.real_update_s(options.run_dir, _GAME, results)
     found = []
     for exchange, nodes, B in itertools.product(options.exchange, *_sizes(options)):
         key = {"where": "one machine, no network", "exchange": exchange, "nodes": nodes, "B": B, "update_s": update_s}
@@ -73,31 +73,9 @@ def _one_machine(options: argparse.Namespace, results: Results) -> list[dict[str
 def _sleeping(options: argparse.Namespace, key: dict[str, Any]) -> float:
     name = f"sleeping-{key['exchange']}-{key['nodes']}-{key['B']}-{time.time_ns()}"
     seconds = _WARM_UP_S + options.seconds
-    settings = [
-        f"cluster.nodes={key['nodes']}",
-        "cluster.processes=1",
-        f"dpsgd.local_updates={key['B']}",
-        f"dpsgd.exchange={key['exchange']}",
-        f"work.update_s={key['update_s']}",
-        f"stop.minutes={seconds / 60}",
-        "output.log_every_s=1",
-        "output.checkpoint_every_s=3600",
-    ]
-    execute([sys.executable, "-m", "bench.sleeping", options.run_dir, name, *settings], seconds + 120.0)
+    given = measurement(key["nodes"], key["B"], key["exchange"], key["update_s"], seconds)
+    execute([sys.executable, "-m", "bench.sleeping", options.run_dir, name, *given], seconds + 120.0)
     return _steady(history(Path(options.run_dir) / name), "data_points", _WARM_UP_S)
-
-
-def _update_s(options: argparse.Namespace, results: Results) -> float:
-    """Of a real actor-learner that has a core of its own and never exchanges."""
-    kept = results.get(measured="update_s")
-    if kept is None:
-        name = f"update-{time.time_ns()}"
-        given = ("--game", _GAME, "--B", str(_NO_EXCHANGE), "--set", "output.log_every_s=1")
-        job = Job(program="train", name=name, options=given, nodes=1, p=1, minutes=0.4)
-        execute(job.line(job.arguments(options.run_dir), sys.executable), 120.0)
-        speed = _steady(history(Path(options.run_dir) / name), "updates", 8.0)
-        kept = results.put({"measured": "update_s", "update_s": round(1 / speed, 4)})
-    return float(kept["update_s"])
 
 
 def _steady(seen: Sequence[dict[str, Any]], work: str, warm_up_s: float) -> float:

@@ -300,7 +300,7 @@ class Followers:
 
 
 class FollowerWatch(Onlooker):
-    """A follower's watch: it does what the lead says, and writes nothing.
+    """A follower's watch: it does what the lead says, and writes nothing. Nodes take the lead's rate scale.
 
     Args:
         lead: To the lead.
