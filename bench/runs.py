@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +20,44 @@ from hsa2c.runtime.world import find_world
 
 
 def train(options: Sequence[str]) -> None:
-    """Run ``train.py`` with these options to its end; stopped in good order if this process is.
+    """Run ``train.py`` with these options to its end; see `execute`."""
+    execute([sys.executable, "-m", "hsa2c", "train", *options])
+
+
+def execute(command: Sequence[str], limit_s: float | None = None) -> str:
+    """Run a command to its end, or stop it in good order if this process is stopped; gives back what it printed.
 
     Raises:
-        SystemExit: It failed; with what it said.
+        SystemExit: It failed, or took too long; with what it said.
     """
-    command = [sys.executable, "-m", "hsa2c", "train", *options]
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        _, errors = run.communicate()
-    finally:
-        if run.poll() is None:
-            run.send_signal(signal.SIGTERM)
-            run.wait()
+    with _exit_on_sigterm():
+        run = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            output, errors = run.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            raise SystemExit(f"{shlex.join(command)}: not done after {limit_s:g} s") from None
+        finally:
+            if run.poll() is None:
+                run.send_signal(signal.SIGTERM)
+                run.communicate()
     if run.returncode != 0:
-        raise SystemExit(f"train.py failed ({run.returncode}): {errors}")
+        raise SystemExit(f"{shlex.join(command)}: failed ({run.returncode}): {' | '.join(errors.splitlines()[-5:])}")
+    return output
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """What is to be cleaned up is cleaned up, as with Ctrl-C; Python would end at once."""
+    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def launch_new(app: Application, module: str, run_dir: str, name: str, settings: Sequence[str]) -> int:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.runs import events, rows, train
+from bench.runs import events, execute, rows, train
 
 _CAP_MINUTES = 60.0
 
@@ -53,7 +52,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def _train(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One run: whether and when it reached the score."""
-    name = f"{options.game}-to-{options.score:g}-seed-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    goal = f"{options.score:g}".replace("+", "")  # 1e+06 is no name of a run
+    name = f"{options.game}-to-{goal}-seed-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     directory = Path(options.run_dir) / name
     limits = ["--score", str(options.score), "--minutes", str(options.minutes)]
     where = ["--run-dir", options.run_dir, "--name", name]
@@ -76,10 +76,7 @@ def _train(options: argparse.Namespace, seed: int) -> dict[str, Any]:
 def _evaluate(directory: Path, games: int) -> dict[str, Any]:
     """Scores of the newest checkpoint in whole games."""
     command = [sys.executable, "-m", "hsa2c", "evaluate", str(directory), "--newest", "--games", str(games), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"evaluate.py failed ({done.returncode}): {done.stderr}")
-    scores = json.loads(done.stdout)
+    scores = json.loads(execute(command))
     return {key: scores[key] for key in ("mean", "median", "std", "min", "max", "protocol", "checkpoint")}
 
 

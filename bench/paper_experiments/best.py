@@ -21,8 +21,9 @@ from typing import Any
 
 from bench.network import Results
 from bench.paper_experiments import atari
-from bench.paper_experiments.jobs import Job, complete, execute, history, say
+from bench.paper_experiments.jobs import Job, complete, history, say
 from bench.paper_experiments.published import ELSEWHERE, GAMES, REPEATS, TABLE, Entry
+from bench.runs import execute
 from envs.published import PUBLISHED
 from hsa2c import checkpoint as checkpoints
 from hsa2c.runtime.host import cores

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.runs import events, rows
+from bench.runs import events, execute, rows
 from hsa2c.checkpoint import FOLDER
 
 _ENDED = re.compile(r"\(limit |\(goal |min of training|has not fallen")
@@ -94,26 +92,6 @@ def complete(job: Job, folder: Path, hosts: Path | None = None) -> Path:
         arguments = job.arguments(folder, hosts)
     execute(job.line(arguments, sys.executable), 60 * job.minutes + _START_S)
     return directory
-
-
-def execute(command: Sequence[str], limit_s: float) -> str:
-    """Run a command to its end; gives back what it printed.
-
-    Raises:
-        SystemExit: It failed, or took too long; with what it said.
-    """
-    run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        output, errors = run.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        raise SystemExit(f"{shlex.join(command)}: not done after {limit_s:g} s") from None
-    finally:
-        if run.poll() is None:
-            run.send_signal(signal.SIGTERM)
-            run.communicate()
-    if run.returncode != 0:
-        raise SystemExit(f"{shlex.join(command)}: failed ({run.returncode}): {' | '.join(errors.splitlines()[-5:])}")
-    return output
 
 
 def history(directory: Path) -> list[dict[str, Any]]:

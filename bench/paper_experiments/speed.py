@@ -23,8 +23,9 @@ from bench import network
 from bench.emulated_hosts import why_not
 from bench.network import LINKS, Results
 from bench.paper_experiments import atari
-from bench.paper_experiments.jobs import Job, execute, history, say
+from bench.paper_experiments.jobs import Job, history, say
 from bench.paper_experiments.published import CORES, NODES, SAYS
+from bench.runs import execute
 from bench.sleeping import measurement
 
 _GAME = "SpaceInvaders"

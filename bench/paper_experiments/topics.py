@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.network import Results
-from bench.paper_experiments.jobs import Job, complete, execute, history
+from bench.paper_experiments.jobs import Job, complete, history
 from bench.paper_experiments.published import LINEAR_UP_TO, SAYS
+from bench.runs import execute
 
 CELL = ("nodes", "p", "B")
 _SLACK = 1.05  # the goal over the serial run's best perplexity: seeds end up to 3 % apart

@@ -1,9 +1,14 @@
 """The benchmark against real, very short runs."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
+from bench.runs import events
 from bench.time_to_score import main
 
 pytestmark = pytest.mark.timeout(300)
@@ -30,9 +35,25 @@ def test_reaches_a_score_that_anybody_reaches(measure):
     assert result["machine"]["cores"] >= 1
 
 
+def test_a_run_ends_with_its_benchmark(short, tmp_path):
+    options = ["--score", "21", "--minutes", "2", "--train=--p=1", *short]
+    benchmark = subprocess.Popen([sys.executable, "-m", "bench.time_to_score", *options], stderr=subprocess.PIPE)
+    try:
+        while not (logs := [log for log in tmp_path.glob("runs/*/metrics.jsonl") if log.stat().st_size]):
+            assert benchmark.poll() is None
+            time.sleep(0.1)
+        benchmark.terminate()
+        benchmark.communicate(timeout=60)
+    finally:
+        benchmark.kill()
+    assert benchmark.returncode == 128 + signal.SIGTERM
+    (ended,) = events(logs[0].parent, "stop")  # in good order, and before the benchmark itself
+    assert ended["message"] == "asked to stop"
+
+
 @pytest.mark.slow
 def test_says_so_if_the_score_is_not_reached(measure):
-    code, result = measure("--score", "21", "--minutes", "0.05", "--seeds", "3", "4")
+    code, result = measure("--score", "1e6", "--minutes", "0.05", "--seeds", "3", "4")
     assert code == 1
     assert [run["seed"] for run in result["runs"]] == [3, 4]
     assert [run["reached"] for run in result["runs"]] == [False, False]
