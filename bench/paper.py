@@ -55,7 +55,7 @@ def parser() -> OneLineParser:
     s.add_argument("--update-s", type=float, help="fig5: seconds of an update (measured)")
     s.add_argument("--games", nargs="+", help="fig6 (SpaceInvaders), table2 (the six)")
     s.add_argument("--seeds", type=int, nargs="+", default=[1], help="fig6, table2 (1)")
-    s.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help="table2: more runs, or checkpoints")
+    s.add_argument("--runs", type=Path, nargs="+", default=[], metavar="DIR", help="table2: ready runs, or checkpoints")
     s.add_argument("--evaluate", type=int, default=30, metavar="N", help="table2: whole games of an evaluation (30)")
     s.add_argument("--one-machine", action="store_true", help="fig5, fig6: without emulated hosts")
     c = p.add_argument_group("paper")

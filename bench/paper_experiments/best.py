@@ -3,7 +3,8 @@
 A score of ours is the mean of whole games that `evaluate.py` played with a run's best checkpoint; its minutes are those
 of training until that checkpoint.
 
-small   each game for a few minutes at the shipped defaults, and the runs or checkpoints of --runs.
+small   the runs or checkpoints of --runs, and each game of which there is none for a few minutes at the shipped
+        defaults.
 paper   the runs of Fig. 6: of each game the nodes and B with the best training score, the mean over five seeds; and the
         baseline, `configs/paper/ddrl_a3c.yaml`.
 """
@@ -35,18 +36,20 @@ def small(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]
     """Train and evaluate what is missing."""
     folder = Path(options.run_dir) / "runs"
     minutes = options.minutes or 5.0
+    given = _given(options, results)
+    there = {row["game"] for row in given}
     found = []
     for seed in options.seeds:
-        for game in options.games or GAMES:
+        for game in options.games or [game for game in GAMES if game not in there]:
             job = small_job(game, seed, minutes)
             say(f"{job.name}")
             row = evaluated(complete(job, folder), options.evaluate, results)
             found.append({"group": f"this project, {minutes:g} min", **row})
-    return found + _given(options, results)
+    return found + given
 
 
 def _given(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]:
-    return [{"group": f"this project, {path}", **evaluated(path, options.evaluate, results)} for path in options.runs]
+    return [{"group": "this project, --runs", **evaluated(path, options.evaluate, results)} for path in options.runs]
 
 
 def small_job(game: str, seed: int, minutes: float) -> Job:

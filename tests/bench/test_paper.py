@@ -219,6 +219,19 @@ def test_a_score_is_what_evaluate_says_and_is_played_once(tmp_path, monkeypatch)
     assert command[3:] == ["evaluate", str(paper_checkpoint() / "best.safetensors"), "--games", "2", "--json"]
 
 
+def test_a_game_of_which_there_is_a_run_is_not_trained(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(best, "complete", lambda job, folder: Path(job.options[1]))
+    monkeypatch.setattr(best, "evaluated", lambda path, games, results: {"game": path.name})
+    options = argparse.Namespace(
+        run_dir=str(tmp_path), minutes=5.0, seeds=[1], games=None, evaluate=2, runs=[Path("/there/Pong")]
+    )
+    found = best.small(options, Results(tmp_path / "table2.jsonl"))
+    assert [row["game"] for row in found] == [game for game in published.GAMES if game != "Pong"] + ["Pong"]
+    assert [row["group"] for row in found] == 5 * ["this project, 5 min"] + ["this project, --runs"]
+    options.games = ["Pong"]
+    assert [row["game"] for row in best.small(options, Results(tmp_path / "table2.jsonl"))] == ["Pong", "Pong"]
+
+
 def paper_checkpoint():
     return Path(__file__).parents[2] / "checkpoints" / "pong"
 
