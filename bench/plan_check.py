@@ -5,8 +5,9 @@ that sleep), and by `hsa2c.planning` over the simulated clock. The simulator is 
 nothing of the outcome:
 
     an update, and what a node does for an exchange    one node's processes, without MPI and without a master
-    bandwidth and delay of a link                      one TCP connection, without MPI (`bench.link_probe`)
-    the master's processor, and how soon a rank looks  one rank that only exchanges (`bench.capacity_rank`)
+    delay of a link                                    one TCP connection, without MPI (`bench.link_probe`)
+    bandwidth, and the master's processor              one rank that only exchanges (`bench.capacity_rank`)
+    how evenly nodes share a link                      two such ranks
 
 Each is measured alone: what several nodes, B and the kind of exchange make of it is the simulator's own. Data points/s
 and exchanges/s of both are printed with their ratio, and drawn: a star where a ratio is not within 10 %, and a tilde
@@ -31,7 +32,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,8 @@ _START_S = 120.0  # for ranks to start and to end
 _SEEDS = 8
 _EXCHANGES = 60  # as long as these take a rank alone, a measurement lasts at least
 _PROBE_S = 4.0
+_RANKS_S = 25.0
+_UNFAIRNESS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,23 +65,26 @@ def main(arguments: list[str] | None = None) -> int:
     print(machine.headline(machine.describe()), file=sys.stderr)
     results = Results(Path(options.run_dir) / "check.jsonl")
     node = _kept(results, {"measured": "node", "sleep_s": options.sleep_s}, partial(probe_node, options.sleep_s))
-    found = []
+    found, probes = [], [node]
     for link in options.links:
-        with LINKS[link].hosts(1 + max(options.nodes)) as hosts:
-            wire = _kept(results, {"measured": "link", "link": link}, partial(probe_link, hosts))
-            rank = _kept(results, {"measured": "rank", "link": link}, partial(probe_rank, hosts))
+        with LINKS[link].hosts(1 + max(2, *options.nodes)) as hosts:
+            of_link = probe(results, link, hosts, node)
+            probes.append({"link": link, **of_link})
             cluster = Cluster(hosts, Path(options.run_dir))
             # Chance, which makes nodes fall out of step, needs many exchanges to be evened out.
-            seconds = max(options.seconds, _EXCHANGES * rank["exchange_s"])
+            seconds = max(options.seconds, _EXCHANGES / of_link["rank"]["exchanges_per_s"])
             lasting = argparse.Namespace(**vars(options) | {"seconds": seconds})
             for exchange, nodes, B in itertools.product(options.exchange, options.nodes, options.B):
                 key = {"link": link, "exchange": exchange, "nodes": nodes, "B": B, "update_s": options.sleep_s}
-                measured = _kept(results, key, partial(sleeping, lasting, cluster, key))
-                plan = planned(key, node=node, wire=wire, rank=rank, seconds=options.warm_up + seconds)
-                found.append(compared(key, measured, plan))
+                starts = [
+                    _kept(results, {**key, "start": start}, partial(sleeping, lasting, cluster, key))
+                    for start in range(options.starts if nodes > 1 else 1)  # one is in step with nobody
+                ]
+                plan = planned(key, node=node, **of_link, seconds=options.warm_up + seconds)
+                found.append(compared(key, starts, plan))
                 print(_line(found[-1]), file=sys.stderr, flush=True)
     draw(found, options.output)
-    told = {"probes": [node, wire, rank], "results": found, "picture": str(options.output)}
+    told = {"probes": probes, "results": found, "picture": str(options.output)}
     print(json.dumps({"machine": machine.describe(), **told}) if options.json else table(found))
     return 0
 
@@ -91,6 +97,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--exchange", nargs="+", choices=("paper", "overlap"), default=["paper", "overlap"])
     p.add_argument("--seconds", type=float, default=15.0, help="of each measurement, at least (15)")
     p.add_argument("--warm-up", type=float, default=4.0, help="seconds before that (4)")
+    p.add_argument("--starts", type=int, default=3, help="measurements of each setting, the mean of which counts (3)")
     p.add_argument("--sleep-s", type=float, default=0.026, help="seconds that an update sleeps (0.026)")
     p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="for every run")
     p.add_argument("--run-dir", default="runs/plan-check", help="(runs/plan-check)")
@@ -155,23 +162,21 @@ def probe_node(sleep_s: float, *, rounds: int = 40, B: Sequence[int] = (1, 5)) -
     return {"update_s": update_s, "node_s": max(0.0, few - B[0] * update_s), "variation": float(spread) / update_s}
 
 
-def probe_link(hosts: EmulatedHosts) -> dict[str, float]:
-    """Bandwidth and delay between two hosts, by TCP: the median round trip of a byte, and of a vector.
+def probe(results: Results, link: str, hosts: EmulatedHosts, node: Mapping[str, float]) -> dict[str, Any]:
+    """What `planned` needs to know of a link."""
+    wire = _kept(results, {"measured": "link", "link": link}, partial(probe_link, hosts))
+    rank, pair = (
+        _kept(results, {"measured": "ranks", "link": link, "nodes": n}, partial(probe_ranks, hosts, n)) for n in (1, 2)
+    )
+    return {"wire": wire, "rank": rank, "uneven": unfairness(pair, node=node, wire=wire, rank=rank)}
 
-    And how unevenly two connections share it. With weights w and w' a message takes (w + w') / w times as long as
-    alone, so that its logarithm varies by half of log w' - log w: the deviation of a weight's logarithm is sqrt(2)
-    times as large.
-    """
-    size = 4 * _WORK.dim
+
+def probe_link(hosts: EmulatedHosts) -> dict[str, float]:
+    """Delay of a link by TCP: half of the median round trip of a byte."""
     with _background([*hosts.inside("h0"), sys.executable, "-m", "bench.link_probe", "listen"]):
-        small_s, large_s = (statistics.median(_asked(hosts, each, "h1")[0][1:]) for each in (1, size))
-        both = [] if len(hosts.names) < 3 else _asked(hosts, size, "h1", "h2")
-    spread = statistics.mean(float(np.std(np.log(took[1:]))) for took in both) if both else 0.0
-    return {
-        "bytes_per_s": size / (large_s - small_s),
-        "latency_s": small_s / 2,
-        "unfairness": math.sqrt(2) * spread,
-    }
+        command = [*hosts.inside("h1"), sys.executable, "-m", "bench.link_probe", "ask", "h0", str(_PROBE_S), "1"]
+        asked = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=_START_S)
+    return {"latency_s": statistics.median(json.loads(asked.stdout)[1:]) / 2}
 
 
 @contextmanager
@@ -186,24 +191,12 @@ def _background(command: Sequence[str]) -> Iterator[None]:
             process.kill()
 
 
-def _asked(hosts: EmulatedHosts, size: int, *names: str) -> list[list[float]]:
-    """Seconds of round trips from each of these hosts to the first, at the same time."""
-    command = [sys.executable, "-m", "bench.link_probe", "ask", "h0", str(_PROBE_S), str(size)]
-    asking = [subprocess.Popen([*hosts.inside(name), *command], stdout=subprocess.PIPE, text=True) for name in names]
-    try:
-        return [cast("list[float]", json.loads(each.communicate(timeout=_START_S)[0])) for each in asking]
-    finally:
-        for each in asking:
-            each.kill()
-            each.wait()
-
-
-def probe_rank(hosts: EmulatedHosts, seconds: float = 6.0) -> dict[str, float]:
-    """One rank that only exchanges with the master, over the link: seconds of it, and of the master."""
+def probe_ranks(hosts: EmulatedHosts, nodes: int, seconds: float = _RANKS_S) -> dict[str, float]:
+    """Ranks that only exchange with the master, over its link: how often all of them, and seconds of the master."""
     with tempfile.TemporaryDirectory(prefix="plan-check-") as folder:
         result = Path(folder) / "result.json"
-        task = {"dim": _WORK.dim, "M": 1, "delta_dtype": "float32", "seconds": seconds, "result": str(result)}
-        starter, extra = mpi_starter(2, Path(folder), ["h0", "h1"])
+        task = {"dim": _WORK.dim, "M": nodes, "delta_dtype": "float32", "seconds": seconds, "result": str(result)}
+        starter, extra = mpi_starter(1 + nodes, Path(folder), hosts.names[: 1 + nodes])
         command = [*hosts.inside("h0"), *starter, sys.executable, "-m", "bench.capacity_rank", json.dumps(task)]
         done = subprocess.run(
             command,
@@ -219,7 +212,7 @@ def probe_rank(hosts: EmulatedHosts, seconds: float = 6.0) -> dict[str, float]:
         found = json.loads(result.read_text())
     each = {name: spent / found["exchanges"] for name, spent in found["split_s"].items()}
     return {
-        "exchange_s": found["seconds"] / found["exchanges"],
+        "exchanges_per_s": found["exchanges"] / found["seconds"],
         "push_s": sum(each.get(name, 0.0) for name in ("receive", "decode", "finite", "sum", "step")),
         "answer_s": sum(each.get(name, 0.0) for name in ("serve", "send")),
     }
@@ -234,21 +227,24 @@ def planned(
     node: Mapping[str, float],
     wire: Mapping[str, float],
     rank: Mapping[str, float],
+    uneven: float,
     seconds: float,
 ) -> Planned:
-    """The cluster of a setting, of what the three probes have found.
+    """The cluster of a setting, of what the probes have found.
 
-    An exchange of one rank takes longer than its link and the master's work: the rest is how late both ends look, and
-    MPI's copies, once each way.
+    An exchange of one rank takes the link's delay, the master's work, what its bytes take, and how late both ends look.
+    The last is the product's own, at most 2 ms each way: what is left is the bandwidth as MPI has it, copies included.
     """
-    sizes_s = 2 * 4 * _WORK.dim / wire["bytes_per_s"]
-    rest_s = rank["exchange_s"] - sizes_s - 2 * wire["latency_s"] - rank["push_s"] - rank["answer_s"]
+    late_s = Planned.notice_s
+    exchange_s = 1 / rank["exchanges_per_s"]
+    bytes_s = exchange_s - 2 * (wire["latency_s"] + late_s) - rank["push_s"] - rank["answer_s"]
+    bytes_per_s = 2 * 4 * _WORK.dim / bytes_s
     return Planned(
         nodes=key["nodes"],
         cores=1,
         B=key["B"],
         exchange=key["exchange"],
-        link=Link(bytes_per_s=wire["bytes_per_s"], latency_s=wire["latency_s"], unfairness=wire["unfairness"]),
+        link=Link(bytes_per_s=bytes_per_s, latency_s=wire["latency_s"], unfairness=uneven),
         update_s=node["update_s"],
         variation=node["variation"],
         samples=_WORK.samples,
@@ -257,13 +253,29 @@ def planned(
         push_s=rank["push_s"],
         answer_s=rank["answer_s"],
         message_s=0.0,
-        notice_s=max(0.0, rest_s / 2),
+        notice_s=late_s,
         node_s=node["node_s"],
         free_core=True,  # who sleeps needs no core
         keep_s=math.inf,
         seconds=seconds,
         exchanges=10**9,
     )
+
+
+def unfairness(pair: Mapping[str, float], **probes: Mapping[str, float]) -> float:
+    """Of `_UNFAIRNESS` the one with which two ranks that only exchange are simulated as they were measured.
+
+    Where all messages get the same of a link, nodes that are in step stay so, and each has half of it; the less even
+    the shares, the sooner one is ahead, until each has the link for itself.
+    """
+    key = {"nodes": 2, "B": 1, "exchange": "paper"}
+    idle = {**probes, "node": {"update_s": 1e-9, "variation": 0.0, "node_s": 0.0}}
+
+    def off(uneven: float) -> float:
+        found = simulated(planned(key, **idle, uneven=uneven, seconds=_RANKS_S)).exchanges_per_s[0]
+        return abs(math.log(found / pair["exchanges_per_s"]))
+
+    return min(_UNFAIRNESS, key=off)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,23 +294,25 @@ def simulated(plan: Planned) -> Simulated:
     return Simulated(data_points_per_s=points, exchanges_per_s=exchanges)
 
 
-def compared(key: Mapping[str, Any], measured: Mapping[str, Any], plan: Planned) -> dict[str, Any]:
-    """Both, and their ratios: simulated over measured."""
+def compared(key: Mapping[str, Any], starts: Sequence[Mapping[str, Any]], plan: Planned) -> dict[str, Any]:
+    """Both, and their ratios: simulated over measured, which is the mean of several starts."""
     plain = simulated(plan)
     row = dict(key)
     for what, mine in (("data_points_per_s", plain.data_points_per_s), ("exchanges_per_s", plain.exchanges_per_s)):
+        each = [start[what] for start in starts]
         row[what] = {
-            "measured": measured[what],
+            "measured": round(statistics.fmean(each), 2),
+            "of": each,
             "simulated": round(mine[0], 2),
             "range": [round(x, 2) for x in mine[1:]],
-            "ratio": round(mine[0] / measured[what], 3),
+            "ratio": round(mine[0] / statistics.fmean(each), 3),
         }
     return row
 
 
 def within(row: Mapping[str, Any], band: float = BAND) -> bool:
     """Whether both ratios are so near to 1."""
-    return all(abs(row[what]["ratio"] - 1) <= band for what in ("data_points_per_s", "exchanges_per_s"))
+    return all(round(abs(row[what]["ratio"] - 1), 3) <= band for what in ("data_points_per_s", "exchanges_per_s"))
 
 
 def by_chance(row: Mapping[str, Any]) -> bool:
@@ -349,9 +363,10 @@ def draw(found: Sequence[Mapping[str, Any]], output: Path) -> None:
                 rows = [row[what] for row in found if (row["link"], row["exchange"]) == (link, exchange)]
                 x, y = ([row[which] for row in rows] for which in ("measured", "simulated"))
                 ends = np.abs(np.array([row["range"] for row in rows]).T - y)
+                starts = np.abs(np.array([[min(row["of"]), max(row["of"])] for row in rows]).T - x)
                 marker = "o" if exchange == "overlap" else "^"
                 label = f"{LINKS[link]}, {exchange}"
-                panel.errorbar(x, y, yerr=ends, fmt=marker, color=colour, markersize=5, capsize=2, label=label)
+                panel.errorbar(x, y, ends, starts, marker, color=colour, markersize=5, capsize=2, label=label)
             values = [row[what][which] for row in found for which in ("measured", "simulated")]
             line = np.array([0.8 * min(values), 1.25 * max(values)])
             panel.plot(line, line, color="#777777", linewidth=1)

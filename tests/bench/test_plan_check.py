@@ -15,9 +15,10 @@ from hsa2c.planning import simulate
 
 BYTES = 4 * WorkConfig().dim
 NODE = {"update_s": 0.026, "node_s": 0.002, "variation": 0.0}
-WIRE = {"bytes_per_s": 12.5e6, "latency_s": 0.0103, "unfairness": 0.0}
-ALONE_S = 2 * BYTES / 12.5e6 + 2 * 0.0103
-RANK = {"exchange_s": ALONE_S + 0.006, "push_s": 0.0012, "answer_s": 0.0008}
+WIRE = {"latency_s": 0.0103}
+EXCHANGE_S = 2 * BYTES / 12.5e6 + 2 * 0.0103 + 2 * 0.001 + 0.0020
+RANK = {"exchanges_per_s": 1 / EXCHANGE_S, "push_s": 0.0012, "answer_s": 0.0008}
+PROBES = {"node": NODE, "wire": WIRE, "rank": RANK}
 
 
 def key(**changes):
@@ -26,27 +27,36 @@ def key(**changes):
 
 def test_one_node_takes_what_its_parts_take() -> None:
     """The probes of one rank and of one node, put together: nothing is counted twice, and nothing left out."""
-    plan = plan_check.planned(key(), node=NODE, wire=WIRE, rank=RANK, seconds=300.0)
-    assert plan.notice_s == pytest.approx(0.002)
+    plan = plan_check.planned(key(), **PROBES, uneven=0.0, seconds=300.0)
+    assert plan.link.bytes_per_s == pytest.approx(12.5e6)
     outcome = simulate(plan)
-    round_s = 4 * 0.026 + 0.002 + RANK["exchange_s"]
+    round_s = 4 * 0.026 + 0.002 + EXCHANGE_S
     assert 1 / outcome.exchanges_per_s == pytest.approx(round_s, rel=0.01)
     assert outcome.agent_steps_per_s == pytest.approx(4 * 48 / round_s, rel=0.01)
     overlap = simulate(replace(plan, exchange="overlap"))
-    assert 1 / overlap.exchanges_per_s == pytest.approx(0.002 + RANK["exchange_s"], rel=0.01)
+    assert 1 / overlap.exchanges_per_s == pytest.approx(0.002 + EXCHANGE_S, rel=0.01)
     assert overlap.agent_steps_per_s == pytest.approx(48 / 0.026, rel=0.01)  # who sleeps loses nothing
 
 
+@pytest.mark.parametrize("truth", [0.0, 0.3])
+def test_how_evenly_a_link_is_shared_shows_in_two_ranks_that_exchange(truth: float) -> None:
+    nothing = {"update_s": 1e-9, "variation": 0.0, "node_s": 0.0}
+    plan = plan_check.planned(key(nodes=2, B=1), **PROBES | {"node": nothing}, uneven=truth, seconds=25.0)
+    pair = {"exchanges_per_s": plan_check.simulated(plan).exchanges_per_s[0]}
+    assert plan_check.unfairness(pair, **PROBES) == truth
+
+
 def test_a_ratio_is_simulated_over_measured(tmp_path) -> None:
-    plan = plan_check.planned(key(), node=NODE, wire=WIRE, rank=RANK, seconds=60.0)
+    plan = plan_check.planned(key(), **PROBES, uneven=0.0, seconds=60.0)
     truth = simulate(plan)
     right = {"data_points_per_s": truth.agent_steps_per_s, "exchanges_per_s": truth.exchanges_per_s}
-    row = plan_check.compared(key(), right, plan)
+    row = plan_check.compared(key(), [right], plan)
     assert plan_check.within(row)
     spread = {"ratio": 1.3, "range": [5.0, 9.0], "measured": 6.0}
     assert plan_check.by_chance({"data_points_per_s": spread, "exchanges_per_s": spread})
     assert not plan_check.by_chance({"data_points_per_s": spread, "exchanges_per_s": spread | {"measured": 4.0}})
-    wrong = plan_check.compared(key(), right | {"exchanges_per_s": 1.2 * truth.exchanges_per_s}, plan)
+    starts = [right | {"exchanges_per_s": x * truth.exchanges_per_s} for x in (1.1, 1.3)]
+    wrong = plan_check.compared(key(), starts, plan)
     assert wrong["exchanges_per_s"]["ratio"] == pytest.approx(1 / 1.2, rel=0.02)
     assert not plan_check.within(wrong)
     assert plan_check.table([row, wrong]).endswith("*\n1 of 2 within 10%")
@@ -78,6 +88,6 @@ def test_the_slow_link_is_as_slow_as_simulated(tmp_path) -> None:
         began_at = time.monotonic()
         measured = network.sleeping(options, network.Cluster(hosts, tmp_path), key())
         assert time.monotonic() - began_at > 5.0
-    plan = plan_check.planned(key(), node=NODE, wire=WIRE, rank=RANK, seconds=60.0)
-    row = plan_check.compared(key(), measured, plan)
+    plan = plan_check.planned(key(), **PROBES, uneven=0.0, seconds=60.0)
+    row = plan_check.compared(key(), [measured], plan)
     assert plan_check.within(row, 0.3), row
