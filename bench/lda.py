@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from scipy.optimize import linear_sum_assignment  # noqa: E402
 
 from bench import machine  # noqa: E402
 from bench.lda_peers import PEERS, Schedule, Trial, order, timed  # noqa: E402
-from bench.runs import rows  # noqa: E402
+from bench.runs import execute, rows  # noqa: E402
 from examples.lda.application import initial_counts  # noqa: E402
 from examples.lda.batches import Gatherer, endless  # noqa: E402
 from examples.lda.corpora import Corpus, open_corpus  # noqa: E402
@@ -252,10 +251,8 @@ def run_lda(files: tuple[Path, Path], folder: Path, number: Iterator[int], optio
     name = f"run-{next(number)}"
     command = [sys.executable, "-m", "examples.lda", "--corpus", str(files[0]), "--vocab", str(files[1])]
     command += ["--run-dir", str(folder), "--name", name, "--json", "--set", "stop.patience=null", *options]
-    run = subprocess.run(command, capture_output=True, text=True, env=os.environ | _cache(folder), check=False)
-    if run.returncode != 0:
-        raise SystemExit(f"examples.lda failed ({run.returncode}): {run.stderr}")
-    return {**json.loads(run.stdout.splitlines()[-1]), "rows": rows(folder / name)}
+    printed = execute(command, env=_cache(folder))
+    return {**json.loads(printed.splitlines()[-1]), "rows": rows(folder / name)}
 
 
 def _cache(folder: Path) -> dict[str, str]:

@@ -21,7 +21,6 @@ import argparse
 import itertools
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -39,6 +38,7 @@ import numpy as np
 from bench import machine
 from bench.emulated_hosts import EmulatedHosts, why_not
 from bench.network import LINKS, Cluster, Results, sleeping
+from bench.runs import execute
 from bench.sleeping import Sleeper, SleepingConfig, WorkConfig
 from hsa2c.dpsgd.simulated import Link
 from hsa2c.planning import Cluster as Planned
@@ -174,9 +174,9 @@ def probe(results: Results, link: str, hosts: EmulatedHosts, node: Mapping[str, 
 def probe_link(hosts: EmulatedHosts) -> dict[str, float]:
     """Delay of a link by TCP: half of the median round trip of a byte."""
     with _background([*hosts.inside("h0"), sys.executable, "-m", "bench.link_probe", "listen"]):
-        command = [*hosts.inside("h1"), sys.executable, "-m", "bench.link_probe", "ask", "h0", str(_PROBE_S), "1"]
-        asked = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=_START_S)
-    return {"latency_s": statistics.median(json.loads(asked.stdout)[1:]) / 2}
+        command = [*hosts.inside("h1"), sys.executable, "-m", "bench.link_probe", "ask", "h0", str(_PROBE_S)]
+        took = json.loads(execute(command, _START_S))
+    return {"latency_s": statistics.median(took[1:]) / 2}
 
 
 @contextmanager
@@ -198,17 +198,7 @@ def probe_ranks(hosts: EmulatedHosts, nodes: int, seconds: float = _RANKS_S) -> 
         task = {"dim": _WORK.dim, "M": nodes, "delta_dtype": "float32", "seconds": seconds, "result": str(result)}
         starter, extra = mpi_starter(1 + nodes, Path(folder), hosts.names[: 1 + nodes])
         command = [*hosts.inside("h0"), *starter, sys.executable, "-m", "bench.capacity_rank", json.dumps(task)]
-        done = subprocess.run(
-            command,
-            env=os.environ | extra | hosts.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=seconds + _START_S,
-        )
-        if done.returncode != 0:
-            raise SystemExit(f"bench.capacity_rank: failed ({done.returncode}): {done.stderr[-500:]}")
+        execute(command, seconds + _START_S, extra | hosts.environment)
         found = json.loads(result.read_text())
     each = {name: spent / found["exchanges"] for name, spent in found["split_s"].items()}
     return {

@@ -9,7 +9,6 @@ steps; then training ends.
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from bench.network import Results
 from bench.rate import DIM, MU, RobustRegression, Row, Setting
-from bench.runs import launch_new, rows
+from bench.runs import execute, launch_new, rows
 from hsa2c import console
 from hsa2c.config import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig, build
 from hsa2c.dpsgd.theory import equal_rates
@@ -63,11 +62,7 @@ def _run(f: RobustRegression, setting: Setting, seed: int, run_dir: Path) -> dic
         f"problem.steps={s.T}",
     ]
     command = [sys.executable, "-m", NAME, str(run_dir), name, *settings]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_S, check=False
-    )
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}: failed ({done.returncode}): {done.stderr[-500:]}")
+    execute(command, _LIMIT_S)
     history = rows(run_dir / name)
     delays = [row["staleness/max"] for row in history if row["staleness/max"] is not None]
     return {"norm": history[-1][_NORM], "delay": max(delays), "seconds": history[-1]["elapsed_s"]}

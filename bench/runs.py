@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,25 @@ def train(options: Sequence[str]) -> None:
     execute([sys.executable, "-m", "hsa2c", "train", *options])
 
 
-def execute(command: Sequence[str], limit_s: float | None = None) -> str:
+def execute(command: Sequence[str], limit_s: float | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run a command to its end, or stop it in good order if this process is stopped; gives back what it printed.
+
+    Args:
+        command: The command.
+        limit_s: Seconds that it may take.
+        env: Environment variables, beside this process's own.
 
     Raises:
         SystemExit: It failed, or took too long; with what it said.
     """
     with _exit_on_sigterm():
         run = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            env=os.environ | (env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         try:
             output, errors = run.communicate(timeout=limit_s)
