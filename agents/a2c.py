@@ -19,7 +19,7 @@ from agents.fast_network import FastActorCritic, Features, join
 from agents.losses import LossParts, actor_critic_gradient, clip_by_global_norm, explained_variance, normalise
 from agents.returns import Bools, Floats, gae, n_step_returns
 from agents.rollout import Environments, Player, Rollout
-from agents.settings import OBSERVATION_SHAPE, AgentConfig, Precision
+from agents.settings import AgentConfig, Precision
 
 #: Under which names the parts of the loss are reported; in the order of `LossParts`.
 _PARTS = ("loss/policy", "loss/value", "policy/entropy", "policy/approx_kl", "policy/clip_fraction")
@@ -129,10 +129,9 @@ class A2C:
 
     def _features(self, rollout: Rollout, steps: NDArray[np.intp]) -> Features:
         """What the convolutions make of all observations of some time steps."""
-        if self._config.convolutions == "acting":
-            # Paper: the whole gradient is at u_hat; here that of the convolutions is a rollout staler, for speed.
-            return join([rollout.features[step] for step in steps])
-        return self._network.features(torch.from_numpy(rollout.observations[steps].reshape(-1, *OBSERVATION_SHAPE)))
+        acting = [rollout.features[step] for step in steps]
+        # Paper: the whole gradient is at u_hat; with "acting" that of the convolutions is a rollout staler, for speed.
+        return join(acting) if self._config.convolutions == "acting" else self._network.renew(acting)
 
 
 def estimate(rollout: Rollout, config: AgentConfig) -> tuple[Floats, Floats]:

@@ -52,7 +52,11 @@ class Features(NamedTuple):
 
 def join(parts: Sequence[Features]) -> Features:
     """Features of all observations of several; not copied if there is one."""
-    return parts[0] if len(parts) == 1 else Features(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    return Features(*(_join(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _join(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))
 
 
 class FastActorCritic:
@@ -91,7 +95,6 @@ class FastActorCritic:
     @torch.no_grad()
     def features(self, observations: Tensor) -> Features:
         """What the convolutions make of observations, uint8 [n, 4, 84, 84]."""
-        w1, b1, w2, b2 = self._weights[:_CONVOLUTIONS]
         pixels = observations.to(self.dtype)
         if self._raw:
             scale = torch.full((len(pixels), 1, 1, 1), 1 / 255, dtype=self.dtype)
@@ -99,6 +102,15 @@ class FastActorCritic:
             mean, deviation = grey_levels(observations)
             scale = (1 / deviation).to(self.dtype)
             pixels.sub_(mean.to(self.dtype))
+        return self._convolve(pixels, scale)
+
+    @torch.no_grad()
+    def renew(self, older: Sequence[Features]) -> Features:
+        """What the convolutions make now of the observations of older features."""
+        return self._convolve(_join([one.pixels for one in older]), _join([one.scale for one in older]))
+
+    def _convolve(self, pixels: Tensor, scale: Tensor) -> Features:
+        w1, b1, w2, b2 = self._weights[:_CONVOLUTIONS]
         conv1 = functional.conv2d(pixels, w1, stride=CONV1_STRIDE)
         conv1.mul_(scale).add_(b1[:, None, None]).relu_()
         conv2 = functional.conv2d(conv1, w2, b2, stride=CONV2_STRIDE).relu_()

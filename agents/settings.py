@@ -22,7 +22,7 @@ OBSERVATION_SHAPE = (4, 84, 84)
 class AgentConfig:
     """What each actor-learner process plays, and how it turns play into gradients."""
 
-    num_envs: Annotated[int, Field(ge=1, le=4096)] = 48
+    num_envs: Annotated[int, Field(ge=1, le=4096)] = 64
     """Environments that each actor-learner process plays side by side."""
 
     t_max: Annotated[int, Field(ge=1, le=10_000)] = 32
@@ -33,12 +33,13 @@ class AgentConfig:
 
     minibatches: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Equal parts, one update each, that a pass deals the shuffled t_max time steps of a rollout into; all environments
-    of a time step stay together. None: t_max, so that an update is one time step, 48 samples by default; 4 in the Atari
+    of a time step stay together. None: t_max, so that an update is one time step, 64 samples by default; 4 in the Atari
     runs of Schulman et al. 2017, of 256; 1 is Mnih et al. 2016."""
 
-    convolutions: Literal["acting", "fresh"] = "acting"
-    """What an update learns from. acting: what the convolutions gave when the sample was played, a rollout ago at most,
-    while the layers above them are computed anew; fresh: everything is computed anew, a third more work."""
+    convolutions: Literal["acting", "fresh"] = "fresh"
+    """What an update learns from. fresh: everything is computed anew with the newest weights; acting: what the
+    convolutions gave when the sample was played, a rollout ago at most, which is less work, while the layers above them
+    are computed anew; it bears half the learning rate only (docs/performance.md)."""
 
     discount: Annotated[float, Field(ge=0, le=1)] = 0.99
     """Discount for each agent step. gamma."""

@@ -118,10 +118,10 @@ class OptimiserConfig:
     name: Literal["sgd", "rmsprop", "adam"] = "adam"
     """sgd (the paper's Algorithm 2), rmsprop (Mnih et al. 2016) or adam (Adamski et al. 2018)."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2.5e-4
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
     """Local learning rate at the start. eta."""
 
-    half_after: Annotated[float, Field(gt=0, le=1e15)] | None = 3e6
+    half_after: Annotated[float, Field(gt=0, le=1e15)] | None = 1.5e6
     """Work of a node (agent steps in HSA2C) after which the local learning rate has fallen to a half: it is
     learning_rate / (1 + work / half_after), whose sum diverges while that of its squares does not (Robbins and Monro
     1951). Of a node, not of all: v moves by the mean of the nodes' deltas. None: it does not fall."""

@@ -104,6 +104,19 @@ def test_joined_features_are_those_of_all():
     assert join(parts[:1]) is parts[0]
 
 
+@both
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_renewed_features_are_those_of_the_present_weights(pixels, precision):
+    x = observations(6)
+    network = fast(pixels, precision)
+    older = [network.features(part) for part in x.split([4, 2])]
+    network.read(weights(seed=2))
+    renewed, expected = network.renew(older), network.features(x)
+    assert not torch.equal(renewed.conv1, join(older).conv1)
+    for mine, theirs in zip(renewed, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("level", [0, 87, 255])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_blank_screen_is_finite(level, precision):
