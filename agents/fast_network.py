@@ -52,11 +52,7 @@ class Features(NamedTuple):
 
 def join(parts: Sequence[Features]) -> Features:
     """Features of all observations of several; not copied if there is one."""
-    return Features(*(_join(tensors) for tensors in zip(*parts, strict=True)))
-
-
-def _join(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))
+    return parts[0] if len(parts) == 1 else Features(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
 class FastActorCritic:
@@ -107,7 +103,9 @@ class FastActorCritic:
     @torch.no_grad()
     def renew(self, older: Sequence[Features]) -> Features:
         """What the convolutions make now of the observations of older features."""
-        return self._convolve(_join([one.pixels for one in older]), _join([one.scale for one in older]))
+        if len(older) == 1:
+            return self._convolve(older[0].pixels, older[0].scale)
+        return self._convolve(torch.cat([one.pixels for one in older]), torch.cat([one.scale for one in older]))
 
     def _convolve(self, pixels: Tensor, scale: Tensor) -> Features:
         w1, b1, w2, b2 = self._weights[:_CONVOLUTIONS]
