@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import itertools
 import json
 import math
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
@@ -77,7 +81,8 @@ def _plan(options: argparse.Namespace) -> int:
 
     clusters = _clusters(options)
     check_output(options.output)
-    outcomes = [_simulate(cluster, number, len(clusters)) for number, cluster in enumerate(clusters, 1)]
+    with _ctrl_c_is_heard() as look:
+        outcomes = [_simulate(cluster, number, len(clusters), look) for number, cluster in enumerate(clusters, 1)]
     if options.json:
         both = zip(clusters, outcomes, strict=True)
         draw(clusters, outcomes, options.output)
@@ -89,7 +94,35 @@ def _plan(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _simulate(cluster: Cluster, number: int, of: int) -> Outcome:
+@contextlib.contextmanager
+def _ctrl_c_is_heard() -> Iterator[Callable[[], None]]:
+    """Ctrl-C raises as always, and once more in the next call of what this gives, if it was lost.
+
+    Python drops an exception that is raised in a finaliser, and a simulation leaves thousands of objects to finalise.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.default_int_handler:  # it is ignored, or somebody else's
+        yield lambda: None
+        return
+    heard = False
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard = True
+        signal.default_int_handler(number, frame)
+
+    def look() -> None:
+        if heard:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield look
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _simulate(cluster: Cluster, number: int, of: int, look: Callable[[], None]) -> Outcome:
     from hsa2c.planning import simulate
 
     line = f"{number} of {of}: {cluster.nodes:,} nodes, B = {cluster.B}, masters = {cluster.masters}"
@@ -98,12 +131,14 @@ def _simulate(cluster: Cluster, number: int, of: int) -> Outcome:
 
     def progress(done: float) -> None:
         nonlocal shown_at
+        look()
         if live and time.monotonic() - shown_at > 0.2:
             shown_at = time.monotonic()
             print(f"\r{line}: {100 * done:3.0f} %", end="", file=sys.stderr, flush=True)
 
     began_at = time.monotonic()
     outcome = simulate(cluster, progress)
+    look()
     took = f"{outcome.simulated_s:,.0f} s of the cluster in {time.monotonic() - began_at:.1f} s"
     print(f"{chr(13) if live else ''}{line}: {took}", file=sys.stderr, flush=True)
     return outcome

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import hsa2c.planning
 from hsa2c.commands import plan
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -103,6 +104,29 @@ def test_without_greenlet_it_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
     assert plan.main([]) == 2
     assert capsys.readouterr().err == "hsa2c plan: needs greenlet: pip install -e '.[plan]'\n"
+
+
+class Finalised:
+    """What an exception cannot leave: Ctrl-C comes while it is taken apart."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_python_drops_is_heard(monkeypatch, tmp_path, capsys):
+    real = hsa2c.planning.simulate
+
+    def simulate(cluster, progress):
+        Finalised()
+        return real(cluster, progress)
+
+    monkeypatch.setattr(hsa2c.planning, "simulate", simulate)
+    before = signal.getsignal(signal.SIGINT)
+    assert plan.main([*SMALL, "--output", str(tmp_path / "plan.png")]) == 130
+    assert "hsa2c plan: interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / "plan.png").exists()
 
 
 def test_ctrl_c_is_one_line(tmp_path):
