@@ -129,9 +129,9 @@ class A2C:
 
     def _features(self, rollout: Rollout, steps: NDArray[np.intp]) -> Features:
         """What the convolutions make of all observations of some time steps."""
-        acting = [rollout.features[step] for step in steps]
+        acting = join([rollout.features[step] for step in steps])
         # Paper: the whole gradient is at u_hat; with "acting" that of the convolutions is a rollout staler, for speed.
-        return join(acting) if self._config.convolutions == "acting" else self._network.renew(acting)
+        return acting if self._config.convolutions == "acting" else self._network.renew(acting)
 
 
 def estimate(rollout: Rollout, config: AgentConfig) -> tuple[Floats, Floats]:

@@ -101,11 +101,9 @@ class FastActorCritic:
         return self._convolve(pixels, scale)
 
     @torch.no_grad()
-    def renew(self, older: Sequence[Features]) -> Features:
+    def renew(self, older: Features) -> Features:
         """What the convolutions make now of the observations of older features."""
-        if len(older) == 1:
-            return self._convolve(older[0].pixels, older[0].scale)
-        return self._convolve(torch.cat([one.pixels for one in older]), torch.cat([one.scale for one in older]))
+        return self._convolve(older.pixels, older.scale)
 
     def _convolve(self, pixels: Tensor, scale: Tensor) -> Features:
         w1, b1, w2, b2 = self._weights[:_CONVOLUTIONS]

@@ -13,7 +13,7 @@ import torch
 from agents.network import ActorCritic, initial_vector, num_parameters
 from agents.settings import network_identity
 from envs.atari import MAX_SEED
-from hsa2c.atari import APPLICATION
+from hsa2c.atari import APPLICATION, AtariConfig
 from hsa2c.config import build, read_yaml, to_dict
 from hsa2c.runtime import rundir
 from hsa2c.runtime.world import World
@@ -53,6 +53,15 @@ def test_there_are_shipped_configurations():
     assert {"pong.yaml", "smoke.yaml", "paper/ddrl_a3c.yaml", "paper/hsa2c.yaml"} <= names
     for name in ("pong", "paper/hsa2c", "pong.yaml"):
         assert rundir.find_config(name) in SHIPPED
+
+
+def test_pong_yaml_writes_out_the_defaults_but_for_its_limits():
+    written = read_yaml(REPOSITORY / "configs" / "pong.yaml")
+    defaults = to_dict(AtariConfig(game="Pong"))
+    assert written.pop("stop") != defaults["stop"]
+    for section, fields in written.items():
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            assert defaults[section][name] == value, f"{section}.{name}"
 
 
 def test_constants_of_the_paper(tmp_path):
@@ -210,7 +219,7 @@ def test_neither_torch_nor_mpi_is_loaded_before_it_is_needed(module, tmp_path):
     code = f"""
 import sys
 import {module}
-from hsa2c.atari import APPLICATION
+from hsa2c.atari import APPLICATION, AtariConfig
 from hsa2c.runtime import rundir
 from hsa2c.runtime.world import World
 config = rundir.prepare(APPLICATION, {{"output.run_dir": {str(tmp_path)!r}}}, None, World(0, 1, False)).config

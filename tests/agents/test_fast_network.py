@@ -109,10 +109,10 @@ def test_joined_features_are_those_of_all():
 def test_renewed_features_are_those_of_the_present_weights(pixels, precision):
     x = observations(6)
     network = fast(pixels, precision)
-    older = [network.features(part) for part in x.split([4, 2])]
+    older = join([network.features(part) for part in x.split([4, 2])])
     network.read(weights(seed=2))
     renewed, expected = network.renew(older), network.features(x)
-    assert not torch.equal(renewed.conv1, join(older).conv1)
+    assert not torch.equal(renewed.conv1, older.conv1)
     for mine, theirs in zip(renewed, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
 
