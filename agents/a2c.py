@@ -47,6 +47,7 @@ class A2C:
     ) -> None:
         self._config = config
         self._environments = environments
+        self._minibatches = config.updates_per_pass(environments.num_envs)
         self._network = FastActorCritic(num_actions, config.pixels, precision)
         self._random = np.random.default_rng(seed)
         self._player = Player(
@@ -86,7 +87,7 @@ class A2C:
         """What to learn from a rollout, and the queue of its minibatches: time steps, all environments of each."""
         targets = _Targets(*estimate(rollout, self._config))
         for _ in range(self._config.passes):
-            parts = np.split(self._random.permutation(self._config.t_max), self._config.updates_per_pass)
+            parts = np.split(self._random.permutation(self._config.t_max), self._minibatches)
             self._queue += [steps for steps in parts if rollout.valid[steps].any()]
         if not self._queue:  # a rollout of resets alone, which only tiny ones can be
             self._queue = [np.arange(0)]

@@ -17,13 +17,21 @@ Pixels = Literal["standardised", "raw"]
 OBSERVATION_SHAPE = (4, 84, 84)
 """Last 4 frames, 84 x 84 grey levels in uint8."""
 
+_BATCH = 64
+"""Samples of an update, at least, where `AgentConfig.minibatches` is None."""
+
+_GAMES_OF_A_NODE, _FEWEST_ENVS, _MOST_ENVS = 128, 16, 64
+"""Where `AgentConfig.num_envs` is None: games of a node, and the bounds of a process's share of them; fewer are slow to
+act, more are no faster (docs/performance.md)."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AgentConfig:
     """What each actor-learner process plays, and how it turns play into gradients."""
 
-    num_envs: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Environments that each actor-learner process plays side by side."""
+    num_envs: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Environments that each actor-learner process plays side by side. None: 64 with one or two processes on a node, 32
+    with three or four, 16 with more, so that a sample is not much older when all of them learn from theirs."""
 
     t_max: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Length of a rollout in agent steps of each environment. t_max in Mnih et al. 2016."""
@@ -33,8 +41,8 @@ class AgentConfig:
 
     minibatches: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Equal parts, one update each, that a pass deals the shuffled t_max time steps of a rollout into; all environments
-    of a time step stay together. None: t_max, so that an update is one time step, 64 samples by default; 4 in the Atari
-    runs of Schulman et al. 2017, of 256; 1 is Mnih et al. 2016."""
+    of a time step stay together. None: as many as leave 64 samples to an update; 4 in the Atari runs of Schulman et al.
+    2017, of 256 samples; 1 is Mnih et al. 2016."""
 
     convolutions: Literal["acting", "fresh"] = "fresh"
     """What an update learns from. fresh: everything is computed anew with the newest weights; acting: what the
@@ -90,10 +98,22 @@ class AgentConfig:
             raise ValueError(f"a divisor of t_max = {t_max}")
         return minibatches
 
-    @property
-    def updates_per_pass(self) -> int:
-        """What `minibatches` comes to."""
-        return self.minibatches or self.t_max
+    def environments(self, processes: int) -> int:
+        """What `num_envs` comes to where a node has so many processes.
+
+        A sample waits while all processes learn from their rollouts: num_envs * processes * t_max / _BATCH updates.
+        """
+        if self.num_envs is not None:
+            return self.num_envs
+        share = min(max(_GAMES_OF_A_NODE // processes, _FEWEST_ENVS), _MOST_ENVS)
+        return 1 << (share.bit_length() - 1)  # a power of 2, so that updates of whole time steps have _BATCH samples
+
+    def updates_per_pass(self, num_envs: int) -> int:
+        """What `minibatches` comes to with so many environments."""
+        if self.minibatches is not None:
+            return self.minibatches
+        parts = [k for k in range(1, self.t_max + 1) if self.t_max % k == 0 and num_envs * self.t_max >= k * _BATCH]
+        return max(parts, default=1)
 
 
 def network_identity(num_actions: int, pixels: Pixels) -> str:

@@ -109,7 +109,7 @@ def _play(setting: Setting, index: int, barrier: Barrier, results: Any) -> None:
     from envs.settings import EnvConfig
 
     keep_freed_memory()
-    num_envs = AgentConfig().num_envs
+    num_envs = AgentConfig().environments(setting.processes)
     envs = AtariEnvs(resolve_game(setting.game), EnvConfig(), num_envs, seed=_SEED + index * num_envs)
     random = np.random.default_rng(index)
     envs.reset()

@@ -76,10 +76,12 @@ class Atari(Application):
 
     def title(self, config: AtariConfig) -> str:
         """What runs, in one line."""
-        nodes, p = config.cluster.nodes, config.cluster.processes or "p"
+        nodes, p = config.cluster.nodes, config.cluster.processes
+        num_envs = config.agent.num_envs if p is None else config.agent.environments(p)  # each host may have its own p
         return (
-            f"HSA2C {config.game}: {nodes} node{'s' if nodes > 1 else ''} x {p} actor-learner{'s' if p != 1 else ''}"
-            f" x {config.agent.num_envs} environments, B = {config.dpsgd.local_updates}"
+            f"HSA2C {config.game}: {nodes} node{'s' if nodes > 1 else ''}"
+            f" x {p or 'p'} actor-learner{'s' if p != 1 else ''}"
+            f"{f' x {num_envs} environments' if num_envs else ''}, B = {config.dpsgd.local_updates}"
         )
 
     def identity(self, config: AtariConfig) -> dict[str, str]:
@@ -118,7 +120,7 @@ class Atari(Application):
 
         def make(index: int) -> A2C:
             seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
-            num_envs = config.agent.num_envs
+            num_envs = _num_envs(config)
             environments = AtariEnvs(game, config.env, num_envs, seed=int(seeds[0]) % (MAX_SEED - num_envs))
             return A2C(config.agent, environments, _actions(config), precision=precision, seed=int(seeds[1]))
 
@@ -140,28 +142,35 @@ class Atari(Application):
 
     def work_per_update(self, config: AtariConfig) -> float:
         """Agent steps."""
-        agent = config.agent
-        return agent.num_envs * agent.t_max / (agent.passes * agent.updates_per_pass)
+        agent, num_envs = config.agent, _num_envs(config)
+        return num_envs * agent.t_max / (agent.passes * agent.updates_per_pass(num_envs))
 
     def describe(self, config: AtariConfig) -> dict[str, Any]:
         """What a node chose for itself."""
-        return {"precision": _precision(config)}
+        return {"precision": _precision(config), "num_envs": _num_envs(config)}
 
     def chosen(self, config: AtariConfig, said: Mapping[str, Any]) -> AtariConfig:
-        """With a node's precision, which a measurement may have chosen."""
-        agent = dataclasses.replace(config.agent, precision=said.get("precision", config.agent.precision))
-        return dataclasses.replace(config, agent=agent)
+        """With a node's precision, which a measurement may have chosen, and its environments, which follow from p."""
+        agent = config.agent
+        given = {name: said.get(name, getattr(agent, name)) for name in ("precision", "num_envs")}
+        return dataclasses.replace(config, agent=dataclasses.replace(agent, **given))
 
 
 def _actions(config: AtariConfig) -> int:
     return num_actions(resolve_game(config.game), full_action_set=config.env.full_action_set)
 
 
+def _num_envs(config: AtariConfig) -> int:
+    """Of each process of the node whose configuration this is."""
+    return config.agent.environments(config.cluster.processes or 1)
+
+
 def _precision(config: AtariConfig) -> Precision:
-    agent = config.agent
+    agent, num_envs = config.agent, _num_envs(config)
     if agent.precision != "auto":
         return agent.precision
-    return _measured_precision(_actions(config), agent.pixels, agent.num_envs * agent.t_max // agent.updates_per_pass)
+    samples = num_envs * agent.t_max // agent.updates_per_pass(num_envs)
+    return _measured_precision(_actions(config), agent.pixels, samples)
 
 
 @cache

@@ -1,6 +1,5 @@
 """HSA2C as an application: its configuration, and what it puts together."""
 
-import dataclasses
 import itertools
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from envs.atari import MAX_SEED
 from hsa2c.atari import APPLICATION, AtariConfig
 from hsa2c.config import build, read_yaml, to_dict
 from hsa2c.runtime import rundir
+from hsa2c.runtime.application import at_node
 from hsa2c.runtime.world import World
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -160,6 +160,15 @@ def test_seeds_are_in_range(seeds_of):
         assert 0 <= agent < 2**32
 
 
+def test_games_are_shared_out_to_the_processes_of_each_node(monkeypatch):
+    monkeypatch.setattr("envs.atari.AtariEnvs", lambda game, config, num_envs, *, seed: num_envs)
+    monkeypatch.setattr("agents.a2c.A2C", lambda config, environments, *_, **__: environments)
+    config = APPLICATION.build_config({"agent": {"precision": "float32"}})
+    for p, num_envs in ((2, 64), (3, 32), (28, 16)):
+        assert APPLICATION.problems(at_node(config, p), 0, 0)(0) == num_envs
+        assert APPLICATION.work_per_update(at_node(config, p)) == 64
+
+
 def test_problem_learns_from_the_game():
     config = config_of()
     problem = APPLICATION.problems(config, 0, 0)(0)
@@ -189,6 +198,14 @@ def test_title_counts_in_words():
     assert title(1, 3) == "HSA2C Pong: 1 node x 3 actor-learners x 2 environments, B = 5"
 
 
+def test_title_says_what_environments_come_to():
+    def title(**cluster):
+        return APPLICATION.title(APPLICATION.build_config({"cluster": cluster}))
+
+    assert title(processes=4) == "HSA2C Pong: 1 node x 4 actor-learners x 32 environments, B = 8"
+    assert title(nodes=3, hosts="hosts.txt") == "HSA2C Pong: 3 nodes x p actor-learners, B = 8"
+
+
 def test_limits_and_tracker_follow_the_stop_conditions():
     config = APPLICATION.build_config({"stop": {"agent_steps": 10, "score": 3.5}})
     assert APPLICATION.limits(config) == {"agent_steps": 10}
@@ -205,10 +222,15 @@ def test_what_the_console_shows_is_in_the_rows():
     assert {field.key for field in (*APPLICATION.fields, APPLICATION.curve)} <= row
 
 
-def test_node_says_its_precision():
-    assert APPLICATION.describe(config_of()) == {"precision": "float32"}
-    measured = dataclasses.replace(config_of(), agent=dataclasses.replace(config_of().agent, precision="auto"))
-    assert APPLICATION.describe(measured)["precision"] in ("float32", "bfloat16")
+def test_node_says_what_it_chose_and_others_choose_the_same():
+    assert APPLICATION.describe(config_of()) == {"precision": "float32", "num_envs": 2}
+    left = APPLICATION.build_config({"agent": {"precision": "auto", "t_max": 4}})
+    said = APPLICATION.describe(at_node(left, 3))
+    assert said["precision"] in ("float32", "bfloat16")
+    assert said["num_envs"] == 32
+    agent = APPLICATION.chosen(left, said).agent
+    assert (agent.precision, agent.num_envs, agent.t_max) == (said["precision"], 32, 4)
+    assert APPLICATION.chosen(config_of(), {}) == config_of(), "nodes of an earlier version say nothing"
 
 
 # Quick to start

@@ -71,6 +71,7 @@ def _trial(
             from hsa2c.doctor.trial import measure
 
             p = own_processes or config.cluster.processes or share_of_cores(nodes, less=less_in_allocation(config))
+            config = application.at_node(config, p)
             found["trial"] = measure(app, config, min(nodes * p, share_of_cores(1)), seconds, sign)
     except HSA2CError as error:
         found["trial_error"] = letters(error)

@@ -31,7 +31,7 @@ def measure(
 
     Args:
         app: The application.
-        config: Its configuration.
+        config: Its configuration, a node's own.
         processes: How many.
         seconds: At most, after one to warm up.
         sign: Told how far it has come.

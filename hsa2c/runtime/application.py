@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
@@ -163,7 +164,10 @@ class Application(Protocol):
         return dense_layout(self.dim(config), config.optimiser)
 
     def problems(self, config: Any, node: int, t: int) -> ProblemFactory:
-        """For the processes of a node, at global step t; imports what they need, before they are forked."""
+        """For the processes of a node, at global step t; imports what they need, before they are forked.
+
+        Here, in `work_per_update` and in `describe`, `config` is the node's own (`at_node`).
+        """
 
     def tracker(self, config: Any, counters: Mapping[str, Any]) -> Tracker:
         """A tracker that goes on from `counters`; they are empty at the start of a run."""
@@ -181,6 +185,11 @@ class Application(Protocol):
 
     def build_config(self, values: Mapping[str, Any]) -> Any:
         """Plain values into this application's configuration."""
+
+
+def at_node(config: Any, processes: int) -> Any:
+    """`config` as a node with so many processes has it, for what an application leaves to their number."""
+    return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, processes=processes))
 
 
 def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:

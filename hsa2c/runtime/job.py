@@ -42,9 +42,10 @@ def prepare(arguments: list[str]) -> None:
 
     torch.set_num_threads(1)
     task = parse(arguments)
-    task.app.dim(task.config)
-    task.app.problems(task.config, 0, 0)
-    task.app.describe(task.config)
+    config = task.config_at(0)
+    task.app.dim(config)
+    task.app.problems(config, 0, 0)
+    task.app.describe(config)
     from hsa2c.dpsgd import crew  # noqa: F401
 
 

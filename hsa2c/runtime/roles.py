@@ -42,9 +42,10 @@ def make_crew(task: Task, node: int) -> Any:
     checkpoint = task.checkpoint() if task.replaces is None else _newest(task)
     t = checkpoint.t if checkpoint else 0
     states = checkpoint.optimiser_states if checkpoint else ()
+    config = task.config_at(node)
     return LockFreeCrew(
-        task.app.problems(task.config, node, t),
-        task.app.layout(task.config),
+        task.app.problems(config, node, t),
+        task.app.layout(config),
         task.processes(node),
         state=states[node % len(states)] if states else None,
         # Somewhat more often than checkpoints are due, so that every node's state is there when one is.
@@ -67,7 +68,7 @@ def work(task: Task, crew: Any, port: WorkerPort, node: int) -> None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "actor_learners": crew.pids,
-        **task.app.describe(task.config),
+        **task.app.describe(task.config_at(node)),
     }
     port.tell(json.dumps([{"ready": ready}]).encode())
     loop = overlapping_worker if task.config.dpsgd.exchange == "overlap" else worker

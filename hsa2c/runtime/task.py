@@ -12,7 +12,7 @@ from hsa2c.dpsgd.codec import Encoding
 from hsa2c.dpsgd.ports import Limits
 from hsa2c.runtime import application
 from hsa2c.runtime.allocation import less_in_allocation
-from hsa2c.runtime.application import Application, RunConfig
+from hsa2c.runtime.application import Application, RunConfig, at_node
 from hsa2c.runtime.host import share_of_cores
 from hsa2c.runtime.world import REPLACES
 
@@ -41,6 +41,11 @@ class Task:
         own = self.own_processes[node] if self.own_processes else 0
         here = self.beside[node] if self.beside else cluster.nodes
         return own or cluster.processes or share_of_cores(here, less=less_in_allocation(self.config))
+
+    def config_at(self, node: int) -> RunConfig:
+        """With this node's p."""
+        config: RunConfig = at_node(self.config, self.processes(node))
+        return config
 
     @property
     def encoding(self) -> Encoding:

@@ -38,9 +38,23 @@ def test_bad_value_is_refused_by_its_name(values, field, message):
     assert [(e["loc"], e["msg"]) for e in error.value.errors()] == [((field,), message)]
 
 
-def test_minibatches_that_divide_are_taken_and_none_makes_updates_of_a_time_step():
-    assert AgentConfig(num_envs=3, t_max=15, minibatches=5).updates_per_pass == 5
-    assert AgentConfig(num_envs=3, t_max=15).updates_per_pass == 15
+@pytest.mark.parametrize(("processes", "num_envs"), [(1, 64), (2, 64), (3, 32), (4, 32), (5, 16), (8, 16), (1024, 16)])
+def test_games_of_a_node_are_shared_out_to_its_processes(processes, num_envs):
+    assert AgentConfig().environments(processes) == num_envs
+    assert AgentConfig(num_envs=7).environments(processes) == 7
+
+
+@pytest.mark.parametrize(
+    ("t_max", "num_envs", "parts"),
+    [(32, 64, 32), (32, 32, 16), (32, 16, 8), (32, 100, 32), (32, 1, 1), (5, 6, 1), (5, 63, 1), (15, 30, 5), (1, 1, 1)],
+)
+def test_updates_have_64_samples_at_least_where_the_rollout_has(t_max, num_envs, parts):
+    assert AgentConfig(t_max=t_max).updates_per_pass(num_envs) == parts
+    assert parts == 1 or num_envs * t_max / parts >= 64
+
+
+def test_minibatches_that_divide_are_taken():
+    assert AgentConfig(t_max=15, minibatches=5).updates_per_pass(3) == 5
 
 
 def test_identity_tells_networks_apart():
