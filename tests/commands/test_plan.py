@@ -113,7 +113,16 @@ class Finalised:
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def ctrl_c_is_heard():
+    """Where the tests run in the background of a script, Ctrl-C is ignored there, and so by every child."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_ctrl_c_that_python_drops_is_heard(monkeypatch, tmp_path, capsys):
     real = hsa2c.planning.simulate
 
@@ -129,6 +138,7 @@ def test_ctrl_c_that_python_drops_is_heard(monkeypatch, tmp_path, capsys):
     assert not (tmp_path / "plan.png").exists()
 
 
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_ctrl_c_is_one_line(tmp_path):
     command = [
         sys.executable,
