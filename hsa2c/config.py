@@ -130,8 +130,9 @@ class OptimiserConfig:
     """Fall, also, linearly to 0 at the run's limit (`stop.agent_steps` or `stop.minutes`, whichever is nearer)."""
 
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Adam: decay of the mean of gradients, its momentum (Kingma and Ba 2015, 0.9; Adamski et al. 2018, 0.8). None here:
-    processes that share u without a lock are a momentum of their own (Mitliagkas et al. 2016; docs/performance.md)."""
+    """Adam: decay of the mean of gradients, its momentum (Kingma and Ba 2015, 0.9; Adamski et al. 2018, 0.8). 0: none,
+    for processes that share u without a lock are a momentum of their own (Mitliagkas et al. 2016; docs/performance.md).
+    """
 
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Adam: decay of the mean of squared gradients."""
