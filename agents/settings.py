@@ -21,8 +21,8 @@ _BATCH = 64
 """Samples of an update, at least, where `AgentConfig.minibatches` is None."""
 
 _GAMES_OF_A_NODE, _FEWEST_ENVS, _MOST_ENVS = 128, 16, 64
-"""Where `AgentConfig.num_envs` is None: games of a node, and the bounds of a process's share of them; fewer are slow to
-act, more are no faster (docs/performance.md)."""
+"""Where `AgentConfig.num_envs` is None: games of a node, and the bounds of a process's share of them: fewer are slow to
+act, and samples of more are older when they are learnt from (docs/performance.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -142,8 +142,7 @@ class Atari(Application):
 
     def work_per_update(self, config: AtariConfig) -> float:
         """Agent steps."""
-        agent, num_envs = config.agent, _num_envs(config)
-        return num_envs * agent.t_max / (agent.passes * agent.updates_per_pass(num_envs))
+        return _batch(config) / config.agent.passes
 
     def describe(self, config: AtariConfig) -> dict[str, Any]:
         """What a node chose for itself."""
@@ -165,12 +164,17 @@ def _num_envs(config: AtariConfig) -> int:
     return config.agent.environments(config.cluster.processes or 1)
 
 
-def _precision(config: AtariConfig) -> Precision:
+def _batch(config: AtariConfig) -> int:
+    """Samples of an update there."""
     agent, num_envs = config.agent, _num_envs(config)
+    return num_envs * agent.t_max // agent.updates_per_pass(num_envs)
+
+
+def _precision(config: AtariConfig) -> Precision:
+    agent = config.agent
     if agent.precision != "auto":
         return agent.precision
-    samples = num_envs * agent.t_max // agent.updates_per_pass(num_envs)
-    return _measured_precision(_actions(config), agent.pixels, samples)
+    return _measured_precision(_actions(config), agent.pixels, _batch(config))
 
 
 @cache

@@ -241,7 +241,7 @@ def test_neither_torch_nor_mpi_is_loaded_before_it_is_needed(module, tmp_path):
     code = f"""
 import sys
 import {module}
-from hsa2c.atari import APPLICATION, AtariConfig
+from hsa2c.atari import APPLICATION
 from hsa2c.runtime import rundir
 from hsa2c.runtime.world import World
 config = rundir.prepare(APPLICATION, {{"output.run_dir": {str(tmp_path)!r}}}, None, World(0, 1, False)).config
