@@ -82,9 +82,9 @@ def test_smoke_ends_at_its_limit_and_says_so(smoke):
     for result, limit in ((smoke.first, 600), (smoke.second, 1200)):
         assert (result["exit_code"], result["run"]) == (0, str(smoke.directory))
         assert result["reason"].endswith(f" agent steps (limit {limit:,})")
-        # Whatever is on its way when the limit is reached still counts: of each of two nodes a delta that is sent, one
-        # that was begun when it heard of the end, and what was done between them.
-        assert limit <= result["agent_steps"] <= limit + 2 * 3 * 2 * STEPS_PER_UPDATE
+        # Whatever is on its way when the limit is reached still counts. Nodes go on while they wait for the master's
+        # answer, and how long a busy machine lets them wait has no bound: 784 were seen for 600.
+        assert limit <= result["agent_steps"] < limit + 60 * STEPS_PER_UPDATE
         assert Path(result["checkpoint"]).is_file() or result is smoke.first
         assert result["games"] > 0
     assert smoke.second["reason"] in smoke.stderr
