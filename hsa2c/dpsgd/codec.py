@@ -3,7 +3,7 @@
 | encoding | bytes | what |
 |---|---|---|
 | float32 | 4 | as it is |
-| bfloat16 | 2 | the upper half of a float32, rounded to nearest, ties to even: 8 bits of precision |
+| bfloat16 | 2 | the upper half of a float32, rounded to nearest, ties away from 0: 8 bits of precision |
 | float16 | 2 | IEEE half of w / s, 11 bits, with one s, a power of two, for each block of 4096 entries |
 | int8 | 1 | w / s rounded to nearest, with one s = max |w| / 127 for each block |
 
@@ -77,6 +77,17 @@ class Encoded:
         for part, scales, codes in _parts(self):
             _READ[self.encoding](codes, scales, out[part])
         return out
+
+    def add_to(self, out: Vector) -> None:
+        """Add the numbers to `out`, float32 [dim]: chunk by chunk, so that they are never all in memory as float32."""
+        if self.encoding is Encoding.FLOAT32:
+            out += self.data.view(np.float32)
+            return
+        numbers = np.empty(min(_CHUNK, self.dim), np.float32)
+        for part, scales, codes in _parts(self):
+            read = numbers[: codes.size]
+            _READ[self.encoding](codes, scales, read)
+            out[part] += read
 
 
 def plain(w: Vector) -> Encoded:
@@ -186,11 +197,7 @@ def _largest(rows: Vector) -> Vector:
 
 
 def _write_bfloat16(w: Vector, scales: Vector, codes: _Codes) -> None:
-    bits = w.view(np.uint32)
-    rounded = bits >> np.uint32(16)
-    rounded &= np.uint32(1)
-    rounded += np.uint32(0x7FFF)
-    rounded += bits
+    rounded = w.view(np.uint32) + np.uint32(0x8000)
     rounded >>= np.uint32(16)
     np.copyto(codes, rounded, casting="unsafe")
 

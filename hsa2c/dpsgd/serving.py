@@ -76,11 +76,13 @@ class Serving:
                 np.copyto(self._v_hat, v)
         else:
             step = encode(v - self._v_hat, self._encoding)
-            self._v_hat = np.add(self._v_hat, step.decode(), out=None if self._lent else self._v_hat)
+            if self._lent:
+                self._v_hat = self._v_hat.copy()
+            step.add_to(self._v_hat)
             self._step = (before, step)
         self._lent = False
 
 
 def follow(v_hat: Vector, step: Encoded) -> None:
     """The node's side of a `STEP`: v_hat, float32 [dim], in place."""
-    v_hat += step.decode()
+    step.add_to(v_hat)

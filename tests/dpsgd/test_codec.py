@@ -42,8 +42,8 @@ def _slow(x: float, block: np.ndarray, encoding: Encoding) -> float:
         return float(np.float16(x / s)) * s
     if x == 0:
         return x
-    mantissa, exponent = math.frexp(x)  # bfloat16 has 8 bits of mantissa; round() takes ties to even
-    return math.ldexp(round(math.ldexp(mantissa, 8)), exponent - 8)
+    mantissa, exponent = math.frexp(abs(x))  # bfloat16 has 8 bits of mantissa; ties go away from 0
+    return math.copysign(math.ldexp(math.floor(math.ldexp(mantissa, 8) + 0.5), exponent - 8), x)
 
 
 @pytest.mark.parametrize("encoding", LOSSY)
@@ -56,12 +56,16 @@ def test_slow_reference(encoding: Encoding, size: int) -> None:
     out = np.full(size, np.nan, np.float32)
     assert encoded.decode(out) is out
     np.testing.assert_array_equal(out, encoded.decode())
+    total = vector(size + 1, size, spread=4.0)
+    expected = total + out
+    encoded.add_to(total)
+    np.testing.assert_array_equal(total, expected)
 
 
 def test_by_hand() -> None:
     w = np.array([1.0, -2.0, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20], np.float32)
     codes = encode(w, Encoding.BFLOAT16).data.view(np.uint16)
-    assert [hex(code) for code in codes] == ["0x3f80", "0xc000", "0x3f80", "0x3f82", "0x3f81"]  # ties to even
+    assert [hex(code) for code in codes] == ["0x3f80", "0xc000", "0x3f81", "0x3f82", "0x3f81"]  # ties away from 0
 
     encoded = encode(np.array([1.27, -0.634, 0.006], np.float32), Encoding.INT8)
     assert encoded.data[:4].view(np.float32)[0] == np.float32(0.01)
