@@ -34,6 +34,7 @@ warnings.filterwarnings("ignore", "suspicious MPI execution environment", Runtim
 
 from mpi4py import MPI  # noqa: E402
 
+from hsa2c.dpsgd.backoff import Backoff  # noqa: E402
 from hsa2c.dpsgd.codec import Encoded, Encoding, plain  # noqa: E402
 from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits, Message  # noqa: E402
 from hsa2c.dpsgd.serving import Serving, What, follow  # noqa: E402
@@ -53,9 +54,6 @@ _ANSWERS = {What.WHOLE: Kind.V, What.STEP: Kind.V_STEP, What.SAME: Kind.V_SAME}
 _TAG, _NUMBERS_TAG = 0, 2
 _TO_MASTERS_TAG = 3
 _ENCODINGS = frozenset(Encoding)
-_FIRST_SLEEP_S = 50e-6
-_LAST_SLEEP_S = 2e-3
-_LONGEST_SLEEP_S = 20e-3
 _MOST_SENDS = 4  # for each node: what answers a pull is two messages
 _MASTER_TICK_S = 5e-3
 _DIED = "its process has died"
@@ -160,33 +158,19 @@ def decode(data: Bytes, run_id: int, who: str) -> Frame:
     return Frame(Kind(kind), since, number, Encoded(encoding, floats, data[_HEADER:end]), data[end:].tobytes())
 
 
-class _Backoff:
-    """Sleeps that grow while nothing happens: twice as long each time, to a limit.
-
-    Args:
-        patient: After a long wait also a longer one, a quarter of the time waited: for many nodes that wait for one
-            master. Looking whether it has answered costs 50 us of a core, which it needs.
-    """
-
-    def __init__(self, *, patient: bool = False) -> None:
-        self._sleep_s = _FIRST_SLEEP_S
-        self._waited_s = 0.0
-        self._patient = patient
-
-    def __call__(self) -> None:
-        time.sleep(self._sleep_s)
-        self._waited_s += self._sleep_s
-        last_s = min(max(_LAST_SLEEP_S, self._waited_s / 4), _LONGEST_SLEEP_S) if self._patient else _LAST_SLEEP_S
-        self._sleep_s = min(2 * self._sleep_s, last_s)
+def _sleep(backoff: Backoff) -> None:
+    time.sleep(backoff.next_s())
 
 
-def _wait(done: Callable[[], bool], limit_s: float, what: str, *, patient: bool = False) -> None:
-    deadline = time.monotonic() + limit_s
-    backoff = _Backoff(patient=patient)
+def _wait(done: Callable[[], bool], limit_s: float, what: str, expected_s: float | None = None) -> float:
+    """Wait until it is done; gives back how long."""
+    began_at = time.monotonic()
+    backoff = Backoff(expected_s)
     while not done():
-        if time.monotonic() > deadline:
+        if time.monotonic() > began_at + limit_s:
             raise TransportError(f"{what}: not done after {limit_s:.0f} s")
-        backoff()
+        _sleep(backoff)
+    return time.monotonic() - began_at
 
 
 def _probe(comm: MPI.Comm, source: int, tag: int = _TAG) -> tuple[MPI.Message, MPI.Status] | None:
@@ -281,7 +265,7 @@ class MPIMaster(BaseMasterPort):
         self._serving = Serving(encoding)
         self._decoded: Vector | None = None
         self._spawning = None if replacement is None else _Spawning(replacement)
-        self._idle = _Backoff()  # since the last message
+        self._idle = Backoff()  # since the last message
 
     def _receive(self) -> Message | None:
         began_at = time.monotonic()
@@ -323,12 +307,12 @@ class MPIMaster(BaseMasterPort):
                 return Message(Kind.DIED, node, text=why.encode())
             self._welcome()
             if (found := self._probe_world() or self._probe_spawned()) is not None:
-                self._idle = _Backoff()
+                self._idle = Backoff()
                 return found
             if time.monotonic() > deadline:
                 return None
             self._look_after_sends()
-            self._idle()
+            _sleep(self._idle)
 
     def _probe_world(self) -> _Found | None:
         try:
@@ -453,12 +437,12 @@ class MPIMaster(BaseMasterPort):
     def flush(self) -> None:
         """Wait until everything sent to nodes that live has gone."""
         deadline = time.monotonic() + self._limits.silence_s
-        backoff = _Backoff()
+        backoff = Backoff()
         while self._sending:
             self._look_after_sends()
             if time.monotonic() > deadline:
                 raise TransportError(f"master: sending: not done after {self._limits.silence_s:.0f} s")
-            backoff()
+            _sleep(backoff)
 
 
 class _Spawning:
@@ -520,6 +504,7 @@ class MPIWorker(BaseWorkerPort):
         self._v = _memory(4 * dim).view(np.float32)  # as of the last pull
         self._control = np.empty(_HEADER, dtype=np.uint8)
         self._stop_said = False
+        self._sending_s = self._waiting_s = 0.0  # how long the last push and the last answer took
 
     def stopping(self) -> bool:
         """See `Listener.stopping`."""
@@ -544,25 +529,28 @@ class MPIWorker(BaseWorkerPort):
         def wait() -> None:
             what = f"node {self._node}: sending {kind.name} to {self._master}"
             try:
-                _wait(request.Test, self._limits.silence_s, what, patient=True)
+                took_s = _wait(request.Test, self._limits.silence_s, what, self._sending_s)
             except MPI.Exception as error:
                 raise self._say_master_died(error) from None
+            if kind is Kind.PUSH:
+                self._sending_s = took_s
 
         return wait
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
-        deadline = time.monotonic() + limit_s
-        backoff = _Backoff(patient=True)
-        while time.monotonic() < deadline:
+        began_at = time.monotonic()
+        backoff = Backoff(self._waiting_s)
+        while time.monotonic() < began_at + limit_s:
             frame = self._poll()
             if frame is None:
-                backoff()
+                _sleep(backoff)
             elif frame.kind is Kind.STOP:
                 self._stop_said = True
             elif frame.kind is Kind.STOPPED:
                 self.unscathed = self.unscathed and frame.number == 1.0
                 return True, None
             else:
+                self._waiting_s = time.monotonic() - began_at
                 self._take_in(frame)
                 return True, Pulled(self._v, frame.since, frame.number)
         return False, None
