@@ -101,16 +101,23 @@ def summarise(found: dict[str, Any]) -> dict[str, Any]:
     exchanges, seconds, cpu_s = found["exchanges"], found["seconds"], found["cpu_s"]
     if not exchanges:
         raise SystemExit("no exchange was made: --seconds is too short")
-    split_ms = {name: 1e3 * spent / exchanges for name, spent in found["split_s"].items()}
-    split_ms["rest"] = max(0.0, 1e3 * cpu_s / exchanges - sum(split_ms.values()))
+    of_nodes = dict(found["nodes_split_s"])
+    nodes_cpu_s = of_nodes.pop("cpu")
+
+    def split(total_s: float, parts_s: dict[str, float]) -> dict[str, float]:
+        parts_ms = {name: 1e3 * spent / exchanges for name, spent in parts_s.items()}
+        parts_ms["rest"] = max(0.0, 1e3 * total_s / exchanges - sum(parts_ms.values()))
+        return dict(sorted(parts_ms.items(), key=lambda item: -item[1]))
+
     moved = found["delta_bytes"] + found["v_bytes"]
     return {
         "exchanges_per_s": exchanges / seconds,
         "global_steps_per_s": found["global_steps"] / seconds,
         "master_cpu_ms": 1e3 * cpu_s / exchanges,
         "master_busy": cpu_s / seconds,
-        "node_cpu_ms": 1e3 * found["nodes_cpu_s"] / exchanges,
-        "split_ms": dict(sorted(split_ms.items(), key=lambda item: -item[1])),
+        "node_cpu_ms": 1e3 * nodes_cpu_s / exchanges,
+        "split_ms": split(cpu_s, found["split_s"]),
+        "node_split_ms": split(nodes_cpu_s, of_nodes),
         "delta_bytes": found["delta_bytes"] / exchanges,
         "v_bytes": found["v_bytes"] / exchanges,
         "bytes_per_s": moved / seconds,
@@ -120,7 +127,10 @@ def summarise(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(run: dict[str, Any]) -> str:
-    split = ", ".join(f"{name} {ms:.2f}" for name, ms in run["split_ms"].items() if ms >= 0.005)
+    master, node = (
+        ", ".join(f"{name} {ms:.2f}" for name, ms in run[split].items() if ms >= 0.005)
+        for split in ("split_ms", "node_split_ms")
+    )
     return "\n".join(
         (
             f"{run['nodes']} nodes, M = {run['M']}, {run['transport']}, {run['delta_dtype']}: "
@@ -128,7 +138,8 @@ def _text(run: dict[str, Any]) -> str:
             f"  an exchange: {run['delta_bytes'] / 1e6:.2f} MB to the master, {run['v_bytes'] / 1e6:.2f} MB back; "
             f"CPU {run['master_cpu_ms']:.2f} ms of the master, {run['node_cpu_ms']:.2f} ms of the node",
             f"  the master: busy {run['master_busy']:.0%}, at most {run['master_peak_pss_mib']:.0f} MiB (PSS)",
-            f"  its CPU time, ms: {split}",
+            f"  its CPU time, ms: {master}",
+            f"  a node's: {node}",
         )
     )
 

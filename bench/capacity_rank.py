@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 
 from hsa2c.dpsgd import master as algorithm_1  # noqa: E402
 from hsa2c.dpsgd import mpi  # noqa: E402
-from hsa2c.dpsgd.codec import Encoded, Encoding  # noqa: E402
+from hsa2c.dpsgd.codec import Encoded, Encoding, Feedback  # noqa: E402
 from hsa2c.dpsgd.lifetime import die_with_parent  # noqa: E402
 from hsa2c.dpsgd.ports import BaseMasterPort, Limits  # noqa: E402
 from hsa2c.dpsgd.serving import Serving  # noqa: E402
@@ -55,6 +55,11 @@ class Split:
 
         return timed
 
+    def watch(self, parts: Iterable[tuple[str, Any, str]]) -> None:
+        """Time these functions, by patching their owners: the product has no such clocks."""
+        for name, owner, attribute in parts:
+            setattr(owner, attribute, self.of(name, getattr(owner, attribute)))
+
 
 class CapacityWatch(Onlooker):
     """Counts exchanges between the end of the warm-up and the end."""
@@ -65,7 +70,7 @@ class CapacityWatch(Onlooker):
         self._memory_at = self._begins_at
         self._split = split
         self._began: dict[str, float] | None = None
-        self._node_cpu_s: dict[int, tuple[float, float]] = {}
+        self._nodes: dict[int, tuple[dict[str, float], dict[str, float]]] = {}
         self.exchanges = self.steps = self.delta_bytes = self.v_bytes = 0
         self.peak_mib = 0.0
         self.result: dict[str, Any] = {}
@@ -86,7 +91,7 @@ class CapacityWatch(Onlooker):
             self.result = {
                 "seconds": now - self._began["wall"],
                 "cpu_s": time.process_time() - self._began["cpu"],
-                "nodes_cpu_s": sum(last - first for first, last in self._node_cpu_s.values()),
+                "nodes_split_s": self._of_nodes(),
                 "exchanges": self.exchanges,
                 "delta_bytes": self.delta_bytes,
                 "v_bytes": self.v_bytes,
@@ -100,10 +105,17 @@ class CapacityWatch(Onlooker):
         return 1.0 / (1.0 + 1e-6 * self.exchanges)
 
     def heard(self, node: int, report: bytes) -> None:
-        """A node's CPU time, in seconds."""
+        """A node's CPU time so far, in seconds, and what it was for."""
         if self._began is not None:
-            cpu_s = json.loads(report)[0]
-            self._node_cpu_s[node] = (self._node_cpu_s.get(node, (cpu_s, cpu_s))[0], cpu_s)
+            spent = json.loads(report)
+            self._nodes[node] = (self._nodes.get(node, (spent, spent))[0], spent)
+
+    def _of_nodes(self) -> dict[str, float]:
+        total: dict[str, float] = defaultdict(float)
+        for first, last in self._nodes.values():
+            for name, seconds in last.items():
+                total[name] += seconds - first.get(name, 0.0)
+        return dict(total)
 
     def received(self, push: Push, tau: int) -> None:
         """See `Watch.received`."""
@@ -146,7 +158,7 @@ def main(task: dict[str, Any]) -> None:
 
 def _master(task: dict[str, Any], nodes: int, limits: Limits) -> None:
     split = Split()
-    watch_the_time(split)
+    split.watch(MASTER)
     v = np.random.default_rng(0).standard_normal(task["dim"], dtype=np.float32)
     port = mpi.MPIMaster(nodes, v.size, 0, _RUN_ID, limits, encoding=Encoding[task["delta_dtype"].upper()])
     watch = CapacityWatch(task["seconds"], split)
@@ -158,27 +170,36 @@ def _master(task: dict[str, Any], nodes: int, limits: Limits) -> None:
     Path(task["result"]).write_text(json.dumps(watch.result | {"peak_mib": watch.peak_mib, "mpi": mpi.library()}))
 
 
-def watch_the_time(split: Split) -> None:
-    """Split the master's time by patching what it calls: the product has no such clocks."""
-    for name, owner, attribute in (
-        ("receive", mpi, "_take"),
-        ("decode", Encoded, "decode"),
-        ("serve", Serving, "answer"),
-        ("finite", BaseMasterPort, "_checked"),
-        ("sum", algorithm_1, "add"),
-        ("send", mpi.MPIMaster, "_isend"),
-        ("progress sends", mpi.MPIMaster, "_look_after_sends"),
-        ("probe", mpi, "_probe"),
-        ("sleep", mpi._Backoff, "__call__"),
-    ):
-        setattr(owner, attribute, split.of(name, getattr(owner, attribute)))
+MASTER = (
+    ("receive", mpi, "_take"),
+    ("decode", Encoded, "decode"),
+    ("serve", Serving, "answer"),
+    ("finite", BaseMasterPort, "_checked"),
+    ("sum", algorithm_1, "add"),
+    ("send", mpi.MPIMaster, "_isend"),
+    ("progress sends", mpi.MPIMaster, "_look_after_sends"),
+    ("probe", mpi, "_probe"),
+    ("sleep", mpi, "_sleep"),
+)
+NODE = (
+    ("round", Feedback, "encode"),
+    ("write", mpi, "encode"),
+    ("send and receive", mpi, "_wait"),
+    ("add", mpi, "follow"),
+    ("probe", mpi, "_probe"),
+    ("sleep", mpi, "_sleep"),
+)
+"""What an exchange is made of, in the words of `Split`: names, and the functions behind them."""
 
 
 def _node(task: dict[str, Any], node: int, limits: Limits) -> None:
     delta = 1e-3 * np.random.default_rng(node).standard_normal(task["dim"], dtype=np.float32)
     port = mpi.MPIWorker(node, delta.size, 0, _RUN_ID, limits, encoding=Encoding[task["delta_dtype"].upper()])
+    split = Split()
+    split.watch(NODE)
     while (pulled := port.pull()) is not None:
-        port.push(delta, since=pulled.t, report=json.dumps([time.process_time()]).encode())
+        spent = {"cpu": time.process_time(), **split.seconds}
+        port.push(delta, since=pulled.t, report=json.dumps(spent).encode())
     port.leave(np.zeros(0, np.float32))
 
 
