@@ -5,7 +5,9 @@
         subprocess.run([*hosts.inside("h0"), "ping", "-c", "1", "h1"])
 
 An emulated host has a name, a network, shared memory and an /etc/hosts of its own; it shares files, cores and process
-ids with the machine. No address and no device is in the machine's own network. `agent` is a program to be used in
+ids with the machine. Its TCP is Reno's, whatever the machine's is: Linux's own, CUBIC, which namespaces may not choose,
+does the same on links like these (RFC 9438, 4.3), while BBR lets a connection that has shared a link go on at half its
+rate. No address and no device is in the machine's own network. `agent` is a program to be used in
 ssh's place: it runs a command on a host with the few environment variables that a login there would have. What it
 prints comes by a pipe, not over the emulated network.
 
@@ -42,6 +44,7 @@ mount -t tmpfs shm /dev/shm
 mount --bind "$2" /etc/hosts
 ip link set lo up
 echo 1 2>/dev/null > /proc/sys/net/ipv6/conf/all/disable_ipv6
+echo reno 2>/dev/null > /proc/sys/net/ipv4/tcp_congestion_control
 echo ready
 exec sleep infinity
 """

@@ -6,8 +6,8 @@ nothing of the outcome:
 
     an update, and what a node does for an exchange    one node's processes, without MPI and without a master
     delay of a link                                    one TCP connection, without MPI (`bench.link_probe`)
-    bandwidth, and the master's processor              one rank that only exchanges (`bench.capacity_rank`)
-    how evenly nodes share a link                      two such ranks
+    the master's processor, and what MPI takes         one rank that only exchanges (`bench.capacity_rank`)
+    how evenly nodes share a link, and what they lose  two and four such ranks
 
 Each is measured alone: what several nodes, B and the kind of exchange make of it is the simulator's own. Data points/s
 and exchanges/s of both are printed with their ratio, and drawn: a star where a ratio is not within 10 %, and a tilde
@@ -53,7 +53,17 @@ _SEEDS = 8
 _EXCHANGES = 60  # as long as these take a rank alone, a measurement lasts at least
 _PROBE_S = 4.0
 _RANKS_S = 25.0
-_UNFAIRNESS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+_STEADY_S = (
+    75.0  # simulated, of which the last two thirds count: ranks that exchange without a pause soon are as they stay
+)
+_RANKS = (1, 2, 4)
+_RANK_STARTS = 3  # of several ranks
+_SHARED = {
+    "seniority": (0.0, 0.1, 0.3, 0.6),
+    "unfairness": (0.0, 0.05, 0.1, 0.15),
+    "loss": (0.0, 0.03, 0.06, 0.1, 0.15, 0.2),
+}
+"""What ways there are to share a link: fields of `Link`, and values."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,20 +77,23 @@ def main(arguments: list[str] | None = None) -> int:
     node = _kept(results, {"measured": "node", "sleep_s": options.sleep_s}, partial(probe_node, options.sleep_s))
     found, probes = [], [node]
     for link in options.links:
-        with LINKS[link].hosts(1 + max(2, *options.nodes)) as hosts:
+        with LINKS[link].hosts(1 + max(*_RANKS, *options.nodes)) as hosts:
             of_link = probe(results, link, hosts, node)
             probes.append({"link": link, **of_link})
             cluster = Cluster(hosts, Path(options.run_dir))
-            # Chance, which makes nodes fall out of step, needs many exchanges to be evened out.
+            # Chance, which makes nodes fall out of step, needs many exchanges to be evened out. What is simulated
+            # counts from a third on (`hsa2c.planning.Outcome`), and so does what is measured: nodes begin in step.
             seconds = max(options.seconds, _EXCHANGES / of_link["rank"]["exchanges_per_s"])
-            lasting = argparse.Namespace(**vars(options) | {"seconds": seconds})
+            lasting = argparse.Namespace(**vars(options), warm_up=seconds / 2)
+            lasting.seconds = seconds
             for exchange, nodes, B in itertools.product(options.exchange, options.nodes, options.B):
                 key = {"link": link, "exchange": exchange, "nodes": nodes, "B": B, "update_s": options.sleep_s}
                 starts = [
                     _kept(results, {**key, "start": start}, partial(sleeping, lasting, cluster, key))
                     for start in range(options.starts if nodes > 1 else 1)  # one is in step with nobody
                 ]
-                plan = planned(key, node=node, **of_link, seconds=options.warm_up + seconds)
+                known = {name: of_link[name] for name in ("wire", "rank", "shared")}
+                plan = planned(key, node=node, **known, seconds=lasting.warm_up + seconds)
                 found.append(compared(key, starts, plan))
                 print(_line(found[-1]), file=sys.stderr, flush=True)
     draw(found, options.output)
@@ -95,8 +108,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
     p.add_argument("--B", type=int, nargs="+", default=[1, 4, 16])
     p.add_argument("--exchange", nargs="+", choices=("paper", "overlap"), default=["paper", "overlap"])
-    p.add_argument("--seconds", type=float, default=15.0, help="of each measurement, at least (15)")
-    p.add_argument("--warm-up", type=float, default=4.0, help="seconds before that (4)")
+    p.add_argument("--seconds", type=float, default=15.0, help="of each measurement, at least, after half as many (15)")
     p.add_argument("--starts", type=int, default=3, help="measurements of each setting, the mean of which counts (3)")
     p.add_argument("--sleep-s", type=float, default=0.026, help="seconds that an update sleeps (0.026)")
     p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="for every run")
@@ -165,10 +177,19 @@ def probe_node(sleep_s: float, *, rounds: int = 40, B: Sequence[int] = (1, 5)) -
 def probe(results: Results, link: str, hosts: EmulatedHosts, node: Mapping[str, float]) -> dict[str, Any]:
     """What `planned` needs to know of a link."""
     wire = _kept(results, {"measured": "link", "link": link}, partial(probe_link, hosts))
-    rank, pair = (
-        _kept(results, {"measured": "ranks", "link": link, "nodes": n}, partial(probe_ranks, hosts, n)) for n in (1, 2)
-    )
-    return {"wire": wire, "rank": rank, "uneven": unfairness(pair, node=node, wire=wire, rank=rank)}
+
+    def ranks(nodes: int, start: int) -> dict[str, Any]:
+        key = {"measured": "ranks", "link": link, "nodes": nodes, "start": start}
+        return _kept(results, key, partial(probe_ranks, hosts, nodes))
+
+    rank = ranks(1, 0)
+    several = [
+        {"nodes": n, "exchanges_per_s": statistics.fmean(ranks(n, k)["exchanges_per_s"] for k in range(_RANK_STARTS))}
+        for n in _RANKS
+        if n > 1
+    ]
+    shared = sharing(link, several, node=node, wire=wire, rank=rank)
+    return {"wire": wire, "rank": rank, "several": several, "shared": shared}
 
 
 def probe_link(hosts: EmulatedHosts) -> dict[str, float]:
@@ -217,24 +238,25 @@ def planned(
     node: Mapping[str, float],
     wire: Mapping[str, float],
     rank: Mapping[str, float],
-    uneven: float,
+    shared: Mapping[str, float],
     seconds: float,
 ) -> Planned:
     """The cluster of a setting, of what the probes have found.
 
-    An exchange of one rank takes the link's delay, the master's work, what its bytes take, and how late both ends look.
-    The last is the product's own, at most 2 ms each way: what is left is the bandwidth as MPI has it, copies included.
+    An exchange of one rank takes the link's delay, the time for its bytes, the master's work, and how late both ends
+    look, at most 2 ms each way. What is left are MPI's copies: the node's, since other nodes' go on meanwhile.
     """
-    late_s = Planned.notice_s
-    exchange_s = 1 / rank["exchanges_per_s"]
-    bytes_s = exchange_s - 2 * (wire["latency_s"] + late_s) - rank["push_s"] - rank["answer_s"]
-    bytes_per_s = 2 * 4 * _WORK.dim / bytes_s
+    late_s, link = Planned.notice_s, LINKS[key["link"]]
+    bytes_per_s = link.bits_per_s / 8
+    bytes_s = 2 * 4 * _WORK.dim / bytes_per_s
+    known_s = 2 * (wire["latency_s"] + late_s) + rank["push_s"] + rank["answer_s"] + bytes_s
+    copies_s = max(0.0, 1 / rank["exchanges_per_s"] - known_s)
     return Planned(
         nodes=key["nodes"],
         cores=1,
         B=key["B"],
         exchange=key["exchange"],
-        link=Link(bytes_per_s=bytes_per_s, latency_s=wire["latency_s"], unfairness=uneven),
+        link=Link(bytes_per_s=bytes_per_s, latency_s=wire["latency_s"], **shared),
         update_s=node["update_s"],
         variation=node["variation"],
         samples=_WORK.samples,
@@ -244,7 +266,7 @@ def planned(
         answer_s=rank["answer_s"],
         message_s=0.0,
         notice_s=late_s,
-        node_s=node["node_s"],
+        node_s=node["node_s"] + copies_s,
         free_core=True,  # who sleeps needs no core
         keep_s=math.inf,
         seconds=seconds,
@@ -252,20 +274,26 @@ def planned(
     )
 
 
-def unfairness(pair: Mapping[str, float], **probes: Mapping[str, float]) -> float:
-    """Of `_UNFAIRNESS` the one with which two ranks that only exchange are simulated as they were measured.
+def sharing(link: str, several: Sequence[Mapping[str, Any]], **probes: Mapping[str, float]) -> dict[str, float]:
+    """How nodes share a link: of `_SHARED` that with which ranks that only exchange are simulated best.
 
-    Where all messages get the same of a link, nodes that are in step stay so, and each has half of it; the less even
-    the shares, the sooner one is ahead, until each has the link for itself.
+    Where all messages get the same of a link, nodes that are in step stay so, and each has half of it. By chance, or
+    because who comes first keeps more, one gets ahead, until each has the link for itself. What more ranks do not get
+    is lost.
     """
-    key = {"nodes": 2, "B": 1, "exchange": "paper"}
     idle = {**probes, "node": {"update_s": 1e-9, "variation": 0.0, "node_s": 0.0}}
 
-    def off(uneven: float) -> float:
-        found = simulated(planned(key, **idle, uneven=uneven, seconds=_RANKS_S)).exchanges_per_s[0]
-        return abs(math.log(found / pair["exchanges_per_s"]))
+    def off(shared: dict[str, float]) -> float:
+        far = 0.0
+        for ranks in several:
+            key = {"link": link, "nodes": ranks["nodes"], "B": 1, "exchange": "paper"}
+            plan = planned(key, **idle, shared=shared, seconds=_STEADY_S)
+            found = simulated(plan, seeds=_SEEDS // 2).exchanges_per_s[0]
+            far += math.log(found / ranks["exchanges_per_s"]) ** 2
+        return far
 
-    return min(_UNFAIRNESS, key=off)
+    ways = itertools.product(*_SHARED.values())
+    return min((dict(zip(_SHARED, way, strict=True)) for way in ways), key=off)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,9 +304,9 @@ class Simulated:
     exchanges_per_s: tuple[float, float, float]
 
 
-def simulated(plan: Planned) -> Simulated:
+def simulated(plan: Planned, seeds: int = _SEEDS) -> Simulated:
     """As long as the measurement, several times."""
-    outcomes = [simulate(replace(plan, seed=seed)) for seed in range(_SEEDS)]
+    outcomes = [simulate(replace(plan, seed=seed)) for seed in range(seeds)]
     points, exchanges = ([getattr(o, name) for o in outcomes] for name in ("agent_steps_per_s", "exchanges_per_s"))
     points, exchanges = ((float(np.mean(x)), min(x), max(x)) for x in (points, exchanges))
     return Simulated(data_points_per_s=points, exchanges_per_s=exchanges)

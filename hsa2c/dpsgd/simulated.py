@@ -1,10 +1,11 @@
 """Simulated transport: messages take modelled time on a simulated clock, between the same algorithms and base ports.
 
 Every host has a link, one lane each way. A node and the master are joined by a connection, which carries one message
-after another each way. The connections that are in use share the master's lane evenly, as TCP's do on the average, none
-faster than its node's link. A message is there a latency after its last byte was sent, and seen when the process next
-looks, as it does every few milliseconds. It streams: idle links of the same speed carry it in latency + size / speed,
-not twice that. The master's processor takes time for each message, one after another, while its link goes on.
+after another each way. The connections that are in use share the master's lane, none faster than its node's link;
+evenly and without loss, if `Link` does not say otherwise. A message is there a latency after its last byte was sent,
+and seen when the process next looks, as it does every few milliseconds. It streams: idle links of the same speed carry
+it in latency + size / speed, not twice that. The master's processor takes time for each message, one after another,
+while its link goes on.
 
 K masters hold a slice of v each, on a host of its own, and do the same at the same time: one stands for all. Its
 messages have 1/K of the numbers, and a node's link carries K of them for each.
@@ -28,6 +29,7 @@ from hsa2c.dpsgd.simulated_clock import Process, SimulatedClock
 from hsa2c.dpsgd.transport import Pulled, Vector
 
 _TICK_S = 0.02  # how long the master sleeps before it asks its watch again
+_LEAST_WEIGHT = 1e-6  # of the last of many that share a lane, whatever the seniority
 _HEADER = 64  # bytes of every message (`hsa2c.dpsgd.mpi`)
 
 
@@ -41,6 +43,12 @@ class Link:
     unfairness: float = 0.0
     """Messages that share a lane get of it in proportion to weights, which are lognormal: the standard deviation of
     their logarithms. 0: all get the same."""
+    seniority: float = 0.0
+    """How much less weight a message has than the one that came before it and is still under way: what TCP has sent
+    already is first in the switch's queue, and a window that is open is not closed at once. 0: none."""
+    loss: float = 0.0
+    """n messages that share a lane have 1 / (1 + loss (n - 1)) of it together: the rest is packets dropped, timeouts
+    and what is sent again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +82,7 @@ class Lane:
         clock: What tells the time.
         bytes_per_s: Of all together.
         each_bytes_per_s: The most that a message has of it, on the average: its node's speed.
-        unfairness: See `Link`.
+        tcp: How messages share it (`Link`); its speed is unused.
         seed: Of the weights.
 
     Attributes:
@@ -86,15 +94,15 @@ class Lane:
         clock: SimulatedClock,
         bytes_per_s: float,
         each_bytes_per_s: float,
+        tcp: Link | None = None,
         *,
-        unfairness: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.busy_s = 0.0
         self._clock = clock
         self._bytes_per_s = bytes_per_s
         self._each = min(bytes_per_s, each_bytes_per_s)
-        self._unfairness = unfairness
+        self._tcp = tcp or Link()
         self._random = Random(seed)
         # One number says what everybody has had for a weight of 1: who came when it was c ends at c + size / weight.
         self._carried = 0.0
@@ -110,10 +118,15 @@ class Lane:
             self._clock.call_at(self._clock.now, sent)
             return
         self._go_on()
-        weight = self._random.lognormvariate(0.0, self._unfairness) if self._unfairness else 1.0
+        weight = self._weight()
         self._weights += weight
         heapq.heappush(self._under_way, (self._carried + size / weight, self._changes, weight, sent))
         self._look_again()
+
+    def _weight(self) -> float:
+        uneven = self._tcp.unfairness
+        weight = self._random.lognormvariate(0.0, uneven) if uneven else 1.0
+        return weight * max((1 - self._tcp.seniority) ** len(self._under_way), _LEAST_WEIGHT)
 
     def _go_on(self) -> None:
         """Give everybody what they had since the last time."""
@@ -126,7 +139,9 @@ class Lane:
 
     def _speed(self) -> float:
         """Bytes a second for a weight of 1."""
-        return min(self._each * len(self._under_way), self._bytes_per_s) / self._weights
+        number = len(self._under_way)
+        together = self._bytes_per_s / (1 + self._tcp.loss * (number - 1))
+        return min(self._each * number, together) / self._weights
 
     def _look_again(self) -> None:
         """Come back when the first of them will end; void, if there is a change before."""
@@ -322,7 +337,7 @@ class _Network:
             self.clock,
             self.master_link.bytes_per_s,
             self.node_link.bytes_per_s / self.masters,
-            unfairness=self.node_link.unfairness,
+            self.node_link,
             seed=1000 * self.seed + number,
         )
 

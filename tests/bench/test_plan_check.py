@@ -27,7 +27,7 @@ def key(**changes):
 
 def test_one_node_takes_what_its_parts_take() -> None:
     """The probes of one rank and of one node, put together: nothing is counted twice, and nothing left out."""
-    plan = plan_check.planned(key(), **PROBES, uneven=0.0, seconds=300.0)
+    plan = plan_check.planned(key(), **PROBES, shared={}, seconds=300.0)
     assert plan.link.bytes_per_s == pytest.approx(12.5e6)
     outcome = simulate(plan)
     round_s = 4 * 0.026 + 0.002 + EXCHANGE_S
@@ -38,16 +38,22 @@ def test_one_node_takes_what_its_parts_take() -> None:
     assert overlap.agent_steps_per_s == pytest.approx(48 / 0.026, rel=0.01)  # who sleeps loses nothing
 
 
-@pytest.mark.parametrize("truth", [0.0, 0.3])
-def test_how_evenly_a_link_is_shared_shows_in_two_ranks_that_exchange(truth: float) -> None:
+@pytest.mark.parametrize(
+    "truth",
+    [{"seniority": 0.0, "unfairness": 0.0, "loss": 0.0}, {"seniority": 0.6, "unfairness": 0.05, "loss": 0.1}],
+)
+def test_how_a_link_is_shared_shows_in_ranks_that_exchange(truth: dict[str, float]) -> None:
     nothing = {"update_s": 1e-9, "variation": 0.0, "node_s": 0.0}
-    plan = plan_check.planned(key(nodes=2, B=1), **PROBES | {"node": nothing}, uneven=truth, seconds=25.0)
-    pair = {"exchanges_per_s": plan_check.simulated(plan).exchanges_per_s[0]}
-    assert plan_check.unfairness(pair, **PROBES) == truth
+    several = []
+    for nodes in (2, 4):
+        plan = plan_check.planned(key(nodes=nodes, B=1), **PROBES | {"node": nothing}, shared=truth, seconds=75.0)
+        several.append({"nodes": nodes, "exchanges_per_s": plan_check.simulated(plan, seeds=4).exchanges_per_s[0]})
+    found = plan_check.sharing("slow", several, **PROBES)
+    assert found == truth
 
 
 def test_a_ratio_is_simulated_over_measured(tmp_path) -> None:
-    plan = plan_check.planned(key(), **PROBES, uneven=0.0, seconds=60.0)
+    plan = plan_check.planned(key(), **PROBES, shared={}, seconds=60.0)
     truth = simulate(plan)
     right = {"data_points_per_s": truth.agent_steps_per_s, "exchanges_per_s": truth.exchanges_per_s}
     row = plan_check.compared(key(), [right], plan)
@@ -88,6 +94,6 @@ def test_the_slow_link_is_as_slow_as_simulated(tmp_path) -> None:
         began_at = time.monotonic()
         measured = network.sleeping(options, network.Cluster(hosts, tmp_path), key())
         assert time.monotonic() - began_at > 5.0
-    plan = plan_check.planned(key(), **PROBES, uneven=0.0, seconds=60.0)
+    plan = plan_check.planned(key(), **PROBES, shared={}, seconds=60.0)
     row = plan_check.compared(key(), [measured], plan)
     assert plan_check.within(row, 0.3), row

@@ -169,11 +169,11 @@ def test_messages_share_a_link() -> None:
 
 
 def carried(
-    messages: Sequence[tuple[float, int]], bytes_per_s: float, each: float, **options: Any
+    messages: Sequence[tuple[float, int]], bytes_per_s: float, each: float, tcp: Link | None = None, *, seed: int = 0
 ) -> tuple[list[float], Lane]:
     """When each message, given when it comes and how long it is, has been carried."""
     clock = SimulatedClock()
-    lane = Lane(clock, bytes_per_s, each, **options)
+    lane = Lane(clock, bytes_per_s, each, tcp, seed=seed)
     ends = [0.0] * len(messages)
 
     def begin(number: int) -> None:
@@ -194,13 +194,30 @@ def test_shares_of_a_link_by_hand() -> None:
     assert carried([(0.0, 100), (0.5, 50)], 100.0, 30.0)[0] == pytest.approx([100 / 30, 0.5 + 50 / 30])
 
 
+def test_who_comes_first_keeps_more_of_a_link() -> None:
+    # 80 a second and 20, until the first is through; then the second has all. A third would have a quarter of 20.
+    assert carried([(0.0, 80), (0.0, 80)], 100.0, 100.0, Link(seniority=0.75))[0] == pytest.approx([1.0, 1.6])
+    ends = carried([(0.0, 160), (0.0, 40), (0.0, 10)], 210.0, 210.0, Link(seniority=0.75))[0]
+    assert ends == pytest.approx([1.0, 1.0, 1.0])
+    many = carried([(0.0, 1)] * 3000, 100.0, 100.0, Link(seniority=0.9))[0]
+    assert max(many) == pytest.approx(30.0)
+
+
+def test_what_shares_a_link_loses_some_of_it() -> None:
+    # Two have 80 a second together until the first is through, three would have 67.
+    ends, lane = carried([(0.0, 40), (0.0, 80)], 100.0, 100.0, Link(loss=0.25))
+    assert ends == pytest.approx([1.0, 1.4])
+    assert lane.busy_s == pytest.approx(1.2)
+    assert carried([(0.0, 40)] * 3, 100.0, 100.0, Link(loss=0.25))[0] == pytest.approx([1.8] * 3)
+
+
 @pytest.mark.parametrize("unfairness", [0.0, 0.5])
 def test_shares_of_a_link_are_those_of_small_steps(unfairness: float) -> None:
     random = np.random.default_rng(3)
     messages = [
         (float(at), int(size)) for at, size in zip(random.uniform(0, 8, 20), random.integers(1, 90, 20), strict=True)
     ]
-    ends, lane = carried(messages, 100.0, 60.0, unfairness=unfairness, seed=4)
+    ends, lane = carried(messages, 100.0, 60.0, Link(unfairness=unfairness), seed=4)
     weights = Random(4)
     by_arrival = sorted(range(20), key=lambda k: messages[k][0])
     weight = {k: weights.lognormvariate(0.0, unfairness) if unfairness else 1.0 for k in by_arrival}
