@@ -5,11 +5,12 @@
         subprocess.run([*hosts.inside("h0"), "ping", "-c", "1", "h1"])
 
 An emulated host has a name, a network, shared memory and an /etc/hosts of its own; it shares files, cores and process
-ids with the machine. Its TCP is Reno's, whatever the machine's is: Linux's own, CUBIC, which namespaces may not choose,
-does the same on links like these (RFC 9438, 4.3), while BBR lets a connection that has shared a link go on at half its
-rate. No address and no device is in the machine's own network. `agent` is a program to be used in
+ids with the machine. No address and no device is in the machine's own network. `agent` is a program to be used in
 ssh's place: it runs a command on a host with the few environment variables that a login there would have. What it
 prints comes by a pipe, not over the emulated network.
+
+A host's TCP is Reno's, whatever the machine's is. Linux's own, CUBIC, which namespaces may not choose, is much like it
+where little fits into a link (RFC 9438, 4.3); with BBR, nodes that exchange all the time had two thirds of its speed.
 
 Needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN) and iproute2, see `why_not`.
 """

@@ -53,11 +53,9 @@ _SEEDS = 8
 _EXCHANGES = 60  # as long as these take a rank alone, a measurement lasts at least
 _PROBE_S = 4.0
 _RANKS_S = 25.0
-_STEADY_S = (
-    75.0  # simulated, of which the last two thirds count: ranks that exchange without a pause soon are as they stay
-)
-_RANKS = (1, 2, 4)
-_RANK_STARTS = 3  # of several ranks
+_STEADY_S = 75.0  # simulated: ranks that exchange without a pause are soon as they stay
+_SEVERAL = (2, 4)  # ranks
+_STARTS = range(3)  # of several ranks
 _SHARED = {
     "seniority": (0.0, 0.1, 0.3, 0.6),
     "unfairness": (0.0, 0.05, 0.1, 0.15),
@@ -77,22 +75,21 @@ def main(arguments: list[str] | None = None) -> int:
     node = _kept(results, {"measured": "node", "sleep_s": options.sleep_s}, partial(probe_node, options.sleep_s))
     found, probes = [], [node]
     for link in options.links:
-        with LINKS[link].hosts(1 + max(*_RANKS, *options.nodes)) as hosts:
+        with LINKS[link].hosts(1 + max(*_SEVERAL, *options.nodes)) as hosts:
             of_link = probe(results, link, hosts, node)
             probes.append({"link": link, **of_link})
             cluster = Cluster(hosts, Path(options.run_dir))
             # Chance, which makes nodes fall out of step, needs many exchanges to be evened out. What is simulated
             # counts from a third on (`hsa2c.planning.Outcome`), and so does what is measured: nodes begin in step.
             seconds = max(options.seconds, _EXCHANGES / of_link["rank"]["exchanges_per_s"])
-            lasting = argparse.Namespace(**vars(options), warm_up=seconds / 2)
-            lasting.seconds = seconds
+            lasting = argparse.Namespace(**vars(options) | {"seconds": seconds, "warm_up": seconds / 2})
+            known = {name: of_link[name] for name in ("wire", "rank", "shared")}
             for exchange, nodes, B in itertools.product(options.exchange, options.nodes, options.B):
                 key = {"link": link, "exchange": exchange, "nodes": nodes, "B": B, "update_s": options.sleep_s}
                 starts = [
                     _kept(results, {**key, "start": start}, partial(sleeping, lasting, cluster, key))
                     for start in range(options.starts if nodes > 1 else 1)  # one is in step with nobody
                 ]
-                known = {name: of_link[name] for name in ("wire", "rank", "shared")}
                 plan = planned(key, node=node, **known, seconds=lasting.warm_up + seconds)
                 found.append(compared(key, starts, plan))
                 print(_line(found[-1]), file=sys.stderr, flush=True)
@@ -184,9 +181,8 @@ def probe(results: Results, link: str, hosts: EmulatedHosts, node: Mapping[str, 
 
     rank = ranks(1, 0)
     several = [
-        {"nodes": n, "exchanges_per_s": statistics.fmean(ranks(n, k)["exchanges_per_s"] for k in range(_RANK_STARTS))}
-        for n in _RANKS
-        if n > 1
+        {"nodes": n, "exchanges_per_s": statistics.fmean(ranks(n, start)["exchanges_per_s"] for start in _STARTS)}
+        for n in _SEVERAL
     ]
     shared = sharing(link, several, node=node, wire=wire, rank=rank)
     return {"wire": wire, "rank": rank, "several": several, "shared": shared}

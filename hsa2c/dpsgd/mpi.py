@@ -8,8 +8,8 @@ rank 0 of a world of its own, joined to the master's.
 A message is one contiguous buffer of bytes: a header of eight int64, then numbers (`hsa2c.dpsgd.codec`), then text.
 Only what answers a pull has its numbers in a message of their own, after the header's: they are the same for many
 nodes, while the rate in the header is not, and arrive where they are needed. All goes by upper-case calls, so nothing
-is pickled. Nobody blocks inside MPI, where waiting burns a core: everything is probed and tested
-with a back-off from 50 us to a few milliseconds.
+is pickled. Nobody blocks inside MPI, where waiting burns a core: everything is probed and tested now and then
+(`hsa2c.dpsgd.backoff`).
 
 Import this after the node's actor-learners were forked: a process that has called MPI_Init must not fork.
 """
@@ -504,7 +504,8 @@ class MPIWorker(BaseWorkerPort):
         self._v = _memory(4 * dim).view(np.float32)  # as of the last pull
         self._control = np.empty(_HEADER, dtype=np.uint8)
         self._stop_said = False
-        self._sending_s = self._waiting_s = 0.0  # how long the last push and the last answer took
+        self._sending_s: dict[Kind, float] = {}  # how long the last message of a kind took
+        self._waiting_s = 0.0  # and the last answer
 
     def stopping(self) -> bool:
         """See `Listener.stopping`."""
@@ -529,11 +530,10 @@ class MPIWorker(BaseWorkerPort):
         def wait() -> None:
             what = f"node {self._node}: sending {kind.name} to {self._master}"
             try:
-                took_s = _wait(request.Test, self._limits.silence_s, what, self._sending_s)
+                took_s = _wait(request.Test, self._limits.silence_s, what, self._sending_s.get(kind, 0.0))
             except MPI.Exception as error:
                 raise self._say_master_died(error) from None
-            if kind is Kind.PUSH:
-                self._sending_s = took_s
+            self._sending_s[kind] = took_s
 
         return wait
 

@@ -78,11 +78,11 @@ class Serving:
             step = encode(v - self._v_hat, self._encoding)
             if self._lent:
                 self._v_hat = self._v_hat.copy()
-            step.add_to(self._v_hat)
+            follow(self._v_hat, step)
             self._step = (before, step)
         self._lent = False
 
 
 def follow(v_hat: Vector, step: Encoded) -> None:
-    """The node's side of a `STEP`: v_hat, float32 [dim], in place."""
+    """What a `STEP` does to v_hat, float32 [dim], in place, at the master and at a node."""
     step.add_to(v_hat)
