@@ -41,7 +41,7 @@ class Features(NamedTuple):
     """What the convolutions made of n observations; of the precision of the hidden layers."""
 
     pixels: Tensor
-    """[n, 4, 84, 84]: what went in; less its mean where pixels are standardised."""
+    """[n, 4, 84, 84]: what went in, less the grey level that becomes 0."""
     scale: Tensor
     """[n, 1, 1, 1]: what the first convolution of them was multiplied by."""
     conv1: Tensor
@@ -70,7 +70,7 @@ class FastActorCritic:
 
     def __init__(self, num_actions: int, pixels: Pixels, precision: Precision) -> None:
         self._shapes = ActorCritic(num_actions, pixels)
-        self._raw = pixels == "raw"
+        self._pixels = pixels
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.g = torch.zeros(num_parameters(self._shapes))
         self._gradients = parameter_views(self._shapes, self.g)
@@ -92,12 +92,12 @@ class FastActorCritic:
     def features(self, observations: Tensor) -> Features:
         """What the convolutions make of observations, uint8 [n, 4, 84, 84]."""
         pixels = observations.to(self.dtype)
-        if self._raw:
+        if self._pixels == "raw":
             scale = torch.full((len(pixels), 1, 1, 1), 1 / 255, dtype=self.dtype)
         else:
-            mean, deviation = grey_levels(observations)
+            zero, deviation = grey_levels(observations, self._pixels)
             scale = (1 / deviation).to(self.dtype)
-            pixels.sub_(mean.to(self.dtype))
+            pixels.sub_(zero.to(self.dtype))
         return self._convolve(pixels, scale)
 
     @torch.no_grad()

@@ -7,8 +7,9 @@ definition; what trains is `agents.fast_network`.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -55,9 +56,9 @@ class ActorCritic(nn.Module):
     Source: Mnih et al. 2013, section 4.1, with the heads of Mnih et al. 2016.
     """
 
-    def __init__(self, num_actions: int, pixels: Pixels = "standardised") -> None:
+    def __init__(self, num_actions: int, pixels: Pixels = "background") -> None:
         super().__init__()
-        self._raw = pixels == "raw"
+        self._pixels = pixels
         self.conv1 = _Conv2d(OBSERVATION_SHAPE[0], 16, kernel_size=8, stride=CONV1_STRIDE)
         self.conv2 = _Conv2d(16, 32, kernel_size=4, stride=CONV2_STRIDE)
         self.hidden = _Linear(_HIDDEN_INPUTS, 256)
@@ -87,22 +88,34 @@ class ActorCritic(nn.Module):
         pixels = observations.to(torch.get_autocast_dtype("cpu") if mixed else torch.float32)
         weight, bias, stride = self.conv1.weight, self.conv1.bias, self.conv1.stride
         assert bias is not None
-        if self._raw:
+        if self._pixels == "raw":
             return functional.conv2d(pixels, weight * (1 / 255), bias, stride=stride)
-        mean, deviation = grey_levels(observations)
-        x = functional.conv2d(pixels.sub_(mean.to(pixels.dtype)), weight, stride=stride)
+        zero, deviation = grey_levels(observations, self._pixels)
+        x = functional.conv2d(pixels.sub_(zero.to(pixels.dtype)), weight, stride=stride)
         return x * (1 / deviation).to(x.dtype) + bias[:, None, None].to(x.dtype)
 
 
-def grey_levels(observations: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean, to a whole grey level, and the standard deviation about it, at least 1; float32 [batch, 1, 1, 1] each.
+def grey_levels(observations: Tensor, pixels: Literal["background", "standardised"]) -> tuple[Tensor, Tensor]:
+    """What becomes 0, a whole grey level, and the deviation from it, at least 1; float32 [batch, 1, 1, 1] each.
 
-    Of every fourth row of pixels: as good for a scale, in a third of the time.
+    That level is the median, which is the background's in nearly all games, or the mean. Of every fourth row of
+    pixels, and for the median of every fourth column: as good, in a third of the time.
+
+    Args:
+        observations: uint8 [batch, 4, 84, 84].
+        pixels: Which; see `agents.settings.AgentConfig.pixels`.
     """
-    sample = observations[:, :, ::4].flatten(1).float()
-    mean = sample.mean(1, keepdim=True).round()
-    deviation = torch.linalg.vector_norm(sample.sub_(mean), dim=1) / math.sqrt(sample.shape[1])
-    return mean[:, :, None, None], deviation.clamp_min(1)[:, None, None, None]
+    sample = observations[:, :, ::4].flatten(1)
+    if pixels == "background":
+        middle = sample.shape[1] // 4 // 2
+        # numpy's partition takes a third of the time of torch's median.
+        levels = torch.from_numpy(np.partition(sample[:, ::4].numpy(), middle, axis=1)[:, middle, None])
+        zero, sample = levels.float(), sample.float()
+    else:
+        sample = sample.float()
+        zero = sample.mean(1, keepdim=True).round()
+    deviation = torch.linalg.vector_norm(sample.sub_(zero), dim=1) / math.sqrt(sample.shape[1])
+    return zero[:, :, None, None], deviation.clamp_min(1)[:, None, None, None]
 
 
 def autocast(precision: Precision) -> torch.autocast:

@@ -12,7 +12,7 @@ from hsa2c.config import STRICT
 Returns = Literal["gae", "n-step"]
 Initialisation = Literal["orthogonal", "torch"]
 Precision = Literal["float32", "bfloat16"]
-Pixels = Literal["standardised", "raw"]
+Pixels = Literal["background", "standardised", "raw"]
 
 OBSERVATION_SHAPE = (4, 84, 84)
 """Last 4 frames, 84 x 84 grey levels in uint8."""
@@ -76,9 +76,10 @@ class AgentConfig:
     """Longest gradient, Euclidean norm over all weights; a longer one is scaled back (OpenAI baselines, 0.5). None:
     never."""
 
-    pixels: Pixels = "standardised"
-    """What the network makes of grey levels. standardised: an observation less its mean, over its standard deviation,
-    so that a bright background does not drown what moves (LeCun et al. 1998, Efficient BackProp, section 4.3); raw:
+    pixels: Pixels = "background"
+    """What the network makes of grey levels. background: an observation less its median, which is the background's
+    level, over its deviation from it, so that only what stands out of the background is not 0 (docs/performance.md);
+    standardised: less its mean, over its standard deviation (LeCun et al. 1998, Efficient BackProp, section 4.3); raw:
     grey level / 255."""
 
     initialisation: Initialisation = "orthogonal"

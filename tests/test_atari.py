@@ -103,7 +103,7 @@ def test_identity_dim_and_initial_vector_are_of_one_network(game, full, actions)
     assert identity == {
         "application": "hsa2c",
         "game": game,
-        "network": network_identity(actions, "standardised"),
+        "network": network_identity(actions, "background"),
         "actions": str(actions),
     }
     v = APPLICATION.initial(config)

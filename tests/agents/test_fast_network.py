@@ -12,7 +12,7 @@ from agents.network import ActorCritic, initial_vector
 
 NUM_ACTIONS = 6
 
-both = pytest.mark.parametrize("pixels", ["standardised", "raw"])
+every = pytest.mark.parametrize("pixels", ["background", "standardised", "raw"])
 
 
 def observations(n: int, seed: int = 0) -> torch.Tensor:
@@ -58,7 +58,7 @@ def reference(pixels: str, x: torch.Tensor) -> torch.Tensor:
     return parameters_to_vector([parameter.grad for parameter in module.parameters()])
 
 
-@both
+@every
 def test_outputs_and_gradient_are_those_of_the_plain_network(pixels):
     x = observations(5)
     network = fast(pixels)
@@ -72,7 +72,7 @@ def test_outputs_and_gradient_are_those_of_the_plain_network(pixels):
     torch.testing.assert_close(gradient(network, x), expected, rtol=1e-3, atol=1e-5 * scale)  # nothing adds up
 
 
-@both
+@every
 def test_bfloat16_is_close(pixels):
     x = observations(8)
     network = fast(pixels, "bfloat16")
@@ -104,7 +104,7 @@ def test_joined_features_are_those_of_all():
     assert join(parts[:1]) is parts[0]
 
 
-@both
+@every
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_renewed_features_are_those_of_the_present_weights(pixels, precision):
     x = observations(6)

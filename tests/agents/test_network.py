@@ -10,6 +10,7 @@ from agents.network import (
     ActorCritic,
     autocast,
     bind,
+    grey_levels,
     initial_vector,
     initialise,
     num_parameters,
@@ -53,8 +54,8 @@ def scaled(observation: torch.Tensor, pixels: str) -> torch.Tensor:
     if pixels == "raw":
         return observation.float() / 255
     rows = observation.double()[:, [*range(0, 84, 4)]]
-    mean = rows.mean().round()
-    return ((observation - mean) / max((rows - mean).square().mean().sqrt(), 1.0)).float()
+    zero = rows.mean().round() if pixels == "standardised" else rows[:, :, ::4].quantile(0.5, interpolation="higher")
+    return ((observation - zero) / max((rows - zero).square().mean().sqrt(), 1.0)).float()
 
 
 def some_loss(logits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -78,10 +79,10 @@ def test_layout_has_no_gaps_and_names_the_slices():
     assert len(parameters) == len(parameter_layout(NUM_ACTIONS))
 
 
-both = pytest.mark.parametrize("pixels", ["standardised", "raw"])
+every = pytest.mark.parametrize("pixels", ["background", "standardised", "raw"])
 
 
-@both
+@every
 def test_outputs_equal_the_textbook_network(pixels):
     flat = initial_vector(NUM_ACTIONS, seed=1, initialisation="torch")
     x = observations(3)
@@ -95,8 +96,21 @@ def test_outputs_equal_the_textbook_network(pixels):
     torch.testing.assert_close(values, expected_values, rtol=1e-4, atol=1e-5)
 
 
-def test_standardised_pixels_do_not_see_brightness_nor_contrast():
-    network = bound(initial_vector(NUM_ACTIONS, seed=1, initialisation="torch"))
+def test_the_background_becomes_nothing_whatever_its_level():
+    seen = []
+    for level in (0, 87, 200):
+        x = torch.full((1, 4, 84, 84), level, dtype=torch.uint8)
+        x[:, :, 40:60, 10:40] += 50  # a seventh of nothing but background would shift the mean
+        zero, deviation = grey_levels(x, "background")
+        assert zero.item() == level
+        seen.append(((x - zero) / deviation).unique().tolist())
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][0] == 0
+
+
+@pytest.mark.parametrize("pixels", ["background", "standardised"])
+def test_scaled_pixels_do_not_see_brightness_nor_contrast(pixels):
+    network = bound(initial_vector(NUM_ACTIONS, seed=1, initialisation="torch"), pixels)
     x = observations(2) // 4
     torch.testing.assert_close(network(x + 100)[0], network(x)[0], rtol=0, atol=1e-4)
     torch.testing.assert_close(network(2 * x + 10)[0], network(x)[0], rtol=0, atol=0.02)  # means are whole grey levels
@@ -167,7 +181,7 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@both
+@every
 def test_bfloat16_is_close_and_hands_out_float32(pixels):
     network, x = bound(initial_vector(NUM_ACTIONS, seed=1, initialisation="torch"), pixels), observations(8)
     exact, _ = network(x)

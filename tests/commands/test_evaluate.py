@@ -106,7 +106,7 @@ def test_checkpoint_of_something_else(refused, make_run):
     assert refused(evaluate.main, run).endswith("is of 'lda', not of an Atari agent")
     run = make_run("other", identity={"network": "mnih2015"})
     line = refused(evaluate.main, run, "--games", 1)
-    assert line.endswith("the checkpoint has the network 'mnih2015', the game needs 'mnih2013-standardised-4x84x84-6'")
+    assert line.endswith("the checkpoint has the network 'mnih2015', the game needs 'mnih2013-background-4x84x84-6'")
 
 
 @pytest.mark.parametrize(

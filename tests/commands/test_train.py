@@ -181,7 +181,7 @@ def test_resume_without_a_checkpoint(refused, make_run):
 def test_resume_with_another_network(refused, make_run):
     line = refused(train.main, "--resume", make_run(), "--set", "env.full_action_set=true")
     assert line.endswith(
-        "is of network 'mnih2013-standardised-4x84x84-6', this run is of 'mnih2013-standardised-4x84x84-18'"
+        "is of network 'mnih2013-background-4x84x84-6', this run is of 'mnih2013-background-4x84x84-18'"
     )
 
 
