@@ -92,13 +92,8 @@ class FastActorCritic:
     def features(self, observations: Tensor) -> Features:
         """What the convolutions make of observations, uint8 [n, 4, 84, 84]."""
         pixels = observations.to(self.dtype)
-        if self._pixels == "raw":
-            scale = torch.full((len(pixels), 1, 1, 1), 1 / 255, dtype=self.dtype)
-        else:
-            zero, deviation = grey_levels(observations, self._pixels)
-            scale = (1 / deviation).to(self.dtype)
-            pixels.sub_(zero.to(self.dtype))
-        return self._convolve(pixels, scale)
+        zero, deviation = grey_levels(observations, self._pixels)
+        return self._convolve(pixels.sub_(zero.to(self.dtype)), (1 / deviation).to(self.dtype))
 
     @torch.no_grad()
     def renew(self, older: Features) -> Features:

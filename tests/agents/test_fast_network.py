@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -9,10 +11,11 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 import agents.fast_network
 from agents.fast_network import FastActorCritic, choose_precision, join
 from agents.network import ActorCritic, initial_vector
+from agents.settings import Pixels
 
 NUM_ACTIONS = 6
 
-every = pytest.mark.parametrize("pixels", ["background", "standardised", "raw"])
+every = pytest.mark.parametrize("pixels", get_args(Pixels))
 
 
 def observations(n: int, seed: int = 0) -> torch.Tensor:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from agents.network import (
     num_parameters,
     parameter_layout,
 )
+from agents.settings import Pixels
 
 NUM_ACTIONS = 6
 
@@ -79,7 +81,7 @@ def test_layout_has_no_gaps_and_names_the_slices():
     assert len(parameters) == len(parameter_layout(NUM_ACTIONS))
 
 
-every = pytest.mark.parametrize("pixels", ["background", "standardised", "raw"])
+every = pytest.mark.parametrize("pixels", get_args(Pixels))
 
 
 @every
@@ -100,7 +102,7 @@ def test_the_background_becomes_nothing_whatever_its_level():
     seen = []
     for level in (0, 87, 200):
         x = torch.full((1, 4, 84, 84), level, dtype=torch.uint8)
-        x[:, :, 40:60, 10:40] += 50  # a seventh of nothing but background would shift the mean
+        x[:, :, 40:60, 10:40] += 50  # whatever stands out would shift a mean
         zero, deviation = grey_levels(x, "background")
         assert zero.item() == level
         seen.append(((x - zero) / deviation).unique().tolist())
