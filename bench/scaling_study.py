@@ -2,7 +2,8 @@
 
 One run for each combination, all to the same number of agent steps, one after the other. It is long, so it goes on
 where it was stopped: a finished run is kept, an unfinished one resumed. At the end a table, and two pictures of all
-learning curves: over agent steps, which shows what staleness and lost writes cost, and over minutes.
+learning curves, with a panel for each number of nodes and of processes: over agent steps, which shows what staleness
+and lost writes cost, and over minutes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench import machine
 from bench.runs import events, rows, train
-from hsa2c.plot import plot
+from hsa2c.runlog import read_curve
 from hsa2c.runtime.host import cap_threads
 
 
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         _complete(options, cell)
         results.append(_result(options, cell))
         print(f"{number} of {len(cells)}: {_line(options, results[-1])}", file=sys.stderr, flush=True)
-    pictures = [_draw(options, cells, x) for x in ("agent_steps", "minutes")]
+    pictures = [_draw(options, cells, "agent_steps"), _draw(options, cells, "minutes")]
     if options.json:
         print(json.dumps({"runs": results, "pictures": pictures, "score": options.score, "machine": facts}))
     else:
@@ -116,9 +117,32 @@ def _line(options: argparse.Namespace, result: dict[str, Any]) -> str:
     )
 
 
-def _draw(options: argparse.Namespace, cells: list[Cell], x: Any) -> str:
-    output = Path(options.run_dir) / f"{options.game}-seed-{options.seed}-by-{x}.png"
-    plot([cell.directory(options) for cell in cells], output, tags=["score/mean_100"], x=x)
+def _draw(options: argparse.Namespace, cells: list[Cell], x: Literal["agent_steps", "minutes"]) -> str:
+    """One picture: a panel for each number of nodes and of processes, in it a curve for each B."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    from hsa2c.plot import COLOURS, STYLE, save
+
+    colours = {B: COLOURS[i % len(COLOURS)] for i, B in enumerate(sorted(set(options.B)))}
+    down, across = sorted(set(options.p)), sorted(set(options.nodes))
+    with rc_context(STYLE):
+        size = (3.2 * len(across) + 1.2, 2.6 * len(down) + 0.6)
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
+        panels = figure.subplots(len(down), len(across), sharex=True, sharey=True, squeeze=False)
+        for cell in cells:
+            axes = panels[down.index(cell.p), across.index(cell.nodes)]
+            axes.set_title(f"nodes = {cell.nodes}, p = {cell.p}", loc="left", fontsize=10, fontweight="normal")
+            steps, elapsed_s, scores = read_curve(cell.directory(options), "score/mean_100")
+            axes.plot(elapsed_s / 60 if x == "minutes" else steps / 1000, scores, color=colours[cell.B])
+        handles = [Line2D([], [], color=colour, label=f"B = {B}") for B, colour in colours.items()]
+        figure.legend(handles=handles, loc="outside right center")
+        figure.supxlabel("wall-clock minutes" if x == "minutes" else "agent steps (thousands)", fontsize=10)
+        figure.supylabel("mean score of the last 100 games", fontsize=10)
+        figure.suptitle(f"{options.game}, seed {options.seed}", x=0.01, ha="left", fontweight="bold")
+        output = Path(options.run_dir) / f"{options.game}-seed-{options.seed}-by-{x}.png"
+        save(figure, output)
     return str(output)
 
 
