@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from bench import machine
 from bench.runs import events, rows, train
-from hsa2c.runlog import read_curve
+from hsa2c.runlog import Row
 from hsa2c.runtime.host import cap_threads
 
 
@@ -87,8 +87,15 @@ def _complete(options: argparse.Namespace, cell: Cell) -> None:
         train(["--resume", str(directory), *limit])
 
 
-def _result(options: argparse.Namespace, cell: Cell) -> dict[str, Any]:
+def _history(options: argparse.Namespace, cell: Cell) -> list[Row]:
+    """The rows of a run up to the budget: one that was made for a larger one is cut where the others end."""
     history = rows(cell.directory(options))
+    within = sum(row["agent_steps"] < options.agent_steps for row in history)
+    return history[: within + 1]
+
+
+def _result(options: argparse.Namespace, cell: Cell) -> dict[str, Any]:
+    history = _history(options, cell)
     last = history[-1]
     reached = next((row for row in history if (row.get("score/best_mean_100") or -1e9) >= options.score), None)
     return {
@@ -134,8 +141,9 @@ def _draw(options: argparse.Namespace, cells: list[Cell], x: Literal["agent_step
         for cell in cells:
             axes = panels[down.index(cell.p), across.index(cell.nodes)]
             axes.set_title(f"nodes = {cell.nodes}, p = {cell.p}", loc="left", fontsize=10, fontweight="normal")
-            steps, elapsed_s, scores = read_curve(cell.directory(options), "score/mean_100")
-            axes.plot(elapsed_s / 60 if x == "minutes" else steps / 1000, scores, color=colours[cell.B])
+            curve = [row for row in _history(options, cell) if row.get("score/mean_100") is not None]
+            along = [row["elapsed_s"] / 60 if x == "minutes" else row["agent_steps"] / 1000 for row in curve]
+            axes.plot(along, [row["score/mean_100"] for row in curve], color=colours[cell.B])
         handles = [Line2D([], [], color=colour, label=f"B = {B}") for B, colour in colours.items()]
         figure.legend(handles=handles, loc="outside right center")
         figure.supxlabel("wall-clock minutes" if x == "minutes" else "agent steps (thousands)", fontsize=10)

@@ -39,3 +39,5 @@ def test_goes_on_where_it_was_stopped(study, monkeypatch):
     assert started == ["--resume"]
     assert longer["runs"][0]["agent_steps"] >= 3200
     assert longer["runs"][0]["seconds"] > first["runs"][0]["seconds"]
+
+    assert study("--agent-steps", "1600", "--B", "1")[1]["runs"] == first["runs"][:1]  # judged by the same budget
