@@ -30,7 +30,7 @@ from typing import Any
 
 from bench import machine
 from bench.emulated_hosts import EmulatedHosts, why_not
-from bench.runs import rows
+from bench.runs import exit_on_sigterm, rows
 from bench.sleeping import WorkConfig, measurement
 from hsa2c.plot import COLOURS, STYLE
 from hsa2c.runlog import read_rows
@@ -66,6 +66,7 @@ class Link:
 LINKS = {"fast": Link(10e9, 0.1e-3, kernel=True), "usual": Link(1e9, 1e-3), "slow": Link(100e6, 10e-3)}
 
 
+@exit_on_sigterm()  # or its clusters would go on without a network
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing, then print and draw everything; exit code 0 also where nothing can be measured."""
     options = _parse(arguments)

@@ -36,7 +36,7 @@ def execute(command: Sequence[str], limit_s: float | None = None, env: Mapping[s
     Raises:
         SystemExit: It failed, or took too long; with what it said.
     """
-    with _exit_on_sigterm():
+    with exit_on_sigterm():
         run = subprocess.Popen(
             command,
             env=os.environ | (env or {}),
@@ -59,7 +59,7 @@ def execute(command: Sequence[str], limit_s: float | None = None, env: Mapping[s
 
 
 @contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
+def exit_on_sigterm() -> Iterator[None]:
     """What is to be cleaned up is cleaned up, as with Ctrl-C; Python would end at once."""
     if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
         yield

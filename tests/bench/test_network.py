@@ -1,7 +1,10 @@
 """The network benchmark on emulated hosts, and what it makes of its measurements."""
 
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +30,34 @@ def test_measures_each_setting_once_and_draws(tmp_path, capfd):
     assert (tmp_path / "fig5.png").stat().st_size > 10_000
     assert network.main(arguments) == 0  # nothing is measured again
     assert json.loads(capfd.readouterr().out)["results"] == [found]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(why_not() is not None, reason=f"emulated hosts: {why_not()}")
+def test_nothing_goes_on_when_it_is_terminated(tmp_path):
+    arguments = ["--links", "usual", "--nodes", "2", "--B", "4", "--exchange", "overlap", "--update-s", "0.03"]
+    command = [sys.executable, "-m", "bench.network", *arguments, "--seconds", "200", "--run-dir", str(tmp_path)]
+    bench = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.glob("*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(_naming(tmp_path)) > 3  # this one, the launcher, the master, two nodes
+    bench.terminate()
+    assert bench.wait(60) == 143
+    assert _naming(tmp_path) == []
+
+
+def _naming(folder: Path) -> list[str]:
+    """The command lines, of all that run, in which a folder is."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_text(errors="replace")
+        except OSError:  # it has ended
+            continue
+        if str(folder) in line:
+            found.append(line.replace("\0", " "))
+    return found
 
 
 def test_says_why_it_measures_nothing(tmp_path, capfd, monkeypatch):
