@@ -31,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from bench.runs import exit_on_sigterm
 from hsa2c.dpsgd.lifetime import die_with_parent
 
 _TOOLS = ("ip", "tc", "nsenter", "unshare", "mount", "hostname")
@@ -112,6 +113,7 @@ class EmulatedHosts:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(exit_on_sigterm())  # what runs on a host would go on without a network
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emulated-hosts-")))
             table = self._folder / "hosts"
             lines = [f"{address} {name}\n" for name, address in self.addresses.items()]

@@ -30,7 +30,7 @@ from typing import Any
 
 from bench import machine
 from bench.emulated_hosts import EmulatedHosts, why_not
-from bench.runs import exit_on_sigterm, rows
+from bench.runs import execute, rows
 from bench.sleeping import WorkConfig, measurement
 from hsa2c.plot import COLOURS, STYLE
 from hsa2c.runlog import read_rows
@@ -66,7 +66,6 @@ class Link:
 LINKS = {"fast": Link(10e9, 0.1e-3, kernel=True), "usual": Link(1e9, 1e-3), "slow": Link(100e6, 10e-3)}
 
 
-@exit_on_sigterm()  # or its clusters would go on without a network
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing, then print and draw everything; exit code 0 also where nothing can be measured."""
     options = _parse(arguments)
@@ -214,7 +213,7 @@ def real_update_s(run_dir: str, game: str, results: Results) -> float:
         name = f"update-{time.time_ns()}"
         command = [sys.executable, "train.py", "--game", game, "--p", "1", "--B", str(_NO_EXCHANGE)]
         command += ["--minutes", "0.4", "--run-dir", run_dir, "--name", name, "--set", "output.log_every_s=1"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_START_S)
+        execute(command, _START_S)
         speed = _speed(Path(run_dir) / name, "updates", 8.0)
         kept = results.put({"measured": "update_s", "update_s": round(1 / speed, 4)})
     return float(kept["update_s"])

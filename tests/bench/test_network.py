@@ -4,14 +4,15 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from bench import network
 from bench.emulated_hosts import why_not
 from bench.sleeping import Counter
+from tests.processes import command_line, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -38,26 +39,21 @@ def test_nothing_goes_on_when_it_is_terminated(tmp_path):
     arguments = ["--links", "usual", "--nodes", "2", "--B", "4", "--exchange", "overlap", "--update-s", "0.03"]
     command = [sys.executable, "-m", "bench.network", *arguments, "--seconds", "200", "--run-dir", str(tmp_path)]
     bench = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not any(tmp_path.glob("*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert len(_naming(tmp_path)) > 3  # this one, the launcher, the master, two nodes
-    bench.terminate()
-    assert bench.wait(60) == 143
-    assert _naming(tmp_path) == []
+    try:
+        wait_until(lambda: any(tmp_path.glob("*/metrics.jsonl")), "a run", limit_s=60)
+        assert len(_naming(tmp_path)) > 3  # this one, the launcher, the master, two nodes
+        bench.terminate()
+        assert bench.wait(60) == 143
+        assert _naming(tmp_path) == []
+    finally:
+        for process in _naming(tmp_path):
+            process.kill()
+        bench.wait()
 
 
-def _naming(folder: Path) -> list[str]:
-    """The command lines, of all that run, in which a folder is."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_text(errors="replace")
-        except OSError:  # it has ended
-            continue
-        if str(folder) in line:
-            found.append(line.replace("\0", " "))
-    return found
+def _naming(folder):
+    """All processes on whose command lines a folder is."""
+    return [process for process in psutil.process_iter() if str(folder) in " ".join(command_line(process))]
 
 
 def test_says_why_it_measures_nothing(tmp_path, capfd, monkeypatch):
