@@ -13,6 +13,7 @@ import itertools
 import json
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,12 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     facts = machine.describe()
     print(machine.headline(facts), file=sys.stderr)
     cells = [Cell(*each) for each in itertools.product(options.nodes, options.p, options.B)]
-    results = []
+    histories, results = {}, []
     for number, cell in enumerate(cells, 1):
         _complete(options, cell)
-        results.append(_result(options, cell))
+        histories[cell] = _history(options, cell)
+        results.append(_result(options, cell, histories[cell]))
         print(f"{number} of {len(cells)}: {_line(options, results[-1])}", file=sys.stderr, flush=True)
-    pictures = [_draw(options, cells, "agent_steps"), _draw(options, cells, "minutes")]
+    pictures = [_draw(options, histories, "agent_steps"), _draw(options, histories, "minutes")]
     if options.json:
         print(json.dumps({"runs": results, "pictures": pictures, "score": options.score, "machine": facts}))
     else:
@@ -94,8 +96,7 @@ def _history(options: argparse.Namespace, cell: Cell) -> list[Row]:
     return history[: within + 1]
 
 
-def _result(options: argparse.Namespace, cell: Cell) -> dict[str, Any]:
-    history = _history(options, cell)
+def _result(options: argparse.Namespace, cell: Cell, history: Sequence[Row]) -> dict[str, Any]:
     last = history[-1]
     reached = next((row for row in history if (row.get("score/best_mean_100") or -1e9) >= options.score), None)
     return {
@@ -124,7 +125,9 @@ def _line(options: argparse.Namespace, result: dict[str, Any]) -> str:
     )
 
 
-def _draw(options: argparse.Namespace, cells: list[Cell], x: Literal["agent_steps", "minutes"]) -> str:
+def _draw(
+    options: argparse.Namespace, histories: Mapping[Cell, Sequence[Row]], x: Literal["agent_steps", "minutes"]
+) -> str:
     """One picture: a panel for each number of nodes and of processes, in it a curve for each B."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -138,10 +141,10 @@ def _draw(options: argparse.Namespace, cells: list[Cell], x: Literal["agent_step
         size = (3.2 * len(across) + 1.2, 2.6 * len(down) + 0.6)
         figure = Figure(figsize=size, dpi=120, layout="constrained")
         panels = figure.subplots(len(down), len(across), sharex=True, sharey=True, squeeze=False)
-        for cell in cells:
+        for cell, history in histories.items():
             axes = panels[down.index(cell.p), across.index(cell.nodes)]
             axes.set_title(f"nodes = {cell.nodes}, p = {cell.p}", loc="left", fontsize=10, fontweight="normal")
-            curve = [row for row in _history(options, cell) if row.get("score/mean_100") is not None]
+            curve = [row for row in history if row.get("score/mean_100") is not None]
             along = [row["elapsed_s"] / 60 if x == "minutes" else row["agent_steps"] / 1000 for row in curve]
             axes.plot(along, [row["score/mean_100"] for row in curve], color=colours[cell.B])
         handles = [Line2D([], [], color=colour, label=f"B = {B}") for B, colour in colours.items()]
