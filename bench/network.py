@@ -30,9 +30,10 @@ from typing import Any
 
 from bench import machine
 from bench.emulated_hosts import EmulatedHosts, why_not
+from bench.reaching import draw_seconds
 from bench.runs import execute, rows
 from bench.sleeping import WorkConfig, measurement
-from hsa2c.plot import COLOURS, STYLE
+from hsa2c.plot import COLOURS, STYLE, save
 from hsa2c.runlog import read_rows
 
 _SAMPLES = WorkConfig().samples
@@ -287,7 +288,27 @@ def _fig6(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]
         for exchange, nodes, B in itertools.product(options.exchange, options.nodes, options.B):
             key = {"link": link, "exchange": exchange, "nodes": nodes, "B": B, "score": options.score}
             found.append(results.get(**key) or results.put({**key, **_learning(options, cluster, key)}))
+    print(_draw_fig6(options, found), file=sys.stderr)
     return found
+
+
+def _draw_fig6(options: argparse.Namespace, found: Sequence[Mapping[str, Any]]) -> str:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5 * len(options.exchange), 4.6), dpi=110, layout="constrained")
+        panels = figure.subplots(1, len(options.exchange), squeeze=False).ravel()
+        for panel, exchange in zip(panels, options.exchange, strict=True):
+            draw_seconds(panel, [row for row in found if row["exchange"] == exchange], 60 * options.minutes)
+            panel.set_title(f"exchange: {exchange}", loc="left")
+        cores = machine.describe()["cores"]
+        note = f"{options.game}, until the mean of the last 100 games is {options.score:g}. Emulated hosts, links of"
+        note += f" {LINKS[options.links[-1]]}.\nReal actor-learners, one a node; all share {cores} cores."
+        figure.supxlabel(note, fontsize=8, color="#555555", x=0.01, ha="left")
+        path = Path(options.run_dir) / "fig6.png"
+        save(figure, path)
+    return str(path)
 
 
 def _learning(options: argparse.Namespace, cluster: Cluster, key: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from bench.network import Cluster, Results
 from bench.paper_experiments import atari
 from bench.paper_experiments.jobs import Job, complete, history, say
 from bench.paper_experiments.published import SAYS
+from bench.reaching import draw_seconds
 
 _BITS_PER_S = 1e9  # by the kernel: a process that delays packets would take a core from those who learn
 _START_S = 180.0
@@ -169,19 +170,6 @@ def draw(what: str, found: Sequence[dict[str, Any]], output: Path, note: str) ->
 
 
 def _panel(axes: Any, lines: Sequence[dict[str, Any]], longest: float) -> None:
-    from hsa2c.plot import COLOURS
-
-    for colour, B in zip(COLOURS, sorted({line["B"] for line in lines}), strict=False):
-        own = [line for line in lines if line["B"] == B]
-        there = [line for line in own if line["seconds"] is not None]
-        x, y = [line["nodes"] for line in there], [line["seconds"] for line in there]
-        axes.plot(x, y, color=colour, marker="o", label=f"B = {B}")
-        late = [line["nodes"] for line in own if line["seconds"] is None]
-        axes.plot(late, [longest] * len(late), "x", color=colour, markersize=9)
+    draw_seconds(axes, lines, longest)
     goal = lines[0]["goal"]
     axes.set_title(f"{lines[0]['game']}: to {goal:,.1f}" if goal is not None else lines[0]["game"], loc="left")
-    axes.axhline(longest, color="#777777", linestyle=":", linewidth=1)
-    axes.set(xlabel="nodes (cross: not reached)", xticks=sorted({line["nodes"] for line in lines}))
-    axes.set_ylabel("seconds of training")
-    axes.set_ylim(0, 1.08 * longest)
-    axes.legend(fontsize=8)
