@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hsa2c.errors import ConfigError
-from hsa2c.runlog import ROW_KEYS, metrics_path, read_curve, read_rows
+from hsa2c.runlog import ROW_KEYS, metrics_path, read_curve, read_rows, read_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,6 +95,8 @@ def plot(
 ) -> None:
     """Draw runs over each other and write the picture, whole or not at all.
 
+    Where there are several seeds of several settings, the colour tells the setting and the dashes tell the seed.
+
     Args:
         runs: Run directories or their ``metrics.jsonl``.
         output: The file to write; its ending tells the format, PNG without one.
@@ -113,7 +116,8 @@ def plot(
     names = _names([metrics_path(run).parent for run in runs])
     curves = {name: _read(run, tags, x) for name, run in zip(names, runs, strict=True)}
     with rc_context(STYLE):
-        save(_draw(curves, tags, x, title, step_name), output)
+        looks = dict(zip(names, _looks([_setting(run) for run in runs]), strict=True))
+        save(_draw(curves, looks, tags, x, title, step_name), output)
 
 
 def _names(directories: Sequence[Path]) -> list[str]:
@@ -148,8 +152,31 @@ def _read(run: Path, tags: Sequence[str], x: XAxis) -> dict[str, _Curve]:
     return curves
 
 
+def _setting(run: Path) -> str:
+    """What tells a run's setting from others: not its seed, nor how long it may take, nor where it is kept."""
+    directory = metrics_path(run).parent
+    config = read_settings(directory / "config.yaml")
+    told = {key: value for key, value in config.items() if key not in ("seed", "stop", "output")}
+    return json.dumps(told, sort_keys=True, default=str) if told else str(directory)
+
+
+def _looks(settings: Sequence[str]) -> list[dict[str, Any]]:
+    """Colour and dashes of each run: no two alike until there are more than can be told apart."""
+    kinds = list(dict.fromkeys(settings))
+    if len(kinds) in (1, len(settings)):
+        pairs = [(i, i // len(COLOURS)) for i in range(len(settings))]
+    else:
+        pairs = [(kinds.index(each), settings[:i].count(each)) for i, each in enumerate(settings)]
+    return [{"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[j % len(DASHES)]} for i, j in pairs]
+
+
 def _draw(
-    curves: Mapping[str, Mapping[str, _Curve]], tags: Sequence[str], x: XAxis, title: str | None, step_name: str
+    curves: Mapping[str, Mapping[str, _Curve]],
+    looks: Mapping[str, dict[str, Any]],
+    tags: Sequence[str],
+    x: XAxis,
+    title: str | None,
+    step_name: str,
 ) -> Figure:
     from matplotlib.figure import Figure
 
@@ -161,14 +188,14 @@ def _draw(
     scale, x_label = _x_scale(curves, x, step_name)
 
     large = figure.add_subplot(grid[0, :])
-    _panel(large, curves, tags[0], scale)
+    _panel(large, curves, looks, tags[0], scale)
     large.set_xlabel(x_label)
     large.set_title(title or _label(tags[0]).capitalize(), loc="left", pad=10)
     beside = len(curves) > LEGEND_INSIDE
     large.legend(**({"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if beside else {"loc": "best"}))
     for i, tag in enumerate(small):
         axes = figure.add_subplot(grid[1 + i // across, i % across], sharex=large)
-        _panel(axes, curves, tag, scale)
+        _panel(axes, curves, looks, tag, scale)
         axes.set_xlabel(x_label, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.yaxis.label.set_fontsize(9)
@@ -176,19 +203,21 @@ def _draw(
     return figure
 
 
-def _panel(axes: Axes, curves: Mapping[str, Mapping[str, _Curve]], tag: str, scale: float) -> None:
-    """One value of all runs; a run has the same colour in every panel."""
+def _panel(
+    axes: Axes,
+    curves: Mapping[str, Mapping[str, _Curve]],
+    looks: Mapping[str, dict[str, Any]],
+    tag: str,
+    scale: float,
+) -> None:
+    """One value of all runs; a run looks the same in every panel."""
     from matplotlib.ticker import FuncFormatter
 
-    for i, (name, by_tag) in enumerate(curves.items()):
+    for name, by_tag in curves.items():
         if tag in by_tag:
-            look: dict[str, Any] = {
-                "color": COLOURS[i % len(COLOURS)],
-                "linestyle": DASHES[i // len(COLOURS) % len(DASHES)],
-            }
             curve = by_tag[tag]
             marker = "o" if len(curve.x) == 1 else None  # a line of one point would not be seen
-            axes.plot(curve.x / scale, curve.y, label=name, linewidth=1.5, marker=marker, markersize=4, **look)
+            axes.plot(curve.x / scale, curve.y, label=name, linewidth=1.5, marker=marker, markersize=4, **looks[name])
     axes.set_ylabel(_label(tag))
     axes.margins(x=0.01)
     if tag.startswith("speed/"):

@@ -13,12 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from hsa2c.errors import ConfigError
 from hsa2c.node_pictures import pictures, read_totals
 from hsa2c.plot import COLOURS, LABELS, STYLE
-from hsa2c.runlog import JOURNAL, ROW_KEYS, Row, number, read_history, read_rows
+from hsa2c.runlog import JOURNAL, ROW_KEYS, Row, number, read_history, read_rows, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,8 +131,8 @@ def _processes(cluster: Row, events: Sequence[Row]) -> str:
 def _facts(run: Path, history: Sequence[Row], events: Sequence[Row]) -> str:
     last = history[-1]
     stop = next((event for event in reversed(events) if event.get("kind") == "stop"), None)
-    config = _yaml(run / "config.yaml")
-    about = _yaml(run / "about.yaml")
+    config = read_settings(run / "config.yaml")
+    about = read_settings(run / "about.yaml")
     cluster, dpsgd = config.get("cluster") or {}, config.get("dpsgd") or {}
     hosts = sorted({str(event["host"]) for event in events if event.get("host")})
     facts = {
@@ -155,14 +153,6 @@ def _facts(run: Path, history: Sequence[Row], events: Sequence[Row]) -> str:
         if value not in (None, "")
     )
     return f"<table>{rows}</table>"
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
 
 
 def _sections(history: Sequence[Row]) -> list[tuple[str, list[str], str]]:

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from hsa2c.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -207,6 +209,15 @@ def read_rows(path: Path) -> list[Row]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
     return list(_parse(text))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a YAML file of a run says; nothing where it is missing or is no mapping."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
 
 
 def metrics_path(run: Path) -> Path:

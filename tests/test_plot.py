@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hsa2c.errors import ConfigError
-from hsa2c.plot import _draw, _names, _read, plot
+from hsa2c.plot import COLOURS, _draw, _looks, _names, _read, _setting, plot
 from hsa2c.runlog import METRICS
 
 TAGS = ("score/mean_100", "speed/agent_steps_per_s", "policy/entropy")
@@ -29,7 +29,8 @@ def rows(count, **more):
 
 
 def draw(runs, x="agent_steps", title=None):
-    return _draw({run.name: _read(run, TAGS, x) for run in runs}, TAGS, x, title, "agent steps")
+    looks = dict(zip([run.name for run in runs], _looks([_setting(run) for run in runs]), strict=True))
+    return _draw({run.name: _read(run, TAGS, x) for run in runs}, looks, TAGS, x, title, "agent steps")
 
 
 def test_picture_is_written_whole_over_an_older_one(make_run, tmp_path):
@@ -73,6 +74,17 @@ def test_every_run_of_many_looks_different(make_run):
     figure = draw([make_run(f"run-{i}", rows(3)) for i in range(20)])
     looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
     assert len(looks) == 20
+
+
+@pytest.mark.parametrize(("B", "colours"), [((8, 8, 8), [0, 1, 2]), ((8, 4, 1), [0, 1, 2]), ((8, 4, 8), [0, 1, 0])])
+def test_seeds_of_one_setting_among_several_share_a_colour(make_run, B, colours):
+    runs = [make_run(f"run-{seed}", rows(3)) for seed in range(3)]
+    for seed, run in enumerate(runs):
+        config = f"seed: {seed}\noutput: {{name: {run.name}}}\ndpsgd: {{local_updates: {B[seed]}}}\n"
+        (run / "config.yaml").write_text(config)
+    lines = draw(runs).axes[0].lines
+    assert [line.get_color() for line in lines] == [COLOURS[i] for i in colours]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 3
 
 
 def test_names():
