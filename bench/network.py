@@ -286,7 +286,8 @@ def _fig6(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]
     with LINKS[link].hosts(1 + max(options.nodes)) as hosts:
         cluster = Cluster(hosts, Path(options.run_dir))
         for exchange, nodes, B in itertools.product(options.exchange, options.nodes, options.B):
-            key = {"link": link, "exchange": exchange, "nodes": nodes, "B": B, "score": options.score}
+            key = {"link": link, "exchange": exchange, "nodes": nodes, "B": B}
+            key |= {"game": options.game, "score": options.score, "minutes": options.minutes}
             found.append(results.get(**key) or results.put({**key, **_learning(options, cluster, key)}))
     print(_draw_fig6(options, found), file=sys.stderr)
     return found
