@@ -115,8 +115,8 @@ def plot(
         raise ConfigError("plot: needs at least one run and one tag")
     names = _names([metrics_path(run).parent for run in runs])
     curves = {name: _read(run, tags, x) for name, run in zip(names, runs, strict=True)}
+    looks = dict(zip(names, _looks([_setting(run) for run in runs]), strict=True))
     with rc_context(STYLE):
-        looks = dict(zip(names, _looks([_setting(run) for run in runs]), strict=True))
         save(_draw(curves, looks, tags, x, title, step_name), output)
 
 
