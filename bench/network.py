@@ -1,4 +1,4 @@
-"""What the network costs, on emulated hosts: ``python -m bench.network --part fig5|fig6|real`` (root).
+"""What the network costs, on emulated hosts: ``python -m bench.network --part fig5|fig6|real|turns`` (root).
 
 Several hosts on one machine (`bench.emulated_hosts`): the master on the first, a node on each of the others, links of a
 given bandwidth and delay between them, MPI over TCP through a host file.
@@ -9,6 +9,7 @@ fig5   data points/s against nodes, a line for each B, with the paper's exchange
 fig6   seconds to a score with real learning, against nodes and B (the paper's Fig. 6), on the slowest link.
 real   real actor-learners on two nodes: agent steps/s with the exchange, over those of no exchange at all, in turns;
        and what --B auto makes of a link that changes under it.
+turns  the same for fixed B, more exactly: the runs are all there at once and work in turns of 5 s (`bench.turns`).
 
 Every measurement is kept in `--run-dir` as soon as it is made, and not made again.
 """
@@ -16,14 +17,16 @@ Every measurement is kept in `--run-dir` as soon as it is made, and not made aga
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +36,15 @@ from bench.emulated_hosts import EmulatedHosts, why_not
 from bench.reaching import draw_seconds
 from bench.runs import execute, rows
 from bench.sleeping import WorkConfig, measurement
+from bench.turns import signal_all, speed, take_turns
 from hsa2c.plot import COLOURS, STYLE, save
 from hsa2c.runlog import read_rows
 
 _SAMPLES = WorkConfig().samples
 _NO_EXCHANGE = 1_000_000  # B of a run that never gets to an exchange
 _REAL = (1e9, 100e6, 1e9)  # bits/s of the part real: the links that --B auto meets one after the other
+_TURN_S = 5.0
+_WARM_UP_S = 15.0  # a run begins with the overlapped exchange's first v, and B = auto finds its B
 _START_S = 120.0  # for a run's start and end, beside what it measures
 
 
@@ -75,21 +81,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     print(machine.headline(machine.describe()), file=sys.stderr)
     results = Results(Path(options.run_dir) / f"{options.part}.jsonl")
-    found = {"fig5": _fig5, "fig6": _fig6, "real": _real}[options.part](options, results)
+    found = {"fig5": _fig5, "fig6": _fig6, "real": _real, "turns": _turns}[options.part](options, results)
     print(json.dumps({"machine": machine.describe(), "results": found}) if options.json else _table(found))
     return 0
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="bench.network", description=__doc__.splitlines()[0] if __doc__ else None)
-    p.add_argument("--part", choices=("fig5", "fig6", "real"), default="fig5")
+    p.add_argument("--part", choices=("fig5", "fig6", "real", "turns"), default="fig5")
     p.add_argument("--links", nargs="+", choices=tuple(LINKS), default=list(LINKS))
     p.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8])
     p.add_argument("--B", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     p.add_argument("--exchange", nargs="+", choices=("paper", "overlap"), default=["paper", "overlap"])
     p.add_argument("--seconds", type=float, default=10.0, help="of each measurement (10)")
     p.add_argument("--warm-up", type=float, default=3.0, help="seconds before that (3)")
-    p.add_argument("--rounds", type=int, default=3, help="of the part real (3)")
+    p.add_argument("--rounds", type=int, default=3, help="of the parts real and turns (3)")
     p.add_argument("--update-s", type=float, help="seconds of an update (measured)")
     p.add_argument("--game", default="Pong", help="(Pong)")
     p.add_argument("--score", type=float, default=-18.0, help="fig6: mean of the last 100 games (-18)")
@@ -152,16 +158,22 @@ class Cluster:
 
     def run(self, command: Sequence[str], nodes: int, limit_s: float) -> None:
         """Start a command and wait for it."""
-        process = self.start(command, nodes)
-        try:
+        with _ended(self.start(command, nodes)) as process:
             code = process.wait(limit_s)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
         if code != 0:
             tail = (self._folder / "output.txt").read_text(errors="replace").splitlines()[-5:]
             raise SystemExit(f"{' '.join(command)}: failed ({code}): {' | '.join(tail)}")
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Stop it in good order if it still runs at the end."""
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
 
 
 def _speed(directory: Path, work: str, warm_up_s: float) -> float:
@@ -354,18 +366,22 @@ def _real(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]
             )
             found.append(row)
         found.append(results.get(kind="changes") or results.put({"kind": "changes", **_changes(options, cluster)}))
-    alone = [row["agent_steps_per_s"] for row in found if row["kind"] == "no exchange"]
-    for kind in list(kinds)[1:]:
-        speeds = [row["agent_steps_per_s"] for row in found if row["kind"] == kind]
-        ratios = [speed / without for speed, without in zip(speeds, alone, strict=True)]
-        found.append({"kind": f"{kind} / no exchange", "ratio": round(statistics.median(ratios), 3), "rounds": ratios})
-    return found
+    return found + _ratios(found, list(kinds))
+
+
+def _ratios(found: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """Of each kind to the first, in each round."""
+    speeds = {kind: [row["agent_steps_per_s"] for row in found if row["kind"] == kind] for kind in kinds}
+    ratios = {kind: [a / b for a, b in zip(speeds[kind], speeds[kinds[0]], strict=True)] for kind in kinds[1:]}
+    return [
+        {"kind": f"{kind} / {kinds[0]}", "ratio": round(statistics.median(some), 3), "rounds": some}
+        for kind, some in ratios.items()
+    ]
 
 
 def _steps_per_s(options: argparse.Namespace, cluster: Cluster, settings: Sequence[str]) -> float:
     name = f"real-{time.time_ns()}"
-    # A run begins with the overlapped exchange's first v, and B = auto finds its B, in the warm-up.
-    warm_up_s = max(options.warm_up, 15.0)
+    warm_up_s = max(options.warm_up, _WARM_UP_S)
     seconds = warm_up_s + options.seconds
     cluster.run(_train(options, name, 2, [*settings, "--minutes", str(seconds / 60)]), 2, seconds + _START_S)
     return round(_speed(Path(options.run_dir) / name, "agent_steps", warm_up_s), 1)
@@ -375,18 +391,14 @@ def _changes(options: argparse.Namespace, cluster: Cluster) -> dict[str, Any]:
     """B of --B auto: on one link, on a slow one, and on the first again, a minute each."""
     name = f"changes-{time.time_ns()}"
     phase_s = 60.0
-    process = cluster.start(_train(options, name, 2, ["--B", "auto", "--minutes", str(3 * phase_s / 60)]), 2)
+    command = _train(options, name, 2, ["--B", "auto", "--minutes", str(3 * phase_s / 60)])
     directory = Path(options.run_dir) / name
-    try:
+    with _ended(cluster.start(command, 2)) as process:
         _wait_until_it_trains(directory, process)
         for bits_per_s in _REAL[1:]:
             time.sleep(phase_s)
             cluster.rate(bits_per_s)
         process.wait(phase_s + _START_S)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
     history = rows(directory)
     ends = [max(row["elapsed_s"] for row in history if row["elapsed_s"] < phase_s * (k + 1)) for k in range(3)]
     names = ("1 Gbit/s", "100 Mbit/s", "1 Gbit/s again")
@@ -402,6 +414,53 @@ def _wait_until_it_trains(directory: Path, process: subprocess.Popen[bytes]) -> 
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"{directory}: does not train")
         time.sleep(0.2)
+
+
+# The same in turns
+
+
+def _turns(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]:
+    kinds = {"no exchange": ["--B", str(_NO_EXCHANGE)]} | {
+        f"{exchange}, B = {B}": ["--B", str(B), "--exchange", exchange]
+        for exchange, B in itertools.product(options.exchange, options.B)
+    }
+    keys = [{"round": number, "kind": kind} for number, kind in itertools.product(range(options.rounds), kinds)]
+    left = sorted({key["round"] for key in keys if results.get(**key) is None})
+    if left:
+        with contextlib.ExitStack() as stack:
+            runs = [_stopped(options, stack, settings, len(kinds)) for settings in kinds.values()]
+            for number in left:
+                turns = take_turns([run.hosts for run in runs], round(options.seconds / _TURN_S), _TURN_S)
+                for kind, run, its_turns in zip(kinds, runs, turns, strict=True):
+                    per_s = round(speed(rows(run.directory), its_turns, "agent_steps"), 1)
+                    results.put({"round": number, "kind": kind, "agent_steps_per_s": per_s})
+    found = [results.get(**key) or {} for key in keys]
+    return found + _ratios(found, list(kinds))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Of the part turns."""
+
+    hosts: EmulatedHosts
+    directory: Path
+
+
+def _stopped(options: argparse.Namespace, stack: contextlib.ExitStack, settings: Sequence[str], number: int) -> _Run:
+    """Start one of `number` runs on hosts of its own, let it warm up, and stop all its processes."""
+    nodes = 2
+    hosts = stack.enter_context(EmulatedHosts(1 + nodes, bits_per_s=_REAL[0]))
+    name = f"turns-{time.time_ns()}"
+    directory = Path(options.run_dir) / name
+    # A node that is stopped while others have their turns is not lost.
+    settings = [*settings, "--set", f"cluster.absence_s={10 * _TURN_S * number}"]
+    cluster = Cluster(hosts, Path(options.run_dir))
+    process = stack.enter_context(_ended(cluster.start(_train(options, name, nodes, settings), nodes)))
+    _wait_until_it_trains(directory, process)
+    time.sleep(max(options.warm_up, _WARM_UP_S))
+    stack.callback(signal_all, hosts, signal.SIGCONT)  # or it would not hear that it is to end
+    signal_all(hosts, signal.SIGSTOP)
+    return _Run(hosts, directory)
 
 
 def _table(found: list[dict[str, Any]]) -> str:
