@@ -408,8 +408,8 @@ def _changes(options: argparse.Namespace, cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _wait_until_it_trains(directory: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _START_S
+def _wait_until_it_trains(directory: Path, process: subprocess.Popen[bytes], limit_s: float = _START_S) -> None:
+    deadline = time.monotonic() + limit_s
     while not (directory / "metrics.jsonl").exists() or not rows(directory):
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"{directory}: does not train")
@@ -428,10 +428,12 @@ def _turns(options: argparse.Namespace, results: Results) -> list[dict[str, Any]
     left = sorted({key["round"] for key in keys if results.get(**key) is None})
     if left:
         with contextlib.ExitStack() as stack:
-            runs = [_stopped(options, stack, settings, len(kinds)) for settings in kinds.values()]
+            runs = _stopped(options, stack, list(kinds.values()))
             for number in left:
                 turns = take_turns([run.hosts for run in runs], round(options.seconds / _TURN_S), _TURN_S)
                 for kind, run, its_turns in zip(kinds, runs, turns, strict=True):
+                    if run.process.poll() is not None:
+                        raise SystemExit(f"{run.directory}: has ended ({run.process.returncode})")
                     per_s = round(speed(rows(run.directory), its_turns, "agent_steps"), 1)
                     results.put({"round": number, "kind": kind, "agent_steps_per_s": per_s})
     found = [results.get(**key) or {} for key in keys]
@@ -444,23 +446,27 @@ class _Run:
 
     hosts: EmulatedHosts
     directory: Path
+    process: subprocess.Popen[bytes]
 
 
-def _stopped(options: argparse.Namespace, stack: contextlib.ExitStack, settings: Sequence[str], number: int) -> _Run:
-    """Start one of `number` runs on hosts of its own, let it warm up, and stop all its processes."""
+def _stopped(options: argparse.Namespace, stack: contextlib.ExitStack, kinds: Sequence[Sequence[str]]) -> list[_Run]:
+    """Start runs on hosts of their own, let them warm up beside each other, and stop all their processes."""
     nodes = 2
-    hosts = stack.enter_context(EmulatedHosts(1 + nodes, bits_per_s=_REAL[0]))
-    name = f"turns-{time.time_ns()}"
-    directory = Path(options.run_dir) / name
-    # A node that is stopped while others have their turns is not lost.
-    settings = [*settings, "--set", f"cluster.absence_s={10 * _TURN_S * number}"]
-    cluster = Cluster(hosts, Path(options.run_dir))
-    process = stack.enter_context(_ended(cluster.start(_train(options, name, nodes, settings), nodes)))
-    _wait_until_it_trains(directory, process)
-    time.sleep(max(options.warm_up, _WARM_UP_S))
-    stack.callback(signal_all, hosts, signal.SIGCONT)  # or it would not hear that it is to end
-    signal_all(hosts, signal.SIGSTOP)
-    return _Run(hosts, directory)
+    runs = []
+    for place, settings in enumerate(kinds):
+        hosts = stack.enter_context(EmulatedHosts(1 + nodes, bits_per_s=_REAL[0]))
+        name = f"turns-{place}-{time.time_ns()}"
+        # A node that is stopped while others have their turns is not lost.
+        command = _train(options, name, nodes, [*settings, "--set", f"cluster.absence_s={10 * _TURN_S * len(kinds)}"])
+        process = stack.enter_context(_ended(Cluster(hosts, Path(options.run_dir)).start(command, nodes)))
+        stack.callback(signal_all, hosts, signal.SIGCONT)  # or it would not hear that it is to end
+        runs.append(_Run(hosts, Path(options.run_dir) / name, process))
+    for run in runs:
+        _wait_until_it_trains(run.directory, run.process, len(runs) * _START_S)
+    time.sleep(len(runs) * max(options.warm_up, _WARM_UP_S))
+    for run in runs:
+        signal_all(run.hosts, signal.SIGSTOP)
+    return runs
 
 
 def _table(found: list[dict[str, Any]]) -> str:
