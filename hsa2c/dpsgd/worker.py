@@ -76,7 +76,7 @@ def overlapping_worker(port: WorkerPort, crew: RunningCrew, B: int) -> None:
     pulled = port.pull()
     if pulled is not None:
         crew.start(pulled.v, B, rate_scale=pulled.rate_scale)
-        b = pulled.v.copy()
+        b = pulled.v
         since = pulled.t
         while True:
             s = crew.after_updates(listener=port)
@@ -86,7 +86,7 @@ def overlapping_worker(port: WorkerPort, crew: RunningCrew, B: int) -> None:
             if pulled is None:
                 break
             crew.add(pulled.v - s, rate_scale=pulled.rate_scale)
-            b = pulled.v.copy()
+            b = pulled.v
         port.push(crew.halt() - s, since=since, report=crew.report())  # no work is lost at the end
     port.leave(crew.state())
 
