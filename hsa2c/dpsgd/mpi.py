@@ -36,6 +36,7 @@ from mpi4py import MPI  # noqa: E402
 
 from hsa2c.dpsgd.backoff import Backoff  # noqa: E402
 from hsa2c.dpsgd.codec import Encoded, Encoding, plain  # noqa: E402
+from hsa2c.dpsgd.patience import Patience  # noqa: E402
 from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits, Message  # noqa: E402
 from hsa2c.dpsgd.serving import Serving, What, follow  # noqa: E402
 from hsa2c.dpsgd.sharded import Link  # noqa: E402
@@ -165,9 +166,10 @@ def _sleep(backoff: Backoff) -> None:
 def _wait(done: Callable[[], bool], limit_s: float, what: str, expected_s: float | None = None) -> float:
     """Wait until it is done; gives back how long."""
     began_at = time.monotonic()
+    patience = Patience(limit_s)
     backoff = Backoff(expected_s)
     while not done():
-        if time.monotonic() > began_at + limit_s:
+        if patience.left_s() <= 0:
             raise TransportError(f"{what}: not done after {limit_s:.0f} s")
         _sleep(backoff)
     return time.monotonic() - began_at
@@ -436,11 +438,11 @@ class MPIMaster(BaseMasterPort):
 
     def flush(self) -> None:
         """Wait until everything sent to nodes that live has gone."""
-        deadline = time.monotonic() + self._limits.silence_s
+        patience = Patience(self._limits.silence_s)
         backoff = Backoff()
         while self._sending:
             self._look_after_sends()
-            if time.monotonic() > deadline:
+            if patience.left_s() <= 0:
                 raise TransportError(f"master: sending: not done after {self._limits.silence_s:.0f} s")
             _sleep(backoff)
 
@@ -539,8 +541,9 @@ class MPIWorker(BaseWorkerPort):
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
         began_at = time.monotonic()
+        patience = Patience(limit_s)
         backoff = Backoff(self._waiting_s)
-        while time.monotonic() < began_at + limit_s:
+        while patience.left_s() > 0:
             frame = self._poll()
             if frame is None:
                 _sleep(backoff)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hsa2c.dpsgd.codec import Encoded, Encoding, Feedback, finite, plain
+from hsa2c.dpsgd.patience import LONGEST_LOOK_S
 from hsa2c.dpsgd.transport import MasterPort, Pulled, Push, Vector, Watch, WorkerPort
 from hsa2c.errors import NodeError, TransportError
 
@@ -19,7 +20,6 @@ _LONGEST_FAILURE = 100_000  # bytes of a traceback; its end says most
 _QUICK_FAILURES = 3  # soon after each other, and a node is not replaced again
 _SILENCE_CHECK_S = 0.05  # of listening, between two looks at every node: thousands of nodes take a while
 _SHOW_LIFE_S = 5.0  # between two words of a node that waits for v
-_LONGEST_LISTEN_S = 1.0  # a transport listens for milliseconds: more means that this process was suspended
 
 
 class Kind(enum.IntEnum):
@@ -204,7 +204,7 @@ class BaseMasterPort(MasterPort):
         """Take one message, or none if none comes."""
         began_at = self._clock()
         message = self._receive()
-        self._listened_s += min(self._clock() - began_at, _LONGEST_LISTEN_S)
+        self._listened_s += min(self._clock() - began_at, LONGEST_LOOK_S)
         watch.slept(self._slept_s)
         self._slept_s = 0.0
         push = None
@@ -417,11 +417,12 @@ class BaseWorkerPort(WorkerPort):
         """
         # The first answer comes when every other node is there.
         limit_s = self._limits.start_s if self._last_t is None else self._limits.silence_s
-        give_up_at = self._clock() + limit_s
-        arrived, pulled = self._receive_answer(min(limit_s, _SHOW_LIFE_S))
-        while not arrived and (left_s := give_up_at - self._clock()) > 0:
+        left_s, wait_s = limit_s, min(limit_s, _SHOW_LIFE_S)
+        arrived, pulled = self._receive_answer(wait_s)
+        while not arrived and (left_s := left_s - wait_s) > 0:
             show_life() if show_life else self.tell(b"")
-            arrived, pulled = self._receive_answer(min(left_s, _SHOW_LIFE_S))
+            wait_s = min(left_s, _SHOW_LIFE_S)
+            arrived, pulled = self._receive_answer(wait_s)
         if not arrived:
             raise TransportError(
                 f"node {self._node}: no reply from {self._master} in {limit_s:.0f} s (pull, last t={self._last_t})"
@@ -471,5 +472,9 @@ class BaseWorkerPort(WorkerPort):
         raise NotImplementedError
 
     def _receive_answer(self, limit_s: float) -> tuple[bool, Pulled | None]:
-        """Whether an answer to a pull came within the limit, and the answer."""
+        """Whether an answer to a pull came within the limit, and the answer.
+
+        Args:
+            limit_s: Seconds of waiting; those in which this process was stopped need not count.
+        """
         raise NotImplementedError

@@ -31,6 +31,7 @@ from typing import Protocol
 import numpy as np
 
 from hsa2c.dpsgd.master import master
+from hsa2c.dpsgd.patience import LONGEST_LOOK_S, Patience
 from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits, Message
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.transport import Onlooker, Pulled, Vector, WorkerPort
@@ -38,7 +39,6 @@ from hsa2c.errors import ConfigError, NodeError, TransportError
 
 _LOOK_S = 2e-3  # between two looks for a message
 _TELL_S = 1.0  # between two signs of life of a follower
-_LONGEST_LISTEN_S = 1.0  # more between two looks: this process was suspended, or busy
 
 
 def parts(dim: int, masters: int) -> list[slice]:
@@ -219,7 +219,7 @@ class Followers:
             NodeError: One cannot go on.
         """
         now = time.monotonic()
-        self._listened_s += min(now - self._looked_at, _LONGEST_LISTEN_S)
+        self._listened_s += min(now - self._looked_at, LONGEST_LOOK_S)
         self._looked_at = now
         for number, link in self._links.items():
             if number in self._left:
@@ -372,8 +372,8 @@ def follow(
 
 def _wait_for(lead: Link, kind: Kind, limit_s: float) -> Message:
     """The lead's next message of this kind; what it asked before has no meaning any more."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
+    patience = Patience(limit_s)
+    while patience.left_s() > 0:
         message = lead.poll()
         if message is None:
             time.sleep(_LOOK_S)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Protocol
@@ -728,6 +730,33 @@ class MasterThatDoesNotAnswerIsNoticed(Check):
         with refused(TransportError, "node 0: no reply from the master in 1 s (pull, last t=412)"):
             port.pull()
         cues.give(MASTER)
+
+
+class StoppedNodeGoesOn(Check):
+    """A node is stopped while it waits, for longer than it would wait: it hears the master after that."""
+
+    only = "mpi"
+    limits = Limits(start_s=LIMIT_S, silence_s=4.0)
+
+    def master(self, port: BaseMasterPort, cues: Cues) -> None:
+        watch = Record()
+        assert port.assemble(watch)
+        take(port, 1, np.zeros(self.dim, np.float32), 412, watch)
+        cues.take(0)
+        time.sleep(5.8)
+        assert dismiss(port) == []
+
+    def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
+        v, t = pull(port)
+        port.push(v, since=t, report=b"")
+        cues.give(MASTER)
+        stop = f"sleep 0.5; kill -STOP {os.getpid()}; sleep 5; kill -CONT {os.getpid()}"
+        with subprocess.Popen(["sh", "-c", stop]) as stopping:
+            began_at = time.monotonic()
+            assert port.pull() is None
+            assert time.monotonic() - began_at > self.limits.silence_s
+            assert stopping.wait(LIMIT_S) == 0
+        port.leave(np.zeros(self.state_dim, np.float32))
 
 
 class OtherRunIsRefused(Check):

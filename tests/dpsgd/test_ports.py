@@ -115,6 +115,23 @@ def test_node_that_waits_for_too_long_gives_up_all_the_same() -> None:
     assert port._watch_clock.now_s == 1070.0
 
 
+def test_node_that_was_stopped_while_it_waited_does_not_give_up() -> None:
+    """It is suspended for a day; on the second look after that the answer is there."""
+    port = Waiting(Clock(), 24 * 3600 + 12.5)
+    arrive = port._receive_answer
+
+    def suspended_once(limit_s: float) -> tuple[bool, Pulled | None]:
+        if len(port.sent) == 2:  # the pull, and one sign of life
+            port._watch_clock.now_s += 24 * 3600
+            return False, None
+        return arrive(limit_s)
+
+    port._receive_answer = suspended_once  # type: ignore[method-assign]
+    pulled = port.pull()
+    assert pulled is not None
+    assert [kind for kind, _ in port.sent] == [Kind.PULL, Kind.TELL, Kind.TELL, Kind.TELL]
+
+
 def test_silence_among_silent_ones(clock: Clock) -> None:
     port = assembled(clock)
     with pytest.raises(TransportError, match=r"^node 0: silent for 60 s \(limit 60 s\)$"):
