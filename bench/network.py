@@ -176,6 +176,11 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]
             process.wait()
 
 
+def _conditions(options: argparse.Namespace) -> dict[str, Any]:
+    """What a measurement is kept for, beside what is varied."""
+    return {"seconds": options.seconds, "set": " ".join(options.set)}
+
+
 def _speed(directory: Path, work: str, warm_up_s: float) -> float:
     """Work a second between the first row after the warm-up and the last but one."""
     steady = [row for row in rows(directory) if row["elapsed_s"] >= warm_up_s]
@@ -214,6 +219,7 @@ def _fig5(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]
             cluster = Cluster(hosts, folder)
             for exchange, nodes, B in itertools.product(options.exchange, options.nodes, options.B):
                 key = {"link": link, "exchange": exchange, "nodes": nodes, "B": B, "update_s": update_s}
+                key |= _conditions(options)
                 found.append(results.get(**key) or results.put({**key, **sleeping(options, cluster, key)}))
     print(_draw_fig5(options, found, update_s), file=sys.stderr)
     return found
@@ -221,14 +227,15 @@ def _fig5(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]
 
 def real_update_s(run_dir: str, game: str, results: Results) -> float:
     """Seconds of an update of a real actor-learner that has a core of its own and never exchanges."""
-    kept = results.get(measured="update_s")
+    key = {"measured": "update_s", "game": game}
+    kept = results.get(**key)
     if kept is None:
         name = f"update-{time.time_ns()}"
         command = [sys.executable, "train.py", "--game", game, "--p", "1", "--B", str(_NO_EXCHANGE)]
         command += ["--minutes", "0.4", "--run-dir", run_dir, "--name", name, "--set", "output.log_every_s=1"]
         execute(command, _START_S)
         speed = _speed(Path(run_dir) / name, "updates", 8.0)
-        kept = results.put({"measured": "update_s", "update_s": round(1 / speed, 4)})
+        kept = results.put({**key, "update_s": round(1 / speed, 4)})
     return float(kept["update_s"])
 
 
@@ -254,15 +261,14 @@ def sleeping(options: argparse.Namespace, cluster: Cluster, key: dict[str, Any])
     }
 
 
-def _draw_fig5(options: argparse.Namespace, found: list[dict[str, Any]], update_s: float) -> str:
-    import matplotlib as mpl
+def _draw_fig5(options: argparse.Namespace, found: Sequence[Mapping[str, Any]], update_s: float) -> str:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, len(options.links), figsize=(5 * len(options.links), 4.6), sharey=True)
-        for panel, link in zip([panels] if len(options.links) == 1 else panels, options.links, strict=True):
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5 * len(options.links), 4.6), dpi=110, layout="constrained")
+        panels = figure.subplots(1, len(options.links), sharey=True, squeeze=False).ravel()
+        for panel, link in zip(panels, options.links, strict=True):
             for (place, B), exchange in itertools.product(enumerate(options.B), options.exchange):
                 line = [row for row in found if (row["link"], row["exchange"], row["B"]) == (link, exchange, B)]
                 style = "-" if exchange == "overlap" else "--"
@@ -272,20 +278,13 @@ def _draw_fig5(options: argparse.Namespace, found: list[dict[str, Any]], update_
             most = max(options.nodes)
             panel.plot([0, most], [0, most * _SAMPLES / update_s], ":", color="#777777", label="no exchange")
             panel.set(title=str(LINKS[link]), xlabel="nodes", xticks=options.nodes, ylim=(0, None))
-        figure.axes[0].set_ylabel("data points (agent steps) per second")
-        figure.axes[-1].legend(fontsize=7, handlelength=3.5)
-        figure.text(
-            0.01,
-            0.01,
-            f"Emulated hosts on one machine. Actor-learners sleep for {1000 * update_s:.1f} ms an update, as measured"
-            " on a real one, and send real deltas.",
-            fontsize=8,
-            color="#555555",
-        )
-        figure.tight_layout(rect=(0, 0.04, 1, 1))
+        panels[0].set_ylabel("data points (agent steps) per second")
+        panels[-1].legend(fontsize=7, handlelength=3.5)
+        note = f"Emulated hosts on one machine. Actor-learners sleep for {1000 * update_s:.1f} ms an update,"
+        note += " as measured on a real one, and send real deltas."
+        figure.supxlabel(note, fontsize=8, color="#555555", x=0.01, ha="left")
         path = Path(options.run_dir) / "fig5.png"
-        figure.savefig(path, dpi=110)
-        plt.close(figure)
+        save(figure, path)
     return str(path)
 
 
@@ -360,12 +359,13 @@ def _real(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]
     with EmulatedHosts(1 + nodes, bits_per_s=_REAL[0]) as hosts:
         cluster = Cluster(hosts, Path(options.run_dir))
         for number, (kind, settings) in itertools.product(range(options.rounds), kinds.items()):
-            key = {"round": number, "kind": kind}
+            key = {"round": number, "kind": kind, "game": options.game, **_conditions(options)}
             row = results.get(**key) or results.put(
                 {**key, "agent_steps_per_s": _steps_per_s(options, cluster, settings)}
             )
             found.append(row)
-        found.append(results.get(kind="changes") or results.put({"kind": "changes", **_changes(options, cluster)}))
+        key = {"kind": "changes", "game": options.game, "set": " ".join(options.set)}
+        found.append(results.get(**key) or results.put({**key, **_changes(options, cluster)}))
     return found + _ratios(found, list(kinds))
 
 
@@ -424,7 +424,8 @@ def _turns(options: argparse.Namespace, results: Results) -> list[dict[str, Any]
         f"{exchange}, B = {B}": ["--B", str(B), "--exchange", exchange]
         for exchange, B in itertools.product(options.exchange, options.B)
     }
-    keys = [{"round": number, "kind": kind} for number, kind in itertools.product(range(options.rounds), kinds)]
+    same = {"game": options.game, **_conditions(options)}
+    keys = [{"round": number, "kind": kind, **same} for number, kind in itertools.product(range(options.rounds), kinds)]
     left = sorted({key["round"] for key in keys if results.get(**key) is None})
     if left:
         with contextlib.ExitStack() as stack:
@@ -435,7 +436,7 @@ def _turns(options: argparse.Namespace, results: Results) -> list[dict[str, Any]
                     if run.process.poll() is not None:
                         raise SystemExit(f"{run.directory}: has ended ({run.process.returncode})")
                     per_s = round(speed(rows(run.directory), its_turns, "agent_steps"), 1)
-                    results.put({"round": number, "kind": kind, "agent_steps_per_s": per_s})
+                    results.put({"round": number, "kind": kind, **same, "agent_steps_per_s": per_s})
     found = [results.get(**key) or {} for key in keys]
     return found + _ratios(found, list(kinds))
 

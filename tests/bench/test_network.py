@@ -1,5 +1,6 @@
 """The network benchmark on emulated hosts, and what it makes of its measurements."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -61,6 +62,24 @@ def test_says_why_it_measures_nothing(tmp_path, capfd, monkeypatch):
     assert network.main(["--run-dir", str(tmp_path / "runs")]) == 0
     assert capfd.readouterr().err == "bench.network: skipped: emulated hosts: needs root\n"
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_was_measured_with_other_settings_is_measured_again(tmp_path, monkeypatch) -> None:
+    measured = []
+
+    def sleeping(options, cluster, key):
+        measured.append(options.set)
+        return {"data_points_per_s": 1.0}
+
+    monkeypatch.setattr(network, "sleeping", sleeping)
+    monkeypatch.setattr(network, "why_not", lambda: None)
+    monkeypatch.setattr(network.Link, "hosts", lambda link, number: contextlib.nullcontext())
+    arguments = ["--links", "usual", "--nodes", "2", "--B", "4", "--exchange", "paper", "--update-s", "0.03"]
+    arguments += ["--run-dir", str(tmp_path)]
+    rounded = ["--set", "dpsgd.delta_dtype=bfloat16"]
+    for more in ([], rounded, [], rounded):
+        assert network.main([*arguments, *more]) == 0
+    assert measured == [[], ["dpsgd.delta_dtype=bfloat16"]]
 
 
 def test_speeds_are_between_two_marks() -> None:
