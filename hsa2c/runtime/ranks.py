@@ -112,6 +112,7 @@ def _master_port(
         encoding=task.encoding,
         masters=cluster.masters,
         master=master,
+        overlapping=task.config.dpsgd.exchange == "overlap",
     )
     port.synchronous = task.synchronous
     return port
