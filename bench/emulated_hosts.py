@@ -155,6 +155,12 @@ class EmulatedHosts:
         holder = self._holders[name].pid
         return [] if self._holders[name].poll() is not None else [pid for pid in _beside(holder) if pid != holder]
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to all that runs on a host; not to what has ended meanwhile."""
+        for pid in self.processes(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def shared_memory(self, name: str) -> list[str]:
         """What lies in a host's /dev/shm."""
         return sorted(path.name for path in Path(f"/proc/{self._holders[name].pid}/root/dev/shm").iterdir())
@@ -227,9 +233,7 @@ class EmulatedHosts:
         """End every process of a host but the one that holds it."""
         deadline = time.monotonic() + _LIMIT_S
         while pids := self.processes(name):
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self.signal(name, signal.SIGKILL)
             assert time.monotonic() < deadline, f"{name}: processes {pids} do not end"
             time.sleep(0.01)
 

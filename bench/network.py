@@ -234,8 +234,8 @@ def real_update_s(run_dir: str, game: str, results: Results) -> float:
         command = [sys.executable, "train.py", "--game", game, "--p", "1", "--B", str(_NO_EXCHANGE)]
         command += ["--minutes", "0.4", "--run-dir", run_dir, "--name", name, "--set", "output.log_every_s=1"]
         execute(command, _START_S)
-        speed = _speed(Path(run_dir) / name, "updates", 8.0)
-        kept = results.put({**key, "update_s": round(1 / speed, 4)})
+        updates_per_s = _speed(Path(run_dir) / name, "updates", 8.0)
+        kept = results.put({**key, "update_s": round(1 / updates_per_s, 4)})
     return float(kept["update_s"])
 
 

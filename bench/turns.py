@@ -8,7 +8,6 @@ Only for what does not measure its own time: a run that was stopped finds the cl
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -53,8 +52,7 @@ def take_turns(several: Sequence[EmulatedHosts], rounds: int, seconds: float) ->
 def signal_all(hosts: EmulatedHosts, number: signal.Signals) -> None:
     """Send a signal to every process on these hosts."""
     for name in hosts.names:
-        for pid in hosts.processes(name):
-            os.kill(pid, number)
+        hosts.signal(name, number)
 
 
 def worked_s(turns: Sequence[Turn], at: float) -> float:
