@@ -9,7 +9,8 @@ fig5   data points/s against nodes, a line for each B, with the paper's exchange
 fig6   seconds to a score with real learning, against nodes and B (the paper's Fig. 6), on the slowest link.
 real   real actor-learners on two nodes: agent steps/s with the exchange, over those of no exchange at all, in turns;
        and what --B auto makes of a link that changes under it.
-turns  the same for fixed B, more exactly: the runs are all there at once and work in turns of 5 s (`bench.turns`).
+turns  the same for some B (auto, too), more exactly: the runs are all there at once and work in turns of 5 s
+       (`bench.turns`).
 
 Every measurement is kept in `--run-dir` as soon as it is made, and not made again.
 """
@@ -91,7 +92,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--part", choices=("fig5", "fig6", "real", "turns"), default="fig5")
     p.add_argument("--links", nargs="+", choices=tuple(LINKS), default=list(LINKS))
     p.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8])
-    p.add_argument("--B", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    p.add_argument("--B", type=_updates, nargs="+", default=[1, 2, 4, 8, 16], help="turns: auto, too")
     p.add_argument("--exchange", nargs="+", choices=("paper", "overlap"), default=["paper", "overlap"])
     p.add_argument("--seconds", type=float, default=10.0, help="of each measurement (10)")
     p.add_argument("--warm-up", type=float, default=3.0, help="seconds before that (3)")
@@ -103,7 +104,16 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="for every run")
     p.add_argument("--run-dir", default="runs/network", help="(runs/network)")
     p.add_argument("--json", action="store_true")
-    return p.parse_args(arguments)
+    options = p.parse_args(arguments)
+    if "auto" in options.B and options.part != "turns":
+        p.error(f"--B auto is for --part turns, not {options.part}")
+    return options
+
+
+def _updates(text: str) -> int | str:
+    if text == "auto" or text.isdecimal():
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"{text}, must be a whole number or auto")
 
 
 class Results:
@@ -435,8 +445,13 @@ def _turns(options: argparse.Namespace, results: Results) -> list[dict[str, Any]
                 for kind, run, its_turns in zip(kinds, runs, turns, strict=True):
                     if run.process.poll() is not None:
                         raise SystemExit(f"{run.directory}: has ended ({run.process.returncode})")
-                    per_s = round(speed(rows(run.directory), its_turns, "agent_steps"), 1)
-                    results.put({"round": number, "kind": kind, **same, "agent_steps_per_s": per_s})
+                    history = rows(run.directory)
+                    measured = {
+                        "agent_steps_per_s": round(speed(history, its_turns, "agent_steps"), 1),
+                        "exchanges_per_s": round(speed(history, its_turns, "exchanges"), 2),
+                        "B": history[-1]["exchange/B"],
+                    }
+                    results.put({"round": number, "kind": kind, **same, **measured})
     found = [results.get(**key) or {} for key in keys]
     return found + _ratios(found, list(kinds))
 

@@ -3,7 +3,8 @@
 What the machine does beside them changes from minute to minute by more than what is to be told apart. Turns of seconds
 give each run its share of every minute, where whole runs one after the other would each get minutes of its own.
 
-Only for what does not measure its own time: a run that was stopped finds the clock put forward.
+A run that was stopped finds the wall-clock put forward: what it measures of its own time has to leave that out, as a
+node does for --B auto (`hsa2c.dpsgd.patience.WorkingClock`).
 """
 
 from __future__ import annotations

@@ -172,7 +172,8 @@ class PacedCrew:
         crew: Whose processes work.
         pace: What B is.
         window_s: Seconds after which B is considered again.
-        clock: Wall-clock, in seconds.
+        clock: In seconds; one that stands still while the process is stopped (`hsa2c.dpsgd.patience.WorkingClock`), if
+            that may be.
         cpu_clock: Seconds of processor time of the thread that exchanges.
     """
 

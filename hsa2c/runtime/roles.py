@@ -15,6 +15,7 @@ from hsa2c.config import to_dict
 from hsa2c.dpsgd import inprocess
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.pace import Pace, PacedCrew
+from hsa2c.dpsgd.patience import WorkingClock
 from hsa2c.dpsgd.ports import BaseMasterPort
 from hsa2c.dpsgd.sharded import Followers, Link
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho
@@ -73,7 +74,8 @@ def work(task: Task, crew: Any, port: WorkerPort, node: int) -> None:
     port.tell(json.dumps([{"ready": ready}]).encode())
     loop = overlapping_worker if task.config.dpsgd.exchange == "overlap" else worker
     pace = _pace(task, len(crew.pids))
-    loop(port, PacedCrew(crew, pace), pace.B)
+    with WorkingClock() as clock:
+        loop(port, PacedCrew(crew, pace, clock=clock), pace.B)
 
 
 def _pace(task: Task, p: int) -> Pace:

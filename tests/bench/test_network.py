@@ -64,6 +64,19 @@ def test_says_why_it_measures_nothing(tmp_path, capfd, monkeypatch):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--part", "fig5", "--B", "4", "auto"], "--B auto is for --part turns, not fig5"),
+        (["--part", "turns", "--B", "some"], "argument --B: some, must be a whole number or auto"),
+    ],
+)
+def test_refuses_a_b_that_it_cannot_measure(arguments, said, capfd) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        network.main(arguments)
+    assert capfd.readouterr().err.endswith(f"error: {said}\n")
+
+
 def test_what_was_measured_with_other_settings_is_measured_again(tmp_path, monkeypatch) -> None:
     measured = []
 

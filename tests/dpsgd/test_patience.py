@@ -1,8 +1,14 @@
-"""Waiting that ends, and does not count what nobody waited."""
+"""Waiting that ends, and does not count what nobody waited; a clock that stands still while its process does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from hsa2c.dpsgd.patience import LONGEST_LOOK_S, Patience
+from hsa2c.dpsgd.patience import LONGEST_LOOK_S, Patience, WorkingClock
 
 
 class Clock:
@@ -31,3 +37,42 @@ def test_a_stop_counts_as_one_long_look() -> None:
     assert patience.left_s() == pytest.approx(3.0 - LONGEST_LOOK_S)
     clock.now_s += 0.25
     assert patience.left_s() == pytest.approx(1.75)
+
+
+def test_the_clock_stands_still_for_a_stop() -> None:
+    """A stop counts as no more than one look, whether the thread or the caller is the first to look after it."""
+    wall = Clock()
+    clock = WorkingClock(clock=wall, look_s=0.25)
+    wall.now_s += 0.75
+    assert clock() == pytest.approx(0.75)
+    wall.now_s += 86_400.0
+    assert clock() == pytest.approx(1.0)
+    wall.now_s += 0.5
+    assert clock() == pytest.approx(1.5)
+
+
+_TELLING = """
+import sys, time
+from hsa2c.dpsgd.patience import WorkingClock
+with WorkingClock() as clock:
+    print("ready", flush=True)
+    sys.stdin.readline()  # nobody looks at the clock until then, but its own thread
+    print(clock(), flush=True)
+"""
+
+
+def test_a_process_that_is_stopped_does_not_count_that() -> None:
+    with subprocess.Popen([sys.executable, "-c", _TELLING], stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        began_at = time.monotonic()
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(1.8)
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(0.5)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        seconds = float(process.stdout.readline())
+        assert 0.9 <= seconds <= time.monotonic() - began_at - 1.3
