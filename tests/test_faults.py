@@ -383,3 +383,26 @@ def test_nothing_listens_beyond_loopback(tmp_path):
         assert listeners, "mpiexec listens, and is looked at"
         assert {device for _, device in listeners} <= {"lo", "127.0.0.1", "::1"}
         stop(run)
+
+
+# All of it
+
+
+@pytest.mark.slow
+def test_what_an_update_takes_is_measured_without_the_time_of_a_suspension(tmp_path):
+    """A window of 5 s with a stop of 12 in it seemed to be of 17, and its updates to take three times as long."""
+    measured = lambda: [row["exchange/update_s"] for row in run.rows() if row.get("exchange/update_s")]
+    with nodes(tmp_path, 2, "cluster.processes=1", "dpsgd.exchange=overlap") as run:
+        wait_until(measured, "a window")
+        usual = np.median(measured())
+        everybody = run.processes()
+        for process in everybody:
+            process.suspend()
+        time.sleep(12.0)
+        for process in everybody:
+            process.resume()
+        resumed_at = time.time()
+        later = lambda: [row for row in run.rows() if row["time"] > resumed_at + 8.0]
+        wait_until(lambda: len(later()) > 3, "the next windows")
+        assert max(measured()) < 2 * usual
+        stop(run)
