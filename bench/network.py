@@ -111,8 +111,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _updates(text: str) -> int | str:
-    if text == "auto" or text.isdecimal():
-        return text if text == "auto" else int(text)
+    if text == "auto":
+        return text
+    if text.isdecimal():
+        return int(text)
     raise argparse.ArgumentTypeError(f"{text}, must be a whole number or auto")
 
 

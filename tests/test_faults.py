@@ -391,8 +391,8 @@ def test_nothing_listens_beyond_loopback(tmp_path):
 @pytest.mark.slow
 def test_what_an_update_takes_is_measured_without_the_time_of_a_suspension(tmp_path):
     """A window of 5 s with a stop of 12 in it seemed to be of 17, and its updates to take three times as long."""
-    measured = lambda: [row["exchange/update_s"] for row in run.rows() if row.get("exchange/update_s")]
     with nodes(tmp_path, 2, "cluster.processes=1", "dpsgd.exchange=overlap") as run:
+        measured = lambda: [row["exchange/update_s"] for row in run.rows() if row.get("exchange/update_s")]
         wait_until(measured, "a window")
         usual = np.median(measured())
         everybody = run.processes()

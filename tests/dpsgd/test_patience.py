@@ -40,7 +40,7 @@ def test_a_stop_counts_as_one_long_look() -> None:
 
 
 def test_the_clock_stands_still_for_a_stop() -> None:
-    """A stop counts as no more than one look, whether the thread or the caller is the first to look after it."""
+    """A stop counts as one look."""
     wall = Clock()
     clock = WorkingClock(clock=wall, look_s=0.25)
     wall.now_s += 0.75
