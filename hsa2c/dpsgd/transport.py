@@ -57,7 +57,9 @@ class Watch(Protocol):
     """Looks on while the master works: metrics, checkpoints, stop conditions. The algorithm is the same without."""
 
     def stopping(self) -> bool:
-        """Whether to stop now; asked at least every few milliseconds, so that it may also do what is due by time."""
+        """Whether to stop now; asked every few milliseconds, or every 20 where it is quiet, so that it may also do
+        what is due by time.
+        """
 
     def rate_scale(self) -> float:
         """Factor on eta for the next pull."""
