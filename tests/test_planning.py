@@ -116,7 +116,7 @@ def test_a_cluster_whose_exchange_takes_longer_than_nodes_wait_fails() -> None:
 
 
 def test_a_seed_repeats_and_another_does_not() -> None:
-    cluster = Cluster(nodes=10, cores=4, B="auto", seconds=60.0, stragglers=(0.1, 2.0))
+    cluster = Cluster(nodes=10, cores=4, B="auto", seconds=20.0, stragglers=(0.1, 2.0))
     assert simulate(cluster) == simulate(cluster)
     assert simulate(cluster) != simulate(dataclasses.replace(cluster, seed=2))
 
@@ -131,14 +131,13 @@ def test_progress_is_told() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_4000_nodes_of_28_for_10_minutes_take_less_than_two() -> None:
-    cluster = Cluster(nodes=4000, cores=28, B=64, seconds=600.0, exchanges=10**9)
+def test_4000_nodes_of_28_are_simulated_five_times_as_fast_as_they_work() -> None:
+    cluster = Cluster(nodes=4000, cores=28, B=64, seconds=180.0, exchanges=10**9)
     began_at = time.process_time()
     outcome = simulate(cluster)
-    assert outcome.simulated_s >= 600.0
+    assert outcome.simulated_s >= 180.0
     assert outcome.exchanges_per_s > 150
-    assert time.process_time() - began_at < 120
+    assert time.process_time() - began_at < 36
 
 
 def test_a_free_core_takes_the_exchanges() -> None:
