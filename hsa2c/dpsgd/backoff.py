@@ -5,7 +5,7 @@ from __future__ import annotations
 FIRST_S = 50e-6
 LAST_S = 2e-3
 _LONG_LAST_S = 20e-3
-_EXPECTED_FIRST_S = 0.25
+_MOST_AT_ONCE_S = 0.25
 _UNHURRIED_FIRST_S = 1e-3
 
 
@@ -36,7 +36,7 @@ def expecting(seconds: float) -> Backoff:
     For many nodes that wait for one master: a look at whether it has answered costs 0.1 ms of a core, which they share
     with it, or with their actor-learners.
     """
-    return Backoff(min(max(FIRST_S, seconds / 2), _EXPECTED_FIRST_S), share=1 / 8)
+    return Backoff(min(max(FIRST_S, seconds / 2), _MOST_AT_ONCE_S), share=1 / 8)
 
 
 def unhurried() -> Backoff:

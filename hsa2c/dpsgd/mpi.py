@@ -164,11 +164,11 @@ def _sleep(backoff: Backoff, most_s: float | None = None) -> None:
     time.sleep(sleep_s if most_s is None else min(most_s, sleep_s))
 
 
-def _wait(done: Callable[[], bool], limit_s: float, what: str, expected_s: float | None = None) -> float:
+def _wait(done: Callable[[], bool], limit_s: float, what: str, backoff: Backoff | None = None) -> float:
     """Wait until it is done; gives back how long."""
     began_at = time.monotonic()
     patience = Patience(limit_s)
-    backoff = Backoff() if expected_s is None else expecting(expected_s)
+    backoff = backoff or Backoff()
     while not done():
         if patience.left_s() <= 0:
             raise TransportError(f"{what}: not done after {limit_s:.0f} s")
@@ -178,7 +178,7 @@ def _wait(done: Callable[[], bool], limit_s: float, what: str, expected_s: float
 
 def _probe(comm: MPI.Comm, source: int, tag: int = _TAG) -> tuple[MPI.Message, MPI.Status] | None:
     status = MPI.Status()
-    message = comm.Improbe(source, tag, status)
+    message = comm.Improbe(source=source, tag=tag, status=status)
     return None if message is None else (message, status)
 
 
@@ -539,7 +539,7 @@ class MPIWorker(BaseWorkerPort):
         def wait() -> None:
             what = f"node {self._node}: sending {kind.name} to {self._master}"
             try:
-                took_s = _wait(request.Test, self._limits.silence_s, what, self._sending_s.get(kind, 0.0))
+                took_s = _wait(request.Test, self._limits.silence_s, what, expecting(self._sending_s.get(kind, 0.0)))
             except MPI.Exception as error:
                 raise self._say_master_died(error) from None
             self._sending_s[kind] = took_s
