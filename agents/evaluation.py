@@ -141,13 +141,3 @@ def summarise(scores: Sequence[float], *, agent_steps: int = 0, capped: int = 0)
         agent_steps=agent_steps,
         capped=capped,
     )
-
-
-def random_policy(num_actions: int, seed: int) -> Act:
-    """Each action as likely as any other, whatever is observed: the "random" of published tables."""
-    generator = np.random.default_rng(seed)
-
-    def act(obs: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-        return generator.integers(0, num_actions, size=len(obs), dtype=np.int64)
-
-    return act

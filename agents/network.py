@@ -7,7 +7,6 @@ definition; what trains is `agents.fast_network`.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,14 +19,6 @@ CONV1_STRIDE = 4
 CONV2_STRIDE = 2
 
 _HIDDEN_INPUTS = 32 * 9 * 9
-
-
-class ParameterSlice(NamedTuple):
-    """Where one tensor of weights lies in the flat vector."""
-
-    name: str
-    shape: tuple[int, ...]
-    offset: int
 
 
 class _Conv2d(nn.Conv2d):
@@ -190,13 +181,3 @@ def initial_vector(num_actions: int, seed: int, initialisation: Initialisation =
     bind(network, flat)
     initialise(network, seed, initialisation)
     return flat
-
-
-def parameter_layout(num_actions: int) -> list[ParameterSlice]:
-    """Name, shape and offset of each tensor of weights in the flat vector, in its order."""
-    layout = []
-    offset = 0
-    for name, parameter in ActorCritic(num_actions).named_parameters():
-        layout.append(ParameterSlice(name, tuple(parameter.shape), offset))
-        offset += parameter.numel()
-    return layout

@@ -160,7 +160,6 @@ class _Count(Onlooker):
         self._began_at, self._cpu_s = time.monotonic(), time.process_time()
         self._ends_at = self._began_at + seconds
         self._nodes_cpu_s: dict[int, tuple[float, float]] = {}
-        self._shown_at = self._began_at
         self.exchanges = 0
         self.result: dict[str, float] = {}
 

@@ -142,11 +142,6 @@ class Feedback:
         self._e: Vector | None = None
         self._out: Bytes | None = None
 
-    @property
-    def residual(self) -> Vector | None:
-        """What has not been sent yet, float32 [dim]; None where nothing was rounded."""
-        return self._e
-
     def encode(self, w: Vector) -> Encoded:
         """The next delta, valid until the one after."""
         if self._encoding is Encoding.FLOAT32 or not fits(w):

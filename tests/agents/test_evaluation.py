@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agents.evaluation import evaluate, random_policy, summarise
+from agents.evaluation import evaluate, summarise
 from envs.atari import AtariEnvs
 from envs.names import resolve_game
 from envs.settings import EnvConfig
@@ -116,15 +116,3 @@ def test_statistics_of_one_game_and_of_none():
     assert (scores.mean, scores.median, scores.std, scores.min, scores.max) == (-21, -21, 0, -21, -21)
     with pytest.raises(AssertionError):
         summarise([])
-
-
-def test_the_random_policy_is_uniform_and_follows_its_seed():
-    obs = np.zeros((600, 4, 84, 84), np.uint8)
-    actions = random_policy(6, 0)(obs)
-    assert (actions.shape, actions.dtype) == ((600,), np.int64)
-    np.testing.assert_array_equal(actions, random_policy(6, 0)(obs))
-    assert not np.array_equal(actions, random_policy(6, 1)(obs))
-    counts = np.bincount(actions, minlength=6)
-    # Five standard deviations of a binomial with 600 draws of chance 1/6.
-    assert len(counts) == 6
-    assert np.abs(counts - 100).max() < 5 * math.sqrt(600 * (1 / 6) * (5 / 6))

@@ -105,7 +105,7 @@ def test_whatever_cannot_be_encoded_goes_as_it_is(numbers: list[float], encoding
             assert encoded.decode().tobytes() == w.tobytes()
             assert not fits(w)
     assert finite(w) == np.isfinite(w).all()
-    assert feedback.residual is None or np.isfinite(feedback.residual).all()
+    assert np.isfinite(feedback.encode(np.zeros(w.size, np.float32)).decode()).all()  # nothing bad was kept
 
 
 @pytest.mark.parametrize("encoding", LOSSY)
@@ -120,19 +120,16 @@ def test_feedback_loses_nothing(encoding: Encoding) -> None:
         assert feedback.encode(bad).decode().tobytes() == bad.tobytes()
         arrived += feedback.encode(w).decode()
         pushed += w
-    assert feedback.residual is not None
-    np.testing.assert_allclose(arrived + feedback.residual, pushed, rtol=0, atol=1e-6 * np.abs(pushed).max())
     # One rounding, though there were thirty: a delta without feedback would have lost the sum of theirs.
     largest = 1.5 * 1e-5 * max(np.abs(vector(n, size, spread=3.0)).max() for n in range(30))
     bound = {Encoding.BFLOAT16: 2.0**-8, Encoding.FLOAT16: 2.0**-11, Encoding.INT8: 1 / 250}[encoding] * largest
-    assert np.abs(feedback.residual).max() <= bound
+    assert np.abs(pushed - arrived).max() <= bound
 
 
 def test_feedback_of_float32_is_the_delta() -> None:
     w = vector(0, 5)
     feedback = Feedback(Encoding.FLOAT32)
     assert np.shares_memory(feedback.encode(w).data, w)
-    assert feedback.residual is None
     assert np.shares_memory(plain(w).decode(), w)
 
 

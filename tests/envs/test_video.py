@@ -6,12 +6,13 @@ import ale_py
 import numpy as np
 import pytest
 
-from agents.evaluation import evaluate, random_policy
+from agents.evaluation import evaluate
 from envs import video
 from envs.atari import AtariEnvs
 from envs.names import resolve_game
 from envs.settings import EnvConfig
 from hsa2c.errors import ConfigError, HSA2CError
+from tests.policies import random_policy
 
 FREEWAY = resolve_game("freeway")
 CONFIG = EnvConfig(max_frames=122, sticky_actions=0.25)
