@@ -25,7 +25,7 @@ from hsa2c.dpsgd.lifetime import die_with_parent  # noqa: E402
 from hsa2c.dpsgd.ports import BaseMasterPort, Limits  # noqa: E402
 from hsa2c.dpsgd.serving import Serving  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho  # noqa: E402
-from hsa2c.dpsgd.transport import Onlooker, Push, Vector  # noqa: E402
+from hsa2c.dpsgd.transport import Push, Vector, Watch  # noqa: E402
 
 WARM_UP_S = 1.0
 _MEMORY_EVERY_S = 0.5
@@ -61,7 +61,7 @@ class Split:
             setattr(owner, attribute, self.of(name, getattr(owner, attribute)))
 
 
-class CapacityWatch(Onlooker):
+class CapacityWatch(Watch):
     """Counts exchanges between the end of the warm-up and the end."""
 
     def __init__(self, seconds: float, split: Split) -> None:

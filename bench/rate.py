@@ -31,7 +31,7 @@ from hsa2c.dpsgd.simulated_clock import SimulatedClock
 from hsa2c.dpsgd.simulated_crew import SteppedCrew, UpdateTimes
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.theory import Objective, equal_rates
-from hsa2c.dpsgd.transport import Onlooker, Push, Vector
+from hsa2c.dpsgd.transport import Push, Vector, Watch
 from hsa2c.dpsgd.worker import worker
 
 DIM, _ROWS = 10, 400
@@ -99,7 +99,7 @@ class Row(Problem):
         pass
 
 
-class Norms(Onlooker):
+class Norms(Watch):
     """Adds up squared norms of gradients until T steps are done."""
 
     def __init__(self, f: RobustRegression, T: int) -> None:

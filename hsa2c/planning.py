@@ -20,7 +20,7 @@ from hsa2c.dpsgd.simulated import Link, SimulatedMaster, SimulatedWorker, Sizes,
 from hsa2c.dpsgd.simulated_clock import SimulatedClock
 from hsa2c.dpsgd.simulated_crew import TimedCrew, UpdateTimes
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.dpsgd.transport import Onlooker, Push, Vector
+from hsa2c.dpsgd.transport import Push, Vector, Watch
 from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.errors import HSA2CError
 
@@ -225,7 +225,7 @@ class _Enough(Exception):  # noqa: N818 - not an error: nothing more is to be se
     """The simulated time is over."""
 
 
-class _Simulation(Onlooker):
+class _Simulation(Watch):
     """A cluster at work, and the watch that looks on."""
 
     def __init__(self, cluster: Cluster, progress: Callable[[float], None]) -> None:

@@ -34,7 +34,7 @@ from hsa2c.dpsgd.simulated import Link, Sizes, Work, connect  # noqa: E402
 from hsa2c.dpsgd.simulated_clock import SimulatedClock  # noqa: E402
 from hsa2c.dpsgd.simulated_crew import SteppedCrew, UpdateTimes  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep  # noqa: E402
-from hsa2c.dpsgd.transport import Onlooker, Push, Vector  # noqa: E402
+from hsa2c.dpsgd.transport import Push, Vector, Watch  # noqa: E402
 from hsa2c.dpsgd.worker import worker  # noqa: E402
 
 _VARIATION = 0.3  # standard deviation of an update's time over its mean
@@ -90,7 +90,7 @@ class Documents(Problem):
         """See `Problem`."""
 
 
-class Curve(Onlooker):
+class Curve(Watch):
     """Perplexity of the validation documents after each global step."""
 
     def __init__(self, clock: SimulatedClock, s: Setting, model: Model, held_out: HeldOut, most_pushes: float) -> None:

@@ -26,7 +26,7 @@ from hsa2c.dpsgd.lifetime import die_with_parent  # noqa: E402
 from hsa2c.dpsgd.master import master  # noqa: E402
 from hsa2c.dpsgd.ports import Kind, Limits, Message  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep  # noqa: E402
-from hsa2c.dpsgd.transport import Onlooker, Push, Vector  # noqa: E402
+from hsa2c.dpsgd.transport import Push, Vector, Watch  # noqa: E402
 from hsa2c.errors import HSA2CError, TransportError  # noqa: E402
 from hsa2c.runtime import loopback  # noqa: E402
 
@@ -153,7 +153,7 @@ def _capacity(task: dict[str, Any], v: Vector, limits: Limits) -> dict[str, Any]
     return {"exchanges": watch.exchanges, **watch.result}
 
 
-class _Count(Onlooker):
+class _Count(Watch):
     """Counts exchanges for some seconds."""
 
     def __init__(self, seconds: float) -> None:

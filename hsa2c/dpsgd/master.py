@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -39,12 +39,8 @@ def master(
     while True:
         # Line 2. Pulls are answered inside `collect` and nowhere else, so nobody reads v during line 3: that is the
         # paper's atomicity, without a lock.
-        m = 0
-        for w in port.collect(M, serving=v, t=t, watch=watch):
-            add(w_sum, w, tau=t - w.since, max_delay=max_delay)
-            watch.received(w, tau=t - w.since)
-            m += 1
-        if m < port.quorum(M):
+        m = add_all(w_sum, port.collect(M, serving=v, t=t, watch=watch), t, watch, max_delay)
+        if m < port.quorum(M):  # `watch` says stop: nothing else ends a sum before it has its deltas
             break
         step(v, w_sum, m)  # line 3: v <- v + rho * sum_m w_m
         w_sum.fill(0)
@@ -52,15 +48,23 @@ def master(
         watch.stepped(t, v)
 
     # Paper: the end is left open; here no finished work is lost: what is on its way is the last, smaller sum.
-    for w in port.drain(watch=watch):
-        add(w_sum, w, tau=t - w.since, max_delay=max_delay)
-        watch.received(w, tau=t - w.since)
-        m += 1
+    m += add_all(w_sum, port.drain(watch=watch), t, watch, max_delay)
     if m:
         step(v, w_sum, port.quorum(M))
         t += 1
         watch.stepped(t, v)
     return t
+
+
+def add_all(w_sum: Vector, deltas: Iterable[Push], t: int, watch: Watch, max_delay: int | None) -> int:
+    """Line 2: add each delta to the sum as it comes; gives back how many there were."""
+    m = 0
+    for w in deltas:
+        tau = t - w.since
+        add(w_sum, w, tau=tau, max_delay=max_delay)
+        watch.received(w, tau=tau)
+        m += 1
+    return m
 
 
 def add(w_sum: Vector, w: Push, *, tau: int, max_delay: int | None) -> None:

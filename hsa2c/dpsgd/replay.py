@@ -16,7 +16,7 @@ from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.ports import NOT_FINITE
 from hsa2c.dpsgd.recording import Ending, Frame, Kind, Recording, checksum
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.dpsgd.transport import MasterPort, Onlooker, Push, Vector, Watch
+from hsa2c.dpsgd.transport import MasterPort, Push, Vector, Watch
 from hsa2c.errors import HSA2CError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class _ReplayPort(MasterPort):
         return Push(frame.node, delta, frame.since)
 
 
-class _ReplayWatch(Onlooker):
+class _ReplayWatch(Watch):
     """Looks whether v is what it was."""
 
     def __init__(self, port: _ReplayPort, step: GlobalStep, look: Look, outcome: Outcome) -> None:

@@ -34,7 +34,7 @@ from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.patience import LONGEST_LOOK_S, Patience
 from hsa2c.dpsgd.ports import BaseMasterPort, BaseWorkerPort, Kind, Limits, Message
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.dpsgd.transport import Onlooker, Pulled, Vector, WorkerPort
+from hsa2c.dpsgd.transport import Pulled, Vector, Watch, WorkerPort
 from hsa2c.errors import ConfigError, NodeError, TransportError
 
 _LOOK_S = 2e-3  # between two looks for a message
@@ -299,7 +299,7 @@ class Followers:
         return unscathed
 
 
-class FollowerWatch(Onlooker):
+class FollowerWatch(Watch):
     """A follower's watch: it does what the lead says, and writes nothing. Nodes take the lead's rate scale.
 
     Args:

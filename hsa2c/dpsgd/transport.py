@@ -53,16 +53,21 @@ class Push:
     """The same of the v that the node had pulled before."""
 
 
-class Watch(Protocol):
-    """Looks on while the master works: metrics, checkpoints, stop conditions. The algorithm is the same without."""
+class Watch:
+    """Looks on while the master works: metrics, checkpoints, stop conditions. The algorithm is the same without.
+
+    Here it never stops and takes note of nothing: who looks on says what it wants to know.
+    """
 
     def stopping(self) -> bool:
         """Whether to stop now; asked every few milliseconds, or every 20 where it is quiet, so that it may also do
         what is due by time.
         """
+        return False
 
     def rate_scale(self) -> float:
         """Factor on eta for the next pull."""
+        return 1.0
 
     def answered(self, node: int, pulled: Pulled, has: int) -> None:
         """A node was sent v, in place of that of global step `has`, or (-1) for the first time."""
@@ -90,45 +95,6 @@ class Watch(Protocol):
 
     def slept(self, seconds: float) -> None:
         """The master had nothing to do for so long, since the last time."""
-
-
-class Onlooker(Watch):
-    """A watch that nothing matters to and that never says stop: for those that want to know of some things only."""
-
-    def stopping(self) -> bool:
-        """See `Watch`, here and below."""
-        return False
-
-    def rate_scale(self) -> float:
-        """1."""
-        return 1.0
-
-    def answered(self, node: int, pulled: Pulled, has: int) -> None:
-        """Nothing."""
-
-    def heard(self, node: int, report: bytes) -> None:
-        """Nothing."""
-
-    def kept(self, node: int, state: Vector) -> None:
-        """Nothing."""
-
-    def received(self, push: Push, tau: int) -> None:
-        """Nothing."""
-
-    def stepped(self, t: int, v: Vector) -> None:
-        """Nothing."""
-
-    def lost(self, node: int, why: str) -> None:
-        """Nothing."""
-
-    def found(self, node: int, how: str) -> None:
-        """Nothing."""
-
-    def refused(self, node: int, why: str) -> None:
-        """Nothing."""
-
-    def slept(self, seconds: float) -> None:
-        """Nothing."""
 
 
 class MasterPort(Protocol):
