@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--nodes", type=int, default=40, help="(40)")
     p.add_argument("--M", type=int, nargs="+", default=[2, 40], help="deltas in a global step (2 40)")
     p.add_argument("--transport", choices=("shm", "tcp"), default="shm", help="tcp: over loopback (shm)")
-    p.add_argument("--delta-dtype", choices=("float32", "float16", "bfloat16", "int8"), default="float32")
+    p.add_argument("--delta-dtype", choices=("float32", "bfloat16", "int8"), default="float32")
     p.add_argument("--dim", type=int, default=676_000, help="numbers in v (676000)")
     p.add_argument("--seconds", type=float, default=10.0, help="of each measurement, after a second to warm up (10)")
     p.add_argument("--json", action="store_true")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from hsa2c.errors import ConfigError
@@ -28,6 +28,12 @@ T = TypeVar("T")
 
 #: Every section is declared with these: frozen, keyword-only, no unknown keys, no silent conversion of types.
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _two_bytes(dtype: Any) -> Any:
+    """Runs and scripts of 0.1 may name float16: bfloat16 has as many bytes, and less to compute."""
+    return "bfloat16" if dtype == "float16" else dtype
+
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
@@ -102,10 +108,10 @@ class DPSGDConfig:
     10 times the number of nodes for each delta of a step, rounded up, which only a node that was stopped or cut off
     exceeds."""
 
-    delta_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
-    """How a delta goes to the master, and what is new in v to the nodes: in 4, 2, 2 or 1 bytes a number. What rounding
+    delta_dtype: Annotated[Literal["float32", "bfloat16", "int8"], BeforeValidator(_two_bytes)] = "float32"
+    """How a delta goes to the master, and what is new in v to the nodes: in 4, 2 or 1 bytes a number. What rounding
     takes from one delta is added to the node's next (error feedback: Seide et al. 2014, Karimireddy et al. 2019); see
-    `hsa2c.dpsgd.codec` and `hsa2c.dpsgd.serving`."""
+    `hsa2c.dpsgd.codec` and `hsa2c.dpsgd.serving`. float16, which 0.1 had as well, is bfloat16 now."""
 
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of the global step. mu. Algorithm 1 is 0; the paper's HSA2C used 0.5."""

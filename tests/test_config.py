@@ -364,3 +364,9 @@ def test_fields_beside_a_field():
     assert field_at(AtariConfig, ("x",))[:3] == ["game", "seed", "cluster"]
     assert field_at(AtariConfig, ("seed", "x")) == []
     assert field_at(DPSGDConfig, ("x",))[0] == "local_updates"
+
+
+def test_the_float16_of_older_runs_is_bfloat16():
+    assert build(DPSGDConfig, {"delta_dtype": "float16"}).delta_dtype == "bfloat16"
+    with pytest.raises(ConfigError, match="delta_dtype = 'half'"):
+        build(DPSGDConfig, {"delta_dtype": "half"})

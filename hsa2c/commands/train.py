@@ -68,8 +68,8 @@ def parser() -> OneLineParser:
     how.add_argument("--M", type=int, help="deltas in a global step (the number of nodes)")
     how.add_argument(
         "--delta-dtype",
-        choices=("float32", "float16", "bfloat16", "int8"),
-        help="how deltas go to the master (float32)",
+        metavar="TYPE",
+        help="how deltas go to the master: float32, bfloat16 or int8 (float32)",
     )
     how.add_argument("--rho", type=float, help="global learning rate (such that rho * M / (1 - momentum) = 1)")
     how.add_argument("--momentum", type=float, help="of the global step (0)")

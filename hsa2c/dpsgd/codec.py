@@ -4,13 +4,9 @@
 |---|---|---|
 | float32 | 4 | as it is |
 | bfloat16 | 2 | the upper half of a float32, rounded to nearest, ties away from 0: 8 bits of precision |
-| float16 | 2 | IEEE half of w / s, 11 bits, with one s, a power of two, for each block of 4096 entries |
-| int8 | 1 | w / s rounded to nearest, with one s = max |w| / 127 for each block |
+| int8 | 1 | w / s rounded to nearest, with one s = max |w| / 127 for each block of 4096 entries |
 
-The scales, float32, come first; they add a thousandth. A block's s lets float16 neither overflow nor, but for entries
-2^-29 of the block's largest, lose precision: a delta of Adam is around 1e-5, where plain half has 8 bits left. Only bit
-operations and products on vectors are used: numpy's own conversions to and from float16 go entry by entry and cost 20
-times as much.
+The scales, float32, come first; they add a thousandth.
 
 A delta whose length is not below 2^29 goes as float32 whatever the encoding, so that NaN and infinity arrive, and are
 refused where every other delta's are. Numbers are little-endian, as the machines are.
@@ -34,8 +30,7 @@ BLOCK = 4096
 """Entries that share a scale."""
 
 _CHUNK = 16 * BLOCK  # entries that are worked on at a time: they stay in a core's own cache
-_LONGEST = 2.0**29  # so that a float16's factor is a float32
-_HALF = 97  # a half with exponent bits e is 2^(e - 15) (1 + m); moved into a float32 it reads as 2^(e - 127) (1 + m)
+_LONGEST = 2.0**29  # of what is rounded: its squared length is then far from a float32's end
 
 
 class Encoding(enum.IntEnum):
@@ -43,18 +38,17 @@ class Encoding(enum.IntEnum):
 
     FLOAT32 = 0
     BFLOAT16 = 1
-    FLOAT16 = 2
-    INT8 = 3
+    INT8 = 3  # 2 was another one's
 
     def size(self, dim: int) -> int:
         """Bytes of `dim` numbers."""
         return _WIDTH[self] * dim + 4 * self._scales(dim)
 
     def _scales(self, dim: int) -> int:
-        return -(-dim // BLOCK) if self in (Encoding.FLOAT16, Encoding.INT8) else 0
+        return -(-dim // BLOCK) if self is Encoding.INT8 else 0
 
 
-_WIDTH = {Encoding.FLOAT32: 4, Encoding.BFLOAT16: 2, Encoding.FLOAT16: 2, Encoding.INT8: 1}
+_WIDTH = {Encoding.FLOAT32: 4, Encoding.BFLOAT16: 2, Encoding.INT8: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,31 +195,6 @@ def _read_bfloat16(codes: _Codes, scales: Vector, out: Vector) -> None:
     np.left_shift(codes, 16, out=out.view(np.uint32), dtype=np.uint32)
 
 
-def _write_float16(w: Vector, scales: Vector, codes: _Codes) -> None:
-    rows = _rows(w)
-    exponents = np.frexp(_largest(rows))[1]  # below 2^exponent, which becomes 2^15
-    np.copyto(scales, np.ldexp(np.float32(1), exponents + _HALF))
-    bits = np.multiply(rows, np.ldexp(np.float32(1), -_HALF - exponents)[:, None]).reshape(-1).view(np.uint32)
-    rounded = bits >> np.uint32(13)
-    rounded &= np.uint32(1)
-    rounded += np.uint32(0xFFF)
-    rounded += bits
-    rounded >>= np.uint32(13)  # the sign is bit 18 now, and bits 15 to 17 are free
-    np.right_shift(rounded, np.uint32(3), out=bits)
-    bits &= np.uint32(0x8000)
-    rounded &= np.uint32(0x7FFF)
-    rounded |= bits
-    np.copyto(codes, rounded, casting="unsafe")
-
-
-def _read_float16(codes: _Codes, scales: Vector, out: Vector) -> None:
-    bits = out.view(np.int32)
-    np.left_shift(codes.view(np.int16), 13, out=bits, dtype=np.int32)
-    bits &= np.int32(-0x7000_2000)  # 0x8fffe000: of the sign's copies only the first
-    rows = _rows(out)
-    rows *= scales[:, None]
-
-
 def _write_int8(w: Vector, scales: Vector, codes: _Codes) -> None:
     rows = _rows(w)
     np.divide(_largest(rows), np.float32(127), out=scales)
@@ -242,11 +211,9 @@ def _read_int8(codes: _Codes, scales: Vector, out: Vector) -> None:
 
 _WRITE: dict[Encoding, Callable[[Vector, Vector, _Codes], None]] = {
     Encoding.BFLOAT16: _write_bfloat16,
-    Encoding.FLOAT16: _write_float16,
     Encoding.INT8: _write_int8,
 }
 _READ: dict[Encoding, Callable[[_Codes, Vector, Vector], None]] = {
     Encoding.BFLOAT16: _read_bfloat16,
-    Encoding.FLOAT16: _read_float16,
     Encoding.INT8: _read_int8,
 }

@@ -596,15 +596,11 @@ class DeltasAreEncodedAsBfloat16(DeltasAreEncoded):
     encoding = Encoding.BFLOAT16
 
 
-class DeltasAreEncodedAsFloat16(DeltasAreEncoded):
-    encoding = Encoding.FLOAT16
-
-
 class BytesAreCounted(Check):
     """A node's second v is what is new in it, its third nothing at all."""
 
     only = "mpi"
-    encoding = Encoding.FLOAT16
+    encoding = Encoding.BFLOAT16
     dim = BLOCK
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
@@ -616,7 +612,7 @@ class BytesAreCounted(Check):
             found += [(w.delta_bytes, w.v_bytes) for w in port.collect(1, serving=v, t=t, watch=watch)]
             if t == 7:
                 v += 1e-3
-        encoded = header + 2 * self.dim + 4
+        encoded = header + 2 * self.dim
         assert found == [(encoded + 2, header + 4 * self.dim), (encoded + 2, encoded), (encoded + 2, header)]
         dismiss(port)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hsa2c.dpsgd.codec import BLOCK, Encoding, Feedback, encode, finite, fits, plain
 
-LOSSY = (Encoding.BFLOAT16, Encoding.FLOAT16, Encoding.INT8)
+LOSSY = (Encoding.BFLOAT16, Encoding.INT8)
 SIZES = (1, 2, 100, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 16 * BLOCK, 17 * BLOCK + 3)
 
 
@@ -37,9 +37,6 @@ def _slow(x: float, block: np.ndarray, encoding: Encoding) -> float:
         s = np.float32(largest) / np.float32(127)
         inverse = np.float32(1) / s
         return float(np.float32(round(float(np.float32(x) * inverse))) * s) + 0.0
-    if encoding is Encoding.FLOAT16:
-        s = 2.0 ** (math.frexp(largest)[1] - 15)
-        return float(np.float16(x / s)) * s
     if x == 0:
         return x
     mantissa, exponent = math.frexp(abs(x))  # bfloat16 has 8 bits of mantissa; ties go away from 0
@@ -71,9 +68,7 @@ def test_by_hand() -> None:
     assert encoded.data[:4].view(np.float32)[0] == np.float32(0.01)
     assert encoded.data[4:].view(np.int8).tolist() == [127, -63, 1]
 
-    encoded = encode(np.array([1e-6, -1e8], np.float32), Encoding.FLOAT16)  # half ends at 65504
-    assert encoded.decode()[1] == pytest.approx(-1e8, rel=2**-11)
-    assert Encoding.FLOAT16.size(676_000) == 2 * 676_000 + 4 * 166
+    assert Encoding.BFLOAT16.size(676_000) == 2 * 676_000
     assert Encoding.INT8.size(676_000) == 676_000 + 4 * 166
 
 
@@ -87,7 +82,6 @@ def test_rounding_is_bounded(seed: int, size: int, encoding: Encoding, power: fl
         largest = float(block.max())
         bound = {
             Encoding.BFLOAT16: np.maximum(block * 2.0**-8, tiny),
-            Encoding.FLOAT16: np.maximum(block * 2.0**-11, largest * 2.0**-39) + tiny,
             Encoding.INT8: largest / 254 * (1 + 1e-5) if largest >= 127 * 2.0**-126 else largest,
         }[encoding]
         assert (found <= bound).all()
@@ -122,7 +116,7 @@ def test_feedback_loses_nothing(encoding: Encoding) -> None:
         pushed += w
     # One rounding, though there were thirty: a delta without feedback would have lost the sum of theirs.
     largest = 1.5 * 1e-5 * max(np.abs(vector(n, size, spread=3.0)).max() for n in range(30))
-    bound = {Encoding.BFLOAT16: 2.0**-8, Encoding.FLOAT16: 2.0**-11, Encoding.INT8: 1 / 250}[encoding] * largest
+    bound = {Encoding.BFLOAT16: 2.0**-8, Encoding.INT8: 1 / 250}[encoding] * largest
     assert np.abs(pushed - arrived).max() <= bound
 
 

@@ -11,7 +11,7 @@ from hsa2c.dpsgd.codec import BLOCK, Encoding
 from hsa2c.dpsgd.serving import Answer, Serving, What, follow
 
 DIM = BLOCK + 5
-LOSSY = (Encoding.BFLOAT16, Encoding.FLOAT16, Encoding.INT8)
+LOSSY = (Encoding.BFLOAT16, Encoding.INT8)
 
 
 class Node:
