@@ -101,7 +101,7 @@ def parser() -> OneLineParser:
     how.add_argument("--M", type=int, help="deltas in a global step (the number of nodes)")
     how.add_argument(
         "--delta-dtype",
-        choices=("float32", "float16", "bfloat16", "int8"),
+        choices=("float32", "bfloat16", "int8"),
         help="how deltas go to the master (float32)",
     )
     how.add_argument("--rho", type=float, help="global learning rate (rho * M from 1 to M, by what is safe)")
