@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 
 from hsa2c.commands import doctor, evaluate, plan, plot, rates, replay, report, train
-from hsa2c.errors import EXIT_BAD_INPUT, EXIT_DONE
+from hsa2c.commands.options import guarded
+from hsa2c.errors import EXIT_DONE, ConfigError
 
 _COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train.main, "train an agent (as train.py)"),
@@ -25,13 +26,16 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments and arguments[0] in _COMMANDS:
         return _COMMANDS[arguments[0]][0](arguments[1:])
+    return guarded("hsa2c", lambda: _usage(arguments))
+
+
+def _usage(arguments: list[str]) -> int:
     usage = "\n".join(f"  hsa2c {name:10} {about}" for name, (_, about) in _COMMANDS.items())
     if arguments and arguments[0] in ("-h", "--help"):
         print(f"HSA2C: train Atari agents on every core you have\n\n{usage}\n\nEach has --help.")
         return EXIT_DONE
     given = f"{arguments[0]}: no such command" if arguments else "no command"
-    print(f"hsa2c: {given}; known are {', '.join(_COMMANDS)}", file=sys.stderr)
-    return EXIT_BAD_INPUT
+    raise ConfigError(f"{given}; known are {', '.join(_COMMANDS)}")
 
 
 if __name__ == "__main__":
