@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from hsa2c import streams
 from hsa2c.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HSA2CError
+from hsa2c.runtime import interpreter
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -44,8 +45,9 @@ def number_or_auto(text: str) -> int | str:
 
 
 def settle() -> None:
-    """What every command does first about its process: streams. More than once does no harm."""
+    """What every command does first about its process: streams, search path, home. More than once does no harm."""
     streams.settle()
+    interpreter.settle()
 
 
 def guarded(prog: str, act: Callable[[], int], *, quiet: bool = False) -> int:

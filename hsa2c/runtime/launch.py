@@ -32,7 +32,7 @@ from hsa2c.console import Console
 from hsa2c.dpsgd.lifetime import die_with_parent
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError
 from hsa2c.runlog import Journal
-from hsa2c.runtime import allocation, application, hosts, mpiexec, rundir, verdict
+from hsa2c.runtime import allocation, application, hosts, interpreter, mpiexec, rundir, verdict
 from hsa2c.runtime.application import RunConfig
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
 from hsa2c.runtime.hosts import Host
@@ -63,8 +63,8 @@ class Launch:
     lock: int | None = None
     """File descriptor that keeps others out of the directory; the job holds it too, for it may outlive the launcher."""
 
-    def command(self, run_id: int) -> list[str]:
-        """A rank's command line."""
+    def arguments(self, run_id: int) -> list[str]:
+        """A rank's, after the name of its module."""
         arguments = [
             *("--app", self.app),
             *("--config", json.dumps(to_dict(self.config))),
@@ -80,7 +80,7 @@ class Launch:
             own = hosts.processes(self.hosts, len(self.places))
             if any(own):
                 arguments += ["--own-processes", *(str(p or 0) for p in own)]
-        return [sys.executable, "-m", "hsa2c.runtime.rank", *arguments]
+        return arguments
 
     @property
     def places(self) -> list[str]:
@@ -178,18 +178,16 @@ def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
     with contextlib.ExitStack() as stack:
         private = stack.enter_context(private_directory())
         log = stack.enter_context((what.directory / "log.txt").open("ab"))
-        command = what.command(secrets.randbits(62))
-        # The job must find this package also where it is not installed and the user stands elsewhere.
-        paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+        arguments = what.arguments(secrets.randbits(62))
+        command = interpreter.command("hsa2c.runtime.rank", *arguments)
         places = [*what.masters_at, *what.places]
-        environment = allocation.environment_for_mpiexec(places, os.environ)
-        environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        environment = interpreter.environment(allocation.environment_for_mpiexec(places, os.environ))
+        environment |= {"PYTHONIOENCODING": "utf-8:backslashreplace"}  # log.txt is UTF-8 whatever the locale
         # The master may be on another host, which has the run's directory, but not the private one.
         word = what.directory.resolve() / ".verdict" if what.hosts else private / "verdict"
         stack.callback(word.unlink, missing_ok=True)
         word.unlink(missing_ok=True)
         if what.over_mpi:
-            arguments = command[3:]
             starter, extra = mpi_starter(ranks, private, places)
             command = [*starter, *command]
             environment |= extra | {VERDICT: str(word), MASTERS: str(cluster.masters)}
@@ -229,7 +227,7 @@ def join(what: Launch, world: World) -> int:
     cap_threads()
     from hsa2c.runtime import job
 
-    arguments = what.command(_common_run_id(what.config))[3:]
+    arguments = what.arguments(_common_run_id(what.config))
     if world.rank != 0:
         return job.main(arguments)
     console = _console(what)
@@ -341,7 +339,7 @@ def _report(code: int, supervisor: _Supervisor, directory: Path) -> int:
     if code == EXIT_DONE:
         return EXIT_DONE
     if not _journal_tells_error(directory):
-        tail = (directory / "log.txt").read_text(errors="replace").splitlines()[-20:]
+        tail = (directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
         print(*tail, sep="\n", file=sys.stderr)
     print(f"the job failed (exit code {code}); its output is in {directory / 'log.txt'}", file=sys.stderr)
     return EXIT_FAILED
@@ -349,7 +347,7 @@ def _report(code: int, supervisor: _Supervisor, directory: Path) -> int:
 
 def _journal_tells_error(directory: Path) -> bool:
     try:
-        last = (directory / "journal.jsonl").read_text().splitlines()[-3:]
+        last = (directory / "journal.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
     except OSError:
         return False
     return any('"kind": "error"' in line or '"kind":"error"' in line for line in last)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from hsa2c.dpsgd.lifetime import die_with_parent, leave_signals_to_the_master
+from hsa2c.runtime import interpreter
 
 ADDRESS = "HSA2C_NURSERY"
 """Environment variable: the nursery's socket, for the ranks of this host."""
@@ -55,7 +56,7 @@ def nursery(private: Path, command: Sequence[str], environment: dict[str, str], 
     """
     address = str(private / _SOCKET)
     process = subprocess.Popen(
-        [sys.executable, "-m", "hsa2c.runtime.nursery", address, *command],
+        interpreter.command("hsa2c.runtime.nursery", address, *command),
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=log,

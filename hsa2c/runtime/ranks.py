@@ -20,7 +20,7 @@ from hsa2c.dpsgd.lifetime import leave_signals_to_the_master
 from hsa2c.dpsgd.ports import Kind
 from hsa2c.dpsgd.sharded import ShardedWorkerPort, follow, parts
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, HSA2CError, TransportError
-from hsa2c.runtime import loopback, verdict
+from hsa2c.runtime import interpreter, loopback, verdict
 from hsa2c.runtime.mpiexec import READ_ON
 from hsa2c.runtime.roles import deltas, direct, global_step, make_crew, work
 from hsa2c.runtime.task import Task
@@ -148,7 +148,7 @@ def _start_mpi(task: Task, world: World) -> bool:
 
 def replacement_command(node: int) -> list[str]:
     """This rank's own command line, for a node that takes the place of a lost one."""
-    return [sys.executable, "-m", "hsa2c.runtime.rank", *sys.argv[1:], REPLACES, str(node)]
+    return interpreter.command("hsa2c.runtime.rank", *sys.argv[1:], REPLACES, str(node))
 
 
 def run_node(task: Task, world: World, node: int) -> int:
