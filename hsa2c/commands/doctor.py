@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
+from hsa2c import streams
 from hsa2c.commands import train
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.doctor.examination import Examination
@@ -91,7 +91,7 @@ def _with_absolute_paths(config: Any) -> Any:
 
 
 def _printing(*, to_stderr: bool) -> Callable[[Finding], None]:
-    console = Console(stderr=to_stderr, highlight=False, soft_wrap=True)
+    console = streams.console(stderr=to_stderr, soft_wrap=True)
 
     def show(finding: Finding) -> None:
         console.print(Text.assemble((f"{finding.level:8}", _STYLES[finding.level]), " ", finding.line()))

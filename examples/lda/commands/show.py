@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from hsa2c import streams
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import ConfigError
 
@@ -67,7 +68,7 @@ def _show(options: argparse.Namespace) -> int:
         from examples.lda.picture import draw
 
         draw(topics, picture, title=f"{trained.corpus.name}: {trained.model.K} topics, {trained.documents:,} documents")
-        Console(stderr=True, markup=False, emoji=False).print(f"picture: {picture}", highlight=False, soft_wrap=True)
+        print(f"picture: {picture}", file=sys.stderr)
     return 0
 
 
@@ -89,12 +90,12 @@ def top_words(trained: Trained, words: int) -> list[dict[str, Any]]:
 
 def _print(trained: Trained, topics: Sequence[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
-    table.add_column("topic", justify="right")
-    table.add_column("tokens", justify="right")
+    table.add_column("topic", justify="right", no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
     table.add_column("words", overflow="fold")
     for topic in topics:
         table.add_row(str(topic["topic"]), f"{topic['share']:.1%}", " ".join(word for word, _ in topic["words"]))
-    console = Console(markup=False, emoji=False, highlight=False)  # a corpus may have words in brackets
+    console = streams.console()
     console.print(f"{trained.corpus.name}, {trained.path}", style="italic", soft_wrap=True)
     console.print(table)
 
