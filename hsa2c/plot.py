@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,10 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     "lines.solid_capstyle": "round",
 }
+
+
+# A home that cannot be written to costs matplotlib a temporary folder, and nobody two lines on stderr.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 class _Curve(NamedTuple):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsa2c import checkpoint as checkpoints
 from hsa2c.checkpoint import Checkpoint
+from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.config import build
 from hsa2c.errors import CheckpointError, ConfigError
@@ -192,7 +193,8 @@ def _record(path: Path, protocol: Any, game: Any, checkpoint: Checkpoint) -> dic
     from envs.video import record
 
     actions = num_actions(game, full_action_set=protocol.full_action_set)
-    played = record(game, protocol.env_config(), _policy(protocol, checkpoint, actions), path, seed=protocol.seed)
+    with replacing(PROG, path):
+        played = record(game, protocol.env_config(), _policy(protocol, checkpoint, actions), path, seed=protocol.seed)
     return {"file": str(path), "score": played.score}
 
 

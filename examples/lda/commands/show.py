@@ -15,6 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from hsa2c import streams
+from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import ConfigError
 
@@ -67,7 +68,9 @@ def _show(options: argparse.Namespace) -> int:
     if picture is not None:
         from examples.lda.picture import draw
 
-        draw(topics, picture, title=f"{trained.corpus.name}: {trained.model.K} topics, {trained.documents:,} documents")
+        title = f"{trained.corpus.name}: {trained.model.K} topics, {trained.documents:,} documents"
+        with replacing(PROG, picture):
+            draw(topics, picture, title=title)
         print(f"picture: {picture}", file=sys.stderr)
     return 0
 
@@ -145,7 +148,7 @@ def _page(trained: Trained) -> str:
 def _write(path: Path, write: Callable[[IO[str]], Any]) -> None:
     """A file, whole or not at all."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".show-", dir=path.parent) as folder:
+        with replacing(PROG, path), tempfile.TemporaryDirectory(prefix=".show-", dir=path.parent) as folder:
             temporary = Path(folder, "file")
             with temporary.open("w", encoding="utf-8", newline="") as file:
                 write(file)
