@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from hsa2c.commands import doctor, evaluate, plan, plot, rates, replay, report, train
-from hsa2c.commands.options import guarded
-from hsa2c.errors import EXIT_DONE, ConfigError
+from hsa2c.runtime import interpreter
+
+interpreter.settle()  # before more is looked for: python -m has put the current directory first
+
+from hsa2c.commands import doctor, evaluate, plan, plot, rates, replay, report, train  # noqa: E402
+from hsa2c.commands.options import guarded  # noqa: E402
+from hsa2c.errors import EXIT_DONE, ConfigError  # noqa: E402
 
 _COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (train.main, "train an agent (as train.py)"),

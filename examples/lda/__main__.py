@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from examples.lda.commands import evaluate, show, speedup, train
+from hsa2c.runtime import interpreter
+
+interpreter.settle()  # before more is looked for: python -m has put the current directory first
+
+from examples.lda.commands import evaluate, show, speedup, train  # noqa: E402
 
 _COMMANDS = {"show": show.main, "evaluate": evaluate.main, "speedup": speedup.main}
 

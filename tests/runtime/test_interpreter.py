@@ -52,6 +52,23 @@ def test_own_modules_of_the_current_directory_are_found_last(trap):
     assert done.stdout == "<class 'random.Random'>\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        (str(REPOSITORY / "train.py"), "--help"),
+        (str(REPOSITORY / "evaluate.py"), "--help"),
+        ("-m", "hsa2c", "rates"),
+        ("-m", "hsa2c", "plot", "none"),
+        ("-m", "examples.lda", "show", "none"),
+    ],
+    ids=["train", "evaluate", "rates", "plot", "lda"],
+)
+def test_commands_do_not_look_into_the_current_directory(trap, command):
+    done = python(trap, sys.executable, *command)
+    assert done.returncode == (2 if "none" in command else 0), done.stderr
+    assert "of the current directory" not in done.stderr
+
+
 @pytest.mark.parametrize("first", ["", "here"])
 def test_current_directory_goes_to_the_end_of_the_search_path(monkeypatch, tmp_path, first):
     monkeypatch.chdir(tmp_path)
