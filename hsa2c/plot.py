@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -256,7 +257,8 @@ def save(figure: Figure, output: Path) -> None:
         raise ConfigError(f"{output}: cannot write .{kind}; known are {', '.join(sorted(known))}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".plot-", dir=output.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=".plot-", dir=output.parent) as folder, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
             picture = Path(folder, "picture")
             figure.savefig(picture, format=kind)
             picture.replace(output)

@@ -129,24 +129,25 @@ def _scores(protocol: Any, game: Any, checkpoint: Checkpoint) -> Any:
 
 
 class _Progress:
-    """How far the games are, on stderr: a bar on a terminal, elsewhere a line now and then; one game may take long."""
+    """How far the games are, on stderr: live on a terminal, elsewhere a line now and then; one game may take long."""
 
     def __init__(self, game: str, games: int) -> None:
-        from rich.progress import Progress
+        from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._game, self._games = game, games
         self._ended = self._agent_steps = 0
         self._began_at = self._told_at = time.monotonic()
         self._terminal = sys.stderr.isatty()
-        self._bar = Progress(console=console(stderr=True), transient=True, disable=not self._terminal)
-        self._task = self._bar.add_task(f"{games} game{'' if games == 1 else 's'} of {game}", total=games)
+        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+        self._live = Progress(*columns, console=console(stderr=True), transient=True, disable=not self._terminal)
+        self._task = self._live.add_task(f"{game}, games", total=games)
 
     def __enter__(self) -> _Progress:
-        self._bar.start()
+        self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._live.stop()
 
     def watching(self, act: Act) -> Act:
         """The same policy; each of its actions is counted."""
@@ -162,7 +163,7 @@ class _Progress:
     def game_ended(self, *_: object) -> None:
         """One more."""
         self._ended += 1
-        self._bar.advance(self._task)
+        self._live.advance(self._task)
 
     def _tell(self) -> None:
         self._told_at = time.monotonic()
