@@ -15,6 +15,7 @@ WIDE = "τ ≥ 1 ┃ naïve"
 
 BEGIN = "import sys; from hsa2c import streams; from hsa2c.commands.options import guarded; "
 SHOW = BEGIN + f"guarded('prog', lambda: print({WIDE!a}) or print({WIDE!a}, file=sys.stderr) or 0)"
+NAME = BEGIN + "sys.exit(guarded('prog', lambda: print(sys.argv[1]) or 0))"
 RESULT = BEGIN + "sys.exit(guarded('prog', lambda: print('result') or 0))"
 PROGRESS = BEGIN + "sys.exit(guarded('prog', lambda: print('progress', file=sys.stderr) or print('result') or 0))"
 #: A file that is opened later does not become a standard stream, and a child has all three.
@@ -51,13 +52,14 @@ def test_characters_that_cannot_be_shown_are_replaced(variables):
     assert b"Traceback" not in err
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9", "café".encode()])
-def test_file_names_that_are_no_text_are_shown_somehow(tmp_path, name):
-    path = os.fsencode(tmp_path) + b"/" + name
-    code, out, err = run("-m", "hsa2c", "report", os.fsdecode(path), PYTHONIOENCODING="ascii")
-    assert (code, out) == (2, b"")
-    assert err.startswith(b"hsa2c report: ")
-    assert err.count(b"\n") == 1
+@pytest.mark.parametrize(
+    "variables", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "1", "PYTHONIOENCODING": ":strict"}]
+)
+def test_file_names_that_are_no_text_are_shown_somehow(variables):
+    code, out, err = run("-c", NAME, os.fsdecode(b"caf\xe9-1"), **variables)
+    assert (code, err) == (0, b"")
+    assert out.startswith(b"caf")
+    assert out.endswith(b"-1\n")
 
 
 @pytest.mark.parametrize(
