@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from hsa2c import signals
 from hsa2c.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HSA2CError
 
 
@@ -36,7 +37,7 @@ def number_or_auto(text: str) -> int | str:
 
 
 def guarded(prog: str, act: Callable[[], int], *, quiet: bool = False) -> int:
-    """Run a command; an error of ours, or Ctrl-C, becomes one line on stderr and its exit code.
+    """Run a command; an error of ours, or a signal, becomes one line on stderr and its exit code.
 
     Args:
         prog: The command's name, for the line.
@@ -44,14 +45,16 @@ def guarded(prog: str, act: Callable[[], int], *, quiet: bool = False) -> int:
         quiet: No line for an error of ours: another rank of the same world prints it.
     """
     try:
-        return act()
+        with signals.raising():
+            return act()
     except HSA2CError as error:
         if not quiet:
             print(f"{prog}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        if not quiet:
+            print(f"{prog}: interrupted", file=sys.stderr)
+        return 128 + stop.signum if isinstance(stop, signals.Interrupted) else EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 1
