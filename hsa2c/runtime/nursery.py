@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from hsa2c.dpsgd.lifetime import die_with_parent, leave_signals_to_the_master
+from hsa2c.dpsgd.lifetime import begin_as_nursery, die_with_parent, kill_session, leave_signals_to_the_master
 
 ADDRESS = "HSA2C_NURSERY"
 """Environment variable: the nursery's socket, for the ranks of this host."""
@@ -61,12 +61,12 @@ def nursery(private: Path, command: Sequence[str], environment: dict[str, str], 
         stdout=log,
         stderr=log,
         start_new_session=True,
-        preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - one thread here
+        preexec_fn=partial(begin_as_nursery, os.getpid()),  # noqa: PLW1509 - one thread here
     )
     try:
         yield address
     finally:
-        process.kill()  # its nodes, if any are left, die with it
+        kill_session(process.pid)  # its nodes, too, if any are left
         process.wait()
 
 

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import signal
 import sys
 import time
 import traceback
@@ -147,14 +146,18 @@ def _start_mpi(task: Task, world: World) -> bool:
 
 
 def replacement_command(node: int) -> list[str]:
-    """This rank's own command line, for a node that takes the place of a lost one."""
-    return [sys.executable, "-m", "hsa2c.runtime.rank", *sys.argv[1:], REPLACES, str(node)]
+    """This rank's own command line, for a node that takes the place of a lost one.
+
+    It begins as a shell that ignores what mpiexec hands on to all ranks: Python would take a while until it does, and
+    MPI waits for ever for one that dies before it has called MPI_Init.
+    """
+    deaf = ["/bin/sh", "-c", 'trap "" INT HUP USR1; exec "$@"', "rank"]
+    return [*deaf, sys.executable, "-m", "hsa2c.runtime.rank", *sys.argv[1:], REPLACES, str(node)]
 
 
 def run_node(task: Task, world: World, node: int) -> int:
     """Be a node, perhaps a spare, or in the place of a lost one; gives back the exit code."""
-    for name in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(name, signal.SIG_IGN)  # the master decides, and says so
+    leave_signals_to_the_master()
     crew = make_crew(task, node)
     from hsa2c.dpsgd import mpi  # after the fork
 
