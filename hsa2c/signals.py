@@ -57,6 +57,13 @@ def to_default() -> None:
     restore(dict.fromkeys(catch(lambda *_: None), signal.SIG_DFL))
 
 
+def catch_again() -> None:
+    """Put the handlers that Python knows of back in the place of what a library has installed: MPI_Init catches HUP."""
+    for name in STOPPING:
+        if (handler := signal.getsignal(name)) is not None:
+            signal.signal(name, handler)
+
+
 def enter(prog: str, module: str, arguments: list[str] | None = None) -> int:
     """Be a command: load its module, which may take seconds, and call its `main`; gives back the exit code.
 
@@ -76,7 +83,7 @@ def enter(prog: str, module: str, arguments: list[str] | None = None) -> int:
 
     before = catch(leave)
     # All is said by then: what Python takes apart at its end needs no line, and no traceback.
-    atexit.register(to_default)
+    atexit.register(catch, lambda signum, _: os._exit(128 + signum))
     from hsa2c.runtime.world import find_world
 
     rank = find_world().rank

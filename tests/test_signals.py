@@ -1,5 +1,6 @@
 """What a signal does to a command: while it loads, while it works, where it is ignored."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -88,6 +89,17 @@ def test_ignored_signal_stays_ignored():
     signals.to_default()
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("at_defaults")
+def test_what_a_library_has_installed_gives_way():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    libc = ctypes.CDLL(None)
+    libc.signal.restype, libc.signal.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
+    libc.signal(signal.SIGHUP, None)  # the default, which would end this process
+    signals.catch_again()
+    signal.raise_signal(signal.SIGHUP)
+    assert libc.signal(signal.SIGHUP, 1) == 1
 
 
 def started(*command, **variables):

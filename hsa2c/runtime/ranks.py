@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hsa2c import signals
 from hsa2c.dpsgd.lifetime import leave_signals_to_the_master
 from hsa2c.dpsgd.ports import Kind
 from hsa2c.dpsgd.sharded import ShardedWorkerPort, follow, parts
@@ -131,6 +132,7 @@ def _start_mpi(task: Task, world: World) -> bool:
     from hsa2c.dpsgd import mpi
 
     rank, size = mpi.start()
+    signals.catch_again()
     if _on_one_machine(task):
         loopback.listening(os.getpid(), confining=True)
     if task.replaces is not None or (rank, size) == (world.rank, world.size):
