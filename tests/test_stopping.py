@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import TESTS, command_line, resuming, started, training, wait_until
+from hsa2c.runtime.mpiexec import mpi_starter
+from tests.processes import TESTS, TINY, command_line, resuming, started, training, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -108,6 +109,20 @@ def test_resumed_run_that_is_stopped_while_it_starts_keeps_what_it_had(tmp_path)
         assert {path: path.read_bytes() for path in (run.directory / "checkpoints").iterdir()} == before
         assert run.events("stop")[-1]["message"] == "SIGINT: stopped before training began"
         assert run.stderr().splitlines()[-1] == "SIGINT: stopped before training began; the last checkpoint stays"
+
+
+def test_ready_world_that_is_stopped_while_it_starts_ends(tmp_path):
+    """mpiexec hands USR1 on to all ranks, and lets the others go on when one has died: nobody may wait for it."""
+    starter, variables = mpi_starter(3, tmp_path)
+    command = ("train.py", "--run-dir", tmp_path, "--name", "run", "--p", 1, *TINY)
+    with started(tmp_path / "run", *command, starter=starter, **variables) as run:
+        wait_until(
+            lambda: any(maps(rank, "libmpi.so") for rank in run.processes() if rank.pid != run.launcher.pid),
+            "the start of MPI",
+        )
+        run.launcher.send_signal(signal.SIGUSR1)
+        end_within_limit(run)
+        run.assert_gone()
 
 
 # While it trains: an application that starts quickly

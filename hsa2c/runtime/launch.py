@@ -228,8 +228,8 @@ def join(what: Launch, world: World) -> int:
     from hsa2c.runtime import job
 
     arguments = what.command(_common_run_id(what.config))[3:]
+    signals.to_default()  # until MPI has started, which hears no exception: else one would wait there for those that do
     if world.rank != 0:
-        signals.to_default()  # mpiexec ends its ranks by TERM, also while they wait in MPI
         return job.main(arguments)
     console = _console(what)
     console.start()

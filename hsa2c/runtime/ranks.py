@@ -64,7 +64,6 @@ def run_master(task: Task, world: World) -> int:
 
 def run_follower(task: Task, world: World) -> int:
     """Be another master than the first; gives back the exit code."""
-    leave_signals_to_the_master()
     from hsa2c.dpsgd import mpi
 
     if not _start_mpi(task, world):
@@ -133,6 +132,9 @@ def _start_mpi(task: Task, world: World) -> bool:
 
     rank, size = mpi.start()
     signals.catch_again()
+    # Not before: in a ready world a signal while it starts ends all ranks, or one would wait for ever for the others.
+    if world.rank != 0 or task.replaces is not None:
+        leave_signals_to_the_master()
     if _on_one_machine(task):
         loopback.listening(os.getpid(), confining=True)
     if task.replaces is not None or (rank, size) == (world.rank, world.size):
@@ -159,7 +161,6 @@ def replacement_command(node: int) -> list[str]:
 
 def run_node(task: Task, world: World, node: int) -> int:
     """Be a node, perhaps a spare, or in the place of a lost one; gives back the exit code."""
-    leave_signals_to_the_master()
     crew = make_crew(task, node)
     from hsa2c.dpsgd import mpi  # after the fork
 
