@@ -142,6 +142,11 @@ class Console:
             self._progress.add_row(row, now)
         self._show(self._view.refresh, self._progress, now)
 
+    @property
+    def training(self) -> bool:
+        """Whether training has begun in this session, as far as `update` has read."""
+        return self._progress.has_trained
+
     def say(self, text: str, style: str = "") -> None:
         """Print a line of the launcher's own above the panel."""
         self._show(self._view.line, Line(_clean(text), style, time.time()))
@@ -232,6 +237,11 @@ class _Progress:
             self.phase = "stopping" if kind == "stop" else "failed"
             self._ended_at = now if self._ended_at is None else self._ended_at
         return count
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether training has begun."""
+        return self._training_at is not None or self.row_at is not None
 
     def end(self, now: float) -> None:
         """The launcher says it is over."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,8 +58,6 @@ def _doctor(options: argparse.Namespace, world: World) -> int:
         found=_printing(to_stderr=options.json),
         progress=lambda text: print(f"{text} ...", file=sys.stderr, flush=True),
     )
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, lambda signum, _: sys.exit(128 + signum))  # by way of what cleans up
     examination.run()
     good = safe(examination.findings)
     if options.json:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from hsa2c import streams
+from hsa2c import signals, streams
 from hsa2c.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HSA2CError
 from hsa2c.runtime import interpreter
 
@@ -51,7 +51,7 @@ def settle() -> None:
 
 
 def guarded(prog: str, act: Callable[[], int], *, quiet: bool = False) -> int:
-    """Run a command; an error of ours, or Ctrl-C, becomes one line on stderr and its exit code.
+    """Run a command; an error of ours, or a signal, becomes one line on stderr and its exit code.
 
     What it has printed is written out here, where a failure can still be told.
 
@@ -63,13 +63,15 @@ def guarded(prog: str, act: Callable[[], int], *, quiet: bool = False) -> int:
     settle()
     try:
         try:
-            return act()
+            with signals.raising():
+                return act()
         finally:
             sys.stdout.flush()
     except HSA2CError as error:
         if not quiet:
             print(f"{prog}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        if not quiet:
+            print(f"{prog}: interrupted", file=sys.stderr)
+        return 128 + stop.signum if isinstance(stop, signals.Interrupted) else EXIT_INTERRUPTED

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import itertools
 import json
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hsa2c import signals
 from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
 from hsa2c.errors import EXIT_DONE, ConfigError
@@ -83,7 +81,7 @@ def _plan(options: argparse.Namespace) -> int:
     clusters, picture = _clusters(options), options.output
     if picture is not None:
         check_output(picture)
-    with _ctrl_c_is_heard() as look:
+    with signals.raising() as look:  # a simulation leaves thousands of objects to finalise
         outcomes = [_simulate(cluster, number, len(clusters), look) for number, cluster in enumerate(clusters, 1)]
     if options.json:
         both = zip(clusters, outcomes, strict=True)
@@ -103,34 +101,6 @@ def _draw(clusters: list[Cluster], outcomes: list[Outcome], picture: Path | None
     if picture is not None:
         with replacing(PROG, picture):
             draw(clusters, outcomes, picture)
-
-
-@contextlib.contextmanager
-def _ctrl_c_is_heard() -> Iterator[Callable[[], None]]:
-    """Ctrl-C raises as always, and once more in the next call of what this gives, if it was lost.
-
-    Python drops an exception that is raised in a finaliser, and a simulation leaves thousands of objects to finalise.
-    """
-    usual = signal.getsignal(signal.SIGINT)
-    if usual is not signal.default_int_handler:  # it is ignored, or somebody else's
-        yield lambda: None
-        return
-    heard = False
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        nonlocal heard
-        heard = True
-        signal.default_int_handler(number, frame)
-
-    def look() -> None:
-        if heard:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, hear)
-    try:
-        yield look
-    finally:
-        signal.signal(signal.SIGINT, usual)
 
 
 def _simulate(cluster: Cluster, number: int, of: int, look: Callable[[], None]) -> Outcome:

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from hsa2c.dpsgd.lifetime import die_with_parent, leave_signals_to_the_master
+from hsa2c.dpsgd.lifetime import begin_as_nursery, die_with_parent, kill_session, leave_signals_to_the_master
 from hsa2c.runtime import interpreter
 
 ADDRESS = "HSA2C_NURSERY"
@@ -62,12 +62,12 @@ def nursery(private: Path, command: Sequence[str], environment: dict[str, str], 
             stderr=log,
             start_new_session=True,
             pass_fds=(listening.fileno(),),
-            preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - one thread here
+            preexec_fn=partial(begin_as_nursery, os.getpid()),  # noqa: PLW1509 - one thread here
         )
     try:
         yield address
     finally:
-        process.kill()  # its nodes, if any are left, die with it
+        kill_session(process.pid)  # its nodes, too, if any are left
         process.wait()
 
 
