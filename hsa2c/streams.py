@@ -6,10 +6,12 @@ what cannot be written there is lost, and nothing ends over it. A character that
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hsa2c.errors import OutputError
@@ -27,11 +29,11 @@ def settle() -> None:
     """
     _open_closed_descriptors()
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _stream(sys.stdout, _Results(1, "w", closefd=False), "replace")
+        sys.stdout = _stream(sys.stdout, 1, _Results, "replace")
     elif isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _stream(sys.stderr, _Progress(2, "w", closefd=False), "backslashreplace")
+        sys.stderr = _stream(sys.stderr, 2, _Progress, "backslashreplace")
     elif isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
 
@@ -61,42 +63,58 @@ def _open_closed_descriptors() -> None:
             os.set_inheritable(descriptor, True)
 
 
-def _stream(old: TextIO | None, raw: io.FileIO, errors: str) -> TextIO:
+def _stream(old: TextIO | None, descriptor: int, kind: type[io.TextIOWrapper], errors: str) -> TextIO:
     """A text stream in the place of `old`, which is None where it was closed."""
     if old is not None:
         old.flush()
     encoding = "utf-8" if old is None else old.encoding
-    lines = raw.fileno() == 2 or raw.isatty()
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=lines)
+    binary = open(descriptor, "wb", closefd=False)  # noqa: SIM115 - no path; as long as this process
+    return kind(binary, encoding=encoding, errors=errors, line_buffering=descriptor == 2 or os.isatty(descriptor))
 
 
-class _Results(io.FileIO):
-    """Standard output's descriptor. The first failure is an error; then nobody listens, and nothing is written."""
+class _Results(io.TextIOWrapper):
+    """Standard output. The first failure is an error; then nobody listens, and what is written goes nowhere."""
 
-    _failed = False
-
-    def write(self, data: Any, /) -> int:
-        """Write what fits, as the base class.
+    def write(self, text: str, /) -> int:
+        """As the base class.
 
         Raises:
             OutputError: It cannot be written.
         """
-        if self._failed:
-            return len(data)
+        with self._told():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """As the base class.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        with self._told():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            return super().write(data)
+            yield
         except OSError as error:
-            self._failed = True
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)  # also what is still in the buffer
+            os.close(nowhere)
             why = "is closed" if error.errno == errno.EBADF else f"cannot be written: {error.strerror}"
             raise OutputError(f"stdout: {why}") from None
 
 
-class _Progress(io.FileIO):
-    """Standard error's descriptor. A terminal that has hung up or a reader that has gone takes nothing with it."""
+class _Progress(io.TextIOWrapper):
+    """Standard error. A terminal that has hung up or a reader that has gone takes nothing with it."""
 
-    def write(self, data: Any, /) -> int:
-        """Write what fits, or drop all of it."""
-        try:
-            return super().write(data) or len(data)  # nothing: it would have to be waited for
-        except OSError:
-            return len(data)
+    def write(self, text: str, /) -> int:
+        """As the base class; what cannot be written now may be later, or never."""
+        with contextlib.suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As the base class, as far as that is possible."""
+        with contextlib.suppress(OSError):
+            super().flush()

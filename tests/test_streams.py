@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,27 @@ def test_without_a_terminal_there_is_no_width(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "n" * 300 in out
     assert "1" * 300 in out
+
+
+def test_nothing_is_written_twice_when_a_signal_comes_upon_it():
+    script = f"""{BEGIN}
+import signal
+streams.settle()
+signal.signal(signal.SIGUSR1, signal.default_int_handler)
+for number in range(20):
+    try:
+        print(number, flush=True)
+        sys.stdin.readline()
+    except KeyboardInterrupt:
+        pass
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    ) as process:
+        try:
+            for number in range(20):
+                assert process.stdout.readline() == f"{number}\n"
+                process.send_signal(signal.SIGUSR1)
+            assert process.communicate(timeout=PATIENCE_S)[0] == ""
+        finally:
+            process.kill()
