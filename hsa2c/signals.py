@@ -40,7 +40,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def catch(
-    handler: Callable[[int, FrameType | None], None], names: Iterable[signal.Signals] = STOPPING
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers, names: Iterable[signal.Signals] = STOPPING
 ) -> dict[signal.Signals, Any]:
     """Let a handler have these signals, less those that are ignored; gives back their handlers before."""
     return {name: signal.signal(name, handler) for name in names if signal.getsignal(name) != signal.SIG_IGN}
@@ -54,7 +54,7 @@ def restore(handlers: Mapping[signal.Signals, Any]) -> None:
 
 def to_default() -> None:
     """Let the kernel end this process by these signals, wherever it is, less those that are ignored."""
-    restore(dict.fromkeys(catch(lambda *_: None), signal.SIG_DFL))
+    catch(signal.SIG_DFL)
 
 
 def catch_again() -> None:
@@ -82,17 +82,19 @@ def enter(prog: str, module: str, arguments: list[str] | None = None) -> int:
         os._exit(128 + signum)
 
     before = catch(leave)
-    # All is said by then: what Python takes apart at its end needs no line, and no traceback.
-    atexit.register(catch, lambda signum, _: os._exit(128 + signum))
     from hsa2c.runtime import interpreter
     from hsa2c.runtime.world import find_world
 
     interpreter.settle()  # before more is looked for: python -m has put the current directory first
     rank = find_world().rank
+    code = 0
     try:
-        return int(importlib.import_module(module).main(arguments))
+        code = int(importlib.import_module(module).main(arguments))
     finally:
         restore(before)
+        # All is said: what Python takes apart at its end needs no line and no traceback, and a stop has its exit code.
+        atexit.register(catch, signal.SIG_IGN if code > 128 else signal.SIG_DFL)
+    return code
 
 
 @contextlib.contextmanager

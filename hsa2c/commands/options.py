@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -72,6 +73,7 @@ def guarded(prog: str, act: Callable[[], int], *, quiet: bool = False) -> int:
             print(f"{prog}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stop:
-        if not quiet:
-            print(f"{prog}: interrupted", file=sys.stderr)
+        with contextlib.suppress(OSError):  # SIGHUP: the terminal has gone
+            if not quiet:
+                print(f"{prog}: interrupted", file=sys.stderr, flush=True)
         return 128 + stop.signum if isinstance(stop, signals.Interrupted) else EXIT_INTERRUPTED

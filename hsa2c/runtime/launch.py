@@ -293,7 +293,8 @@ def _report_stop(code: int, supervisor: Supervisor, what: Launch) -> None:
         left = "the last checkpoint stays" if rundir.has_checkpoint(what.directory) else "there is no checkpoint"
         with contextlib.suppress(OSError), Journal(what.directory, session=what.session) as journal:
             journal.event("stop", said)
-    print(f"{said}; {left}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # SIGHUP: the terminal has gone
+        print(f"{said}; {left}", file=sys.stderr, flush=True)
 
 
 def _journal_tells_error(directory: Path) -> bool:
