@@ -2,7 +2,7 @@
 
 import sys
 
-from hsa2c.commands.evaluate import main
+from hsa2c.signals import enter
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(enter("evaluate.py", "hsa2c.commands.evaluate"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from hsa2c.commands.train import main
+from hsa2c.signals import enter
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(enter("train.py", "hsa2c.commands.train"))

@@ -93,8 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
                 plan = planned(key, node=node, **known, seconds=lasting.warm_up + seconds)
                 found.append(compared(key, starts, plan))
                 print(_line(found[-1]), file=sys.stderr, flush=True)
-    draw(found, options.output)
-    told = {"probes": probes, "results": found, "picture": str(options.output)}
+    output = options.output or Path(options.run_dir) / "plan-check.png"
+    draw(found, output)
+    told = {"probes": probes, "results": found, "picture": str(output)}
     print(json.dumps({"machine": machine.describe(), **told}) if options.json else table(found))
     return 0
 
@@ -110,7 +111,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--sleep-s", type=float, default=0.026, help="seconds that an update sleeps (0.026)")
     p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="for every run")
     p.add_argument("--run-dir", default="runs/plan-check", help="(runs/plan-check)")
-    p.add_argument("--output", "-o", type=Path, default=Path("plan-check.png"), help="(plan-check.png)")
+    p.add_argument("--output", "-o", type=Path, metavar="FILE", help="(plan-check.png in --run-dir)")
     p.add_argument("--json", action="store_true")
     return p.parse_args(arguments)
 

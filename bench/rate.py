@@ -205,16 +205,17 @@ def main(arguments: list[str] | None = None) -> int:
         settings = _doubled(base, options.real_doublings) | _doubled(replace(base, M=1), options.real_doublings, "M")
         run = partial(measured, f, run_dir=options.run_dir)
         groups["real"] = _lines(run, settings, options.real_seeds, options.tolerance)
-    _draw(groups, options.output)
+    output = options.output or options.run_dir / "rate.png"
+    _draw(groups, output)
     if options.json:
-        print(json.dumps({"lines": groups["simulated"], **groups, "picture": str(options.output)}))
+        print(json.dumps({"lines": groups["simulated"], **groups, "picture": str(output)}))
     else:
         for group, lines in groups.items():
             for line in lines:
                 word = "holds" if line["holds"] else "does not hold"
                 found = f"slope {line['slope']:.3f}, 95 % within {line['error']:.3f}; -1/2 {word}"
                 print(f"{group}, over {line['varied']}: {found}")
-        print(options.output)
+        print(output)
     return 0 if all(line["holds"] for lines in groups.values() for line in lines) else 1
 
 
@@ -260,7 +261,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--real-doublings", type=int, default=3, help="(3)")
     p.add_argument("--real-seeds", type=int, default=4, help="(4)")
     p.add_argument("--run-dir", type=Path, default=Path("runs/rate"), help="of the real runs (runs/rate)")
-    p.add_argument("--output", "-o", type=Path, default=Path("rate.png"), help="(rate.png)")
+    p.add_argument("--output", "-o", type=Path, metavar="FILE", help="(rate.png in --run-dir)")
     p.add_argument("--json", action="store_true")
     return p.parse_args(arguments)
 

@@ -39,10 +39,16 @@ class EvaluationProtocol:
     seed: Annotated[int, Field(ge=0, le=2_000_000_000)] = 1000
     """Game k is played with seed + k."""
 
-    def describe(self) -> str:
-        """The protocol in one line."""
+    def describe(self, capped: int = 0) -> str:
+        """The protocol in one line.
+
+        Args:
+            capped: How many of the games the frame cap has ended: they were not whole.
+        """
+        whole = "" if capped else "whole "
         parts = [
-            f"{self.games} whole game{'s' if self.games != 1 else ''}",
+            f"{self.games} {whole}game{'s' if self.games != 1 else ''}",
+            f"{capped} of them cut off by the cap" if capped else "",
             "raw score",
             f"up to {self.noop_max} no-ops" if self.noop_max else "no no-ops",
             "FIRE at the start" if self.fire_reset else "",

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TextIO
 
-from rich.console import Console as RichConsole
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -29,6 +29,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from hsa2c import streams
 from hsa2c.runlog import JOURNAL, METRICS, ROW_KEYS, Row, Tail, append_row, number
 
 MISSING = "-"
@@ -141,6 +142,11 @@ class Console:
             self._progress.add_row(row, now)
         self._show(self._view.refresh, self._progress, now)
 
+    @property
+    def training(self) -> bool:
+        """Whether training has begun in this session, as far as `update` has read."""
+        return self._progress.has_trained
+
     def say(self, text: str, style: str = "") -> None:
         """Print a line of the launcher's own above the panel."""
         self._show(self._view.line, Line(_clean(text), style, time.time()))
@@ -231,6 +237,11 @@ class _Progress:
             self.phase = "stopping" if kind == "stop" else "failed"
             self._ended_at = now if self._ended_at is None else self._ended_at
         return count
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether training has begun."""
+        return self._training_at is not None or self.row_at is not None
 
     def end(self, now: float) -> None:
         """The launcher says it is over."""
@@ -349,7 +360,7 @@ class _Terminal:
 
     def __init__(self, title: str, run: Path, fields: Sequence[Field], file: TextIO | None) -> None:
         self._title, self._run, self._fields = _one_line(title), run, fields
-        self._console = RichConsole(file=file, stderr=file is None, force_terminal=True, highlight=False)
+        self._console = streams.console(file=file, stderr=file is None, force_terminal=True)
         self._ascii = self._console.options.ascii_only
         self._spinner = Spinner("line" if self._ascii else "dots", style="cyan")
         # No thread of its own: the spinner turns only while the launcher really comes round. stdout is left alone.
@@ -378,14 +389,20 @@ class _Terminal:
             parts.append(self._values(progress.row))
         if progress.curve is not None and len(progress.points) > 1:
             parts.append(self._curve(progress.curve, progress.points))
+        title, footer = Text(self._title, style="bold", overflow="fold"), self._footer(progress, now)
+        # The border cuts what it has no room for.
+        above, below = self._fits_border(title), self._fits_border(footer)
         return Panel(
-            Group(*parts),
-            title=Text(self._title, style="bold"),
+            Group(*([] if above else [title]), *parts, *([] if below else [footer])),
+            title=title if above else None,
             title_align="left",
-            subtitle=self._footer(progress, now),
+            subtitle=footer if below else None,
             subtitle_align="right",
             border_style={"failed": "red", "ended": "dim"}.get(progress.phase, "cyan"),
         )
+
+    def _fits_border(self, text: Text) -> bool:
+        return cell_len(text.plain) <= self._console.width - 6  # a corner, a line and a space on each side
 
     def _headline(self, progress: _Progress, now: float) -> Table:
         """Sign of life, phase, times and a bar."""
@@ -401,18 +418,20 @@ class _Terminal:
             bar = ProgressBar(total=1.0, completed=elapsed_s / max(elapsed_s + left_s, 1e-9))
         grid = Table.grid(expand=True, padding=(0, 1))
         grid.add_column(no_wrap=True)
-        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
         grid.add_column(ratio=1)
         grid.add_row(sign, text, bar)
         return grid
 
-    def _values(self, row: Row) -> Table:
-        """The fields, column by column, as many columns as the terminal has room for."""
+    def _values(self, row: Row) -> RenderableType:
+        """The fields, column by column, as many columns as the terminal has room for; without, wrapped text."""
         cells = [(field.label, field.text(row).rjust(VALUE_COLUMNS)) for field in self._fields]
         for down in range(1, len(cells) + 1):
             columns = [cells[first : first + down] for first in range(0, len(cells), down)]
             if sum(_width(column) for column in columns) + GAP_COLUMNS * (len(columns) - 1) <= self._console.width - 4:
                 break
+        else:
+            return Group(*(Text(f"{label} {value.strip()}", overflow="fold") for label, value in cells))
         grid = Table.grid(padding=(0, 1))
         for _ in columns:
             grid.add_column(style="dim", no_wrap=True)
@@ -431,14 +450,18 @@ class _Terminal:
         room = self._console.width - 4 - len(field.label) - len(low) - len(high) - 4
         blocks = ASCII_BLOCKS if self._ascii else BLOCKS
         return Text.assemble(
-            (f"{field.label}  ", "dim"), f"{low} ", (sparkline(known, max(room, 1), blocks), "cyan"), f" {high}"
+            (f"{field.label}  ", "dim"),
+            f"{low} ",
+            (sparkline(known, max(room, 1), blocks), "cyan"),
+            f" {high}",
+            overflow="fold",
         )
 
     def _footer(self, progress: _Progress, now: float) -> Text:
         parts = [progress.nodes_text] if progress.phase != "starting" and progress.nodes_text else []
         if progress.checkpoint_at is not None:
             parts.append(f"checkpoint {now - progress.checkpoint_at:.0f} s ago")
-        text = Text(", ".join([*parts, str(self._run)]), style="dim")
+        text = Text(", ".join([*parts, _one_line(self._run)]), style="dim", overflow="fold")
         if progress.quiet_s(now) >= QUIET_S:
             text = Text(f"{_quiet_text(progress, now)}, ", style="yellow").append_text(text)
         return text

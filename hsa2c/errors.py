@@ -37,5 +37,9 @@ class StorageError(HSA2CError):
     """A file could not be written: the disk is full or read-only. What was there before is still there."""
 
 
+class OutputError(HSA2CError):
+    """A result could not be written to stdout: its reader has gone, it is closed, or the disk behind it is full."""
+
+
 class TransportError(HSA2CError):
     """A peer did not answer within the limit, or sent what is not a message of this run."""

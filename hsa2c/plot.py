@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -77,6 +79,10 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     "lines.solid_capstyle": "round",
 }
+
+
+# A home that cannot be written to costs matplotlib a temporary folder, and nobody two lines on stderr.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 class _Curve(NamedTuple):
@@ -251,7 +257,8 @@ def save(figure: Figure, output: Path) -> None:
         raise ConfigError(f"{output}: cannot write .{kind}; known are {', '.join(sorted(known))}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".plot-", dir=output.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=".plot-", dir=output.parent) as folder, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
             picture = Path(folder, "picture")
             figure.savefig(picture, format=kind)
             picture.replace(output)

@@ -6,6 +6,7 @@ else never. u counts updates: a gradient is -1 everywhere, and the rate is 1. A 
 """
 
 import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
@@ -157,4 +158,7 @@ def main(folder, fault, *settings):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    exit_code = main(*sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # train.py has no torch, which takes seconds to take apart

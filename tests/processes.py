@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -116,6 +117,12 @@ def wait_until(condition, what, limit_s=PATIENCE_S):
         time.sleep(0.05)
 
 
+def usual_signals():
+    """In a child before its first instruction: where the tests run in a script's background, Ctrl-C is ignored."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(name, signal.SIG_DFL)
+
+
 def environment(**more):
     """Nothing of a world of MPI, or of a job, that these tests themselves may run in."""
     others = ("OMPI_", "PMI", "PRTE_", "SLURM_", "PBS_")
@@ -136,6 +143,7 @@ def started(directory, *command, starter=(), **variables):
             env=environment(**variables),
             stdout=out,
             stderr=err,
+            preexec_fn=usual_signals,
         )
     launcher.stdout_path, launcher.stderr_path = output, errors
     run = Run(directory, launcher, before)

@@ -287,6 +287,21 @@ def test_panel_fits_the_terminal(stage, monkeypatch, width):
     assert {len(line) for line in lines if line.startswith("│")} == {width}
 
 
+@pytest.mark.parametrize("width", [20, 30, 45, 80])
+def test_no_number_and_no_name_is_cut(stage, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    s = stage(terminal=True, nodes=4000, limits={"elapsed_s": 60})
+    s.row(1, elapsed_s=3725.0, agent_steps=123_456_789_012, score=-17_624.5)
+    s.row(2, elapsed_s=3726.0, agent_steps=123_456_789_012, score=-17_624.5)
+    s.console.start()
+    lines = [line.strip("│ ") for line in s.shown().replace("\r", "\n").splitlines()]
+    shown = " ".join(lines)
+    assert "…" not in shown
+    for word in ("123,456,789,012", "-17624.5", "1:02:06"):
+        assert word in shown
+    assert str(s.run) in "".join(lines).replace(" ", "")
+
+
 EXTREMES = st.sampled_from([1.7e308, -1.7e308, 5e-324, 10**308, -(10**308), 10**400, 0, 1])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | EXTREMES,

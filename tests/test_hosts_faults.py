@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -127,3 +128,20 @@ def test_nobody_waits_for_a_host_that_is_cut_off(hosts, tmp_path):
         # What was under way, and what the node did while it was cut off, is as old as that, and counts for 50 / tau.
         assert max(row.get("staleness/max") or 0 for row in run.rows()) > 200
         assert 0 < checkpoint.v.max() < checkpoint.counters["updates_applied"] - 50
+
+
+def test_stop_while_ranks_start_leaves_nothing_on_any_host(hosts, tmp_path):
+    file = tmp_path / "hosts"
+    file.write_text("h0\nh1\nh2\n")
+    command = (TESTS / "faulty_application.py", tmp_path, "quiet", f"cluster.hosts={file}", "cluster.nodes=3")
+    with started(tmp_path / "quiet", *command, starter=hosts.inside("h0"), **hosts.environment) as run:
+        wait_until(lambda: all(hosts.processes(name) for name in ("h1", "h2")), "daemons or ranks on the other hosts")
+        run.launcher.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert run.end() == 143, run.stderr()
+        assert time.monotonic() - began < 10, "it takes three seconds"
+        for name in hosts.names:
+            wait_until(lambda: not hosts.processes(name), f"the end of {name}'s processes", limit_s=10)  # noqa: B023
+            wait_until(lambda: not hosts.shared_memory(name), f"no shared memory on {name}", limit_s=10)  # noqa: B023
+        assert "stopped before training began" in run.stderr()
+        assert [path.name for path in run.directory.glob(".v*")] == []

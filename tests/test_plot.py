@@ -43,6 +43,11 @@ def test_picture_is_written_whole_over_an_older_one(make_run, tmp_path):
         assert list(output.parent.iterdir()) == [output]
 
 
+def test_characters_that_the_font_lacks_are_boxes_and_no_warning(make_run, tmp_path):
+    plot([make_run("数", rows(3))], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").exists()
+
+
 def test_curves_labels_and_panels(make_run):
     runs = [make_run("a", rows(5)), make_run("b", rows(3, **{"policy/entropy": 1.5}))]
     large, small = draw(runs, title="Pong").axes  # no panel for the speed that nobody has

@@ -213,3 +213,13 @@ def _run(arguments):
         return hsa2c()
     finally:
         sys.argv = before
+
+
+def test_older_page_is_replaced_and_told(make_run, capsys, monkeypatch):
+    run = make_run(ROWS)
+    monkeypatch.setattr(report, "render", lambda _: "page")
+    page = run / "report.html"
+    for said in ("", f"hsa2c report: {page}: an older file was replaced\n"):
+        monkeypatch.setattr("sys.argv", ["hsa2c", "report", str(run)])
+        assert hsa2c() == 0
+        assert capsys.readouterr() == (f"{page}\n", said)

@@ -81,7 +81,7 @@ def write(options: argparse.Namespace, run: Run, prog: str, typed: Sequence[str]
 def _program(name: str) -> list[str]:
     """The program beside the package, or by the package's name where that is installed elsewhere."""
     script = Path(__file__).resolve().parents[2] / name
-    return [str(script)] if script.exists() else ["-m", "hsa2c", Path(name).stem]
+    return [str(script)] if script.exists() else ["-P", "-m", "hsa2c", Path(name).stem]
 
 
 def _command(options: argparse.Namespace, run: Run, typed: Sequence[str]) -> list[str]:

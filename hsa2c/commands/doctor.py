@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
+from hsa2c import streams
 from hsa2c.commands import train
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.doctor.examination import Examination
@@ -59,8 +58,6 @@ def _doctor(options: argparse.Namespace, world: World) -> int:
         found=_printing(to_stderr=options.json),
         progress=lambda text: print(f"{text} ...", file=sys.stderr, flush=True),
     )
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, lambda signum, _: sys.exit(128 + signum))  # by way of what cleans up
     examination.run()
     good = safe(examination.findings)
     if options.json:
@@ -91,7 +88,7 @@ def _with_absolute_paths(config: Any) -> Any:
 
 
 def _printing(*, to_stderr: bool) -> Callable[[Finding], None]:
-    console = Console(stderr=to_stderr, highlight=False, soft_wrap=True)
+    console = streams.console(stderr=to_stderr, soft_wrap=True)
 
     def show(finding: Finding) -> None:
         console.print(Text.assemble((f"{finding.level:8}", _STYLES[finding.level]), " ", finding.line()))

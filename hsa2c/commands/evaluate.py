@@ -8,16 +8,22 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hsa2c import checkpoint as checkpoints
 from hsa2c.checkpoint import Checkpoint
+from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.config import build
 from hsa2c.errors import CheckpointError, ConfigError
+from hsa2c.streams import console
+
+if TYPE_CHECKING:
+    from agents.evaluation import Act
 
 PROG = "evaluate.py"
 _MOST_ENVS = 32  # games played side by side; more gain nothing
+_TELL_EVERY_S = 10.0  # without a terminal
 
 _DESCRIPTION = """Let a trained agent play whole games, and print its scores with the protocol they were measured by.
 
@@ -38,7 +44,7 @@ def parser() -> OneLineParser:
     )
     p.add_argument("--seed", type=int, default=1000, help="game k is played with seed + k (1000)")
     p.add_argument("--video", type=Path, metavar="FILE", help="record the first game: out.mp4 or out.gif")
-    p.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    p.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     return p
 
 
@@ -90,14 +96,14 @@ def _play(options: argparse.Namespace, path: Path, checkpoint: Checkpoint) -> di
 
         check_recordable(options.video)
     begin = time.perf_counter()
-    scores = _scores(protocol, game, checkpoint, quiet=options.json)
+    scores = _scores(protocol, game, checkpoint)
     result = {
         "game": game.name,
         **{key: value for key, value in dataclasses.asdict(scores).items() if key != "scores"},
         "human_normalised": human_normalised(game.name, scores.mean),
         "random": PUBLISHED[game.name].random if game.name in PUBLISHED else None,
         "human": PUBLISHED[game.name].human if game.name in PUBLISHED else None,
-        "protocol": protocol.describe(),
+        "protocol": protocol.describe(scores.capped),
         "checkpoint": str(path),
         "trained_agent_steps": checkpoint.counters.get("agent_steps"),
         "seconds": round(time.perf_counter() - begin, 1),
@@ -108,20 +114,61 @@ def _play(options: argparse.Namespace, path: Path, checkpoint: Checkpoint) -> di
     return result
 
 
-def _scores(protocol: Any, game: Any, checkpoint: Checkpoint, *, quiet: bool) -> Any:
-    from rich.console import Console
-    from rich.progress import Progress
-
+def _scores(protocol: Any, game: Any, checkpoint: Checkpoint) -> Any:
     from agents.evaluation import evaluate
     from envs.atari import AtariEnvs
     from hsa2c.runtime.host import cores
 
-    with Progress(console=Console(stderr=True), transient=True, disable=quiet or not sys.stderr.isatty()) as bar:
-        task = bar.add_task(f"{protocol.games} games of {game.name}", total=protocol.games)
-        num_envs = min(protocol.games, _MOST_ENVS)
-        with AtariEnvs(game, protocol.env_config(), num_envs, seed=protocol.seed, num_threads=cores()) as envs:
-            act = _policy(protocol, checkpoint, envs.num_actions)
-            return evaluate(act, envs, protocol.games, seed=protocol.seed, on_game=lambda *_: bar.advance(task))
+    num_envs = min(protocol.games, _MOST_ENVS)
+    with (
+        _Progress(game.name, protocol.games) as progress,
+        AtariEnvs(game, protocol.env_config(), num_envs, seed=protocol.seed, num_threads=cores()) as envs,
+    ):
+        act = progress.watching(_policy(protocol, checkpoint, envs.num_actions))
+        return evaluate(act, envs, protocol.games, seed=protocol.seed, on_game=progress.game_ended)
+
+
+class _Progress:
+    """How far the games are, on stderr: live on a terminal, elsewhere a line now and then; one game may take long."""
+
+    def __init__(self, game: str, games: int) -> None:
+        from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._game, self._games = game, games
+        self._ended = self._agent_steps = 0
+        self._began_at = self._told_at = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+        self._live = Progress(*columns, console=console(stderr=True), transient=True, disable=not self._terminal)
+        self._task = self._live.add_task(f"{game}, games", total=games)
+
+    def __enter__(self) -> _Progress:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def watching(self, act: Act) -> Act:
+        """The same policy; each of its actions is counted."""
+
+        def act_and_tell(obs: Any) -> Any:
+            self._agent_steps += len(obs)
+            if not self._terminal and time.monotonic() - self._told_at >= _TELL_EVERY_S:
+                self._tell()
+            return act(obs)
+
+        return act_and_tell
+
+    def game_ended(self, *_: object) -> None:
+        """One more."""
+        self._ended += 1
+        self._live.advance(self._task)
+
+    def _tell(self) -> None:
+        self._told_at = time.monotonic()
+        took = f"{self._agent_steps:,} agent steps in {self._told_at - self._began_at:.0f} s"
+        print(f"{self._game}: {self._ended} of {self._games} games have ended, {took}", file=sys.stderr, flush=True)
 
 
 def _policy(protocol: Any, checkpoint: Checkpoint, num_actions: int) -> Any:
@@ -147,25 +194,23 @@ def _record(path: Path, protocol: Any, game: Any, checkpoint: Checkpoint) -> dic
     from envs.video import record
 
     actions = num_actions(game, full_action_set=protocol.full_action_set)
-    played = record(game, protocol.env_config(), _policy(protocol, checkpoint, actions), path, seed=protocol.seed)
+    with replacing(PROG, path):
+        played = record(game, protocol.env_config(), _policy(protocol, checkpoint, actions), path, seed=protocol.seed)
     return {"file": str(path), "score": played.score}
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("game", "mean", "median", "std", "min", "max", "human-normalised", "random play", title=None)
-    normalised = result["human_normalised"]
-    table.add_row(
-        result["game"],
-        *(f"{result[key]:,.1f}" for key in ("mean", "median", "std", "min", "max")),
-        "-" if normalised is None else f"{normalised:.1f} %",
-        "-" if result["random"] is None else f"{result['random']:,.1f} (published)",
-    )
-    console = Console()
-    console.print(table)
-    print(f"protocol    {result['protocol']}")
-    print(f"checkpoint  {result['checkpoint']} ({result['trained_agent_steps']:,} agent steps of training)")
+    """A line for each value: whatever its length, and the terminal's, nothing is cut."""
+    normalised, trained = result["human_normalised"], result["trained_agent_steps"]
+    lines = {
+        "game": result["game"],
+        **{key: f"{result[key]:,.1f}" for key in ("mean", "median", "std", "min", "max")},
+        "human-normalised": "-" if normalised is None else f"{normalised:,.1f} %",
+        "random play": "-" if result["random"] is None else f"{result['random']:,.1f} (published)",
+        "protocol": result["protocol"],
+        "checkpoint": result["checkpoint"] + (f" ({trained:,} agent steps of training)" if trained else ""),
+    }
     if result.get("video"):
-        print(f"video       {result['video']['file']} (score {result['video']['score']:g})")
+        lines["video"] = f"{result['video']['file']} (score {result['video']['score']:,g})"
+    width = max(map(len, lines))
+    print("\n".join(f"{name:{width}}  {value}" for name, value in lines.items()))

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from hsa2c.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HSA2CError
+from hsa2c import signals, streams
+from hsa2c.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HSA2CError
+from hsa2c.runtime import interpreter
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose complaint is one line, with exit code 2."""
+    """A parser whose complaint is one line, with exit code 2. Making one settles this process's surroundings."""
 
     def __init__(self, prog: str, description: str) -> None:
+        settle()
         super().__init__(
             prog=prog,
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+
+    def print_help(self, file: Any = None) -> None:
+        """Print it, and end if that cannot be done."""
+        show = super().print_help
+        if code := guarded(self.prog, lambda: show(file) or EXIT_DONE):
+            raise SystemExit(code)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and end."""
@@ -35,23 +45,35 @@ def number_or_auto(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, or auto") from None
 
 
+def settle() -> None:
+    """What every command does first about its process: streams, search path, home. More than once does no harm."""
+    streams.settle()
+    interpreter.settle()
+
+
 def guarded(prog: str, act: Callable[[], int], *, quiet: bool = False) -> int:
-    """Run a command; an error of ours, or Ctrl-C, becomes one line on stderr and its exit code.
+    """Run a command; an error of ours, or a signal, becomes one line on stderr and its exit code.
+
+    What it has printed is written out here, where a failure can still be told.
 
     Args:
         prog: The command's name, for the line.
         act: What to run.
         quiet: No line for an error of ours: another rank of the same world prints it.
     """
+    settle()
     try:
-        return act()
+        try:
+            with signals.raising():
+                return act()
+        finally:
+            sys.stdout.flush()
     except HSA2CError as error:
         if not quiet:
             print(f"{prog}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
-        return 1
+    except KeyboardInterrupt as stop:
+        with contextlib.suppress(OSError):  # SIGHUP: the terminal has gone
+            if not quiet:
+                print(f"{prog}: interrupted", file=sys.stderr, flush=True)
+        return 128 + stop.signum if isinstance(stop, signals.Interrupted) else EXIT_INTERRUPTED

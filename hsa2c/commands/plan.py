@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import itertools
 import json
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hsa2c import signals
+from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
 from hsa2c.errors import EXIT_DONE, ConfigError
 
@@ -63,7 +62,7 @@ def parser() -> OneLineParser:
     s.add_argument("--minutes", type=float, default=10.0, help="of the cluster's time, at most (10)")
     s.add_argument("--exchanges", type=int, help="end sooner after so many (30 of each node, at least 20000)")
     s.add_argument("--seed", type=int, default=1)
-    s.add_argument("--output", "-o", type=Path, default=Path("plan.png"), metavar="FILE", help="(plan.png)")
+    s.add_argument("--output", "-o", type=Path, metavar="FILE", help="draw a picture: plan.png, .svg, .pdf (none)")
     s.add_argument("--json", action="store_true", help="one JSON object on stdout instead of the table")
     return p
 
@@ -77,49 +76,31 @@ def main(arguments: list[str] | None = None) -> int:
 def _plan(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("greenlet") is None:
         raise ConfigError("needs greenlet: pip install -e '.[plan]'")
-    from hsa2c.planning_picture import check_output, draw
+    from hsa2c.planning_picture import check_output
 
-    clusters = _clusters(options)
-    check_output(options.output)
-    with _ctrl_c_is_heard() as look:
+    clusters, picture = _clusters(options), options.output
+    if picture is not None:
+        check_output(picture)
+    with signals.raising() as look:  # a simulation leaves thousands of objects to finalise
         outcomes = [_simulate(cluster, number, len(clusters), look) for number, cluster in enumerate(clusters, 1)]
     if options.json:
         both = zip(clusters, outcomes, strict=True)
-        draw(clusters, outcomes, options.output)
-        print(json.dumps({"lines": [_plain(*each) for each in both], "picture": str(options.output)}))
+        _draw(clusters, outcomes, picture)
+        print(json.dumps({"lines": [_plain(*each) for each in both], "picture": picture and str(picture)}))
     else:
         print("\n".join(table(clusters, outcomes)))
-        draw(clusters, outcomes, options.output)
-        print(options.output)
+        _draw(clusters, outcomes, picture)
+        if picture is not None:
+            print(picture)
     return EXIT_DONE
 
 
-@contextlib.contextmanager
-def _ctrl_c_is_heard() -> Iterator[Callable[[], None]]:
-    """Ctrl-C raises as always, and once more in the next call of what this gives, if it was lost.
+def _draw(clusters: list[Cluster], outcomes: list[Outcome], picture: Path | None) -> None:
+    from hsa2c.planning_picture import draw
 
-    Python drops an exception that is raised in a finaliser, and a simulation leaves thousands of objects to finalise.
-    """
-    usual = signal.getsignal(signal.SIGINT)
-    if usual is not signal.default_int_handler:  # it is ignored, or somebody else's
-        yield lambda: None
-        return
-    heard = False
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        nonlocal heard
-        heard = True
-        signal.default_int_handler(number, frame)
-
-    def look() -> None:
-        if heard:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, hear)
-    try:
-        yield look
-    finally:
-        signal.signal(signal.SIGINT, usual)
+    if picture is not None:
+        with replacing(PROG, picture):
+            draw(clusters, outcomes, picture)
 
 
 def _simulate(cluster: Cluster, number: int, of: int, look: Callable[[], None]) -> Outcome:

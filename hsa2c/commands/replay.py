@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
-from hsa2c.runtime import application
+from hsa2c.runtime import application, interpreter
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def replay(run: Path, *, recompute: bool = False, app: str = APPLICATION) -> int
     if recompute and any(os.environ.get(name) != "1" for name in THREAD_CAPS):
         # As in the run: the libraries that compute with more threads sum in another order, and have been loaded by now.
         cap_threads()
-        command = ["-m", "hsa2c", "replay", str(run), "--recompute", "--app", app]
+        command = interpreter.command("hsa2c", "replay", str(run), "--recompute", "--app", app)
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, *command])  # noqa: S606
+        os.execve(sys.executable, command, interpreter.environment(os.environ))  # noqa: S606
     codes = []
     for path in paths:
         recording = Recording(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.report import write
 
@@ -24,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     output = options.output or options.run / "report.html"
 
     def act() -> int:
-        write(options.run, output)
+        with replacing(PROG, output):
+            write(options.run, output)
         print(output)
         return 0
 

@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from hsa2c.doctor.listening import Heard, failure, listen
 from hsa2c.doctor.prediction import predict
 from hsa2c.doctor.site import Site, sites
 from hsa2c.errors import ConfigError
-from hsa2c.runtime import allocation, hosts
+from hsa2c.runtime import allocation, hosts, interpreter
 from hsa2c.runtime.launch import Launch, private_directory
 from hsa2c.runtime.mpiexec import mpi_starter
 from hsa2c.runtime.world import VERDICT
@@ -116,7 +115,8 @@ class Examination:
 
     def _version(self) -> str:
         command = [self._mpiexec, "--version"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
+        said = subprocess.run(command, capture_output=True, timeout=30, check=False).stdout
+        return said.decode(errors="replace").strip()
 
     def _names(self) -> list[str]:
         return [site.name for site in sites(self.what) if site.name]
@@ -138,7 +138,7 @@ class Examination:
         """What starts a rank at each of these places, and its environment."""
         places = [name for name in names if name]
         starter, extra = mpi_starter(len(names), private, places)
-        environment = allocation.environment_for_mpiexec(places, _environment())
+        environment = allocation.environment_for_mpiexec(places, interpreter.environment(os.environ))
         return starter, {**environment, **extra, VERDICT: str(private / "verdict")}
 
     # The folder.
@@ -181,10 +181,12 @@ class Examination:
             "own_processes": [site.own_processes for site in reached],
         }
         command, environment = (
-            self._command([site.name for site in reached], private) if self.what.over_mpi else ([], _environment())
+            self._command([site.name for site in reached], private)
+            if self.what.over_mpi
+            else ([], interpreter.environment(os.environ))
         )
         heard = listen(
-            [*command, sys.executable, "-m", "hsa2c.doctor.probe", json.dumps(task)],
+            [*command, *interpreter.command("hsa2c.doctor.probe", json.dumps(task))],
             environment,
             silence_s=_SILENCE_S,
             first_s=_FIRST_S,
@@ -270,7 +272,7 @@ class Examination:
         }
         command, environment = self._command(places, private)
         heard = listen(
-            [*command, sys.executable, "-m", "hsa2c.doctor.traffic", json.dumps(task)],
+            [*command, *interpreter.command("hsa2c.doctor.traffic", json.dumps(task))],
             environment,
             silence_s=_CONNECT_S,
             enough=lambda heard: any("done" in each for each in heard.told),
@@ -329,12 +331,6 @@ def _which_mpi(mpiexec: str, said: str, first: dict[str, Any], ranks: int) -> Fi
         return warning("MPI", text, cure)
     survives = "survives the death of a rank (ULFM)" if first["survives"] else "ends with the death of a rank"
     return ok("MPI", f"{text}, {survives}")
-
-
-def _environment() -> dict[str, str]:
-    """Of the doctor's processes, which must find this package where it is not installed."""
-    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _facts(told: dict[str, Any]) -> Facts | None:

@@ -90,12 +90,13 @@ def listen(
     """
     heard = Heard()
     job = _start(command, environment, subprocess.PIPE, subprocess.PIPE)
+    patient = False  # with nobody where Ctrl-C ends the listening
     try:
         if confining:
             heard.open_ports = confine(job.pid)
-        heard.in_time = _hear(job, heard, silence_s, first_s or silence_s, enough)
+        heard.in_time = patient = _hear(job, heard, silence_s, first_s or silence_s, enough)
     finally:
-        _end(job, patient=heard.in_time)
+        _end(job, patient=patient)
     return heard
 
 

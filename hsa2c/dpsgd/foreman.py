@@ -112,7 +112,8 @@ def _serve(requests: socket.socket, live: Live, foreign: socket.socket, node: in
     die_with_parent(node)
     foreign.close()
     leave_signals_to_the_master()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     statuses: dict[int, int | None] = {}
     while True:

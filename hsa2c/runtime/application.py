@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 from hsa2c.config import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig
 from hsa2c.console import Field
 from hsa2c.dpsgd.transport import Vector
+from hsa2c.runtime import interpreter
 
 if TYPE_CHECKING:
     from hsa2c.dpsgd.layout import Layout
@@ -210,4 +211,5 @@ def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
 
 def load(name: str) -> Application:
     """The application in a module's `APPLICATION`."""
+    interpreter.find(name)
     return cast("Application", importlib.import_module(name).APPLICATION)

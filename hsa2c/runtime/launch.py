@@ -1,8 +1,9 @@
 """Starts the job, shows its progress, passes signals on, and cleans up. No torch and no MPI in this process.
 
 The launcher is the job's parent. mpiexec kills its ranks half a second after a Ctrl-C, so it runs in a session of its
-own, and the first INT or TERM reaches the job as USR1: stop in good order. A second one ends it at once. The kernel
-sends TERM to the job when the launcher dies, even by kill -9.
+own, and the first INT or TERM reaches the job as USR1: stop in good order. A second one ends it at once, and so does
+the first while the job starts: there is nothing to save, and a rank may not hear yet. The kernel sends TERM to the job
+when the launcher dies, even by kill -9. docs/running.md has a table of all signals.
 """
 
 from __future__ import annotations
@@ -12,40 +13,35 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from hsa2c import checkpoint as checkpoints
+from hsa2c import signals
 from hsa2c.config import to_dict
 from hsa2c.console import Console
-from hsa2c.dpsgd.lifetime import die_with_parent
+from hsa2c.dpsgd.lifetime import begin_as_job
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError
 from hsa2c.runlog import Journal
-from hsa2c.runtime import allocation, application, hosts, mpiexec, rundir, verdict
+from hsa2c.runtime import allocation, application, hosts, interpreter, mpiexec, rundir, verdict
 from hsa2c.runtime.application import RunConfig
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
 from hsa2c.runtime.hosts import Host
 from hsa2c.runtime.loopback import confine
 from hsa2c.runtime.mpiexec import mpi_starter
 from hsa2c.runtime.nursery import ADDRESS, nursery
+from hsa2c.runtime.supervisor import REFRESH_S, Supervisor
 from hsa2c.runtime.world import MASTERS, VERDICT, World
 
-_REFRESH_S = 0.25
-_LEAVE_S = 10.0  # from the master's verdict, or its death, to the end of all others
-_GRACE_S = 120.0  # from the first signal to the end of patience; a stop takes seconds
 _PRIVATE_PREFIX = "hsa2c-"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +58,11 @@ class Launch:
     """Where it runs, the master on the first; none: on this machine."""
     lock: int | None = None
     """File descriptor that keeps others out of the directory; the job holds it too, for it may outlive the launcher."""
+    fresh: bool = False
+    """Whether this start has made the directory: it is removed where a signal stops the start."""
 
-    def command(self, run_id: int) -> list[str]:
-        """A rank's command line."""
+    def arguments(self, run_id: int) -> list[str]:
+        """A rank's, after the name of its module."""
         arguments = [
             *("--app", self.app),
             *("--config", json.dumps(to_dict(self.config))),
@@ -80,7 +78,7 @@ class Launch:
             own = hosts.processes(self.hosts, len(self.places))
             if any(own):
                 arguments += ["--own-processes", *(str(p or 0) for p in own)]
-        return [sys.executable, "-m", "hsa2c.runtime.rank", *arguments]
+        return arguments
 
     @property
     def places(self) -> list[str]:
@@ -116,18 +114,18 @@ def launch(what: Launch) -> int:
     back the exit code for the shell.
     """
     cap_threads()
-    supervisor = _Supervisor()
+    supervisor = Supervisor()
     restarts = what.config.cluster.restarts
     listed = what.config.cluster.hosts
     whole = what = replace(what, hosts=allocation.hosts_of(listed) if listed else ())
     while True:
         code = _launch_once(what, supervisor)
         if code in (EXIT_DONE, EXIT_NOT_STARTED) or supervisor.received:
-            return _report(code, supervisor, what.directory)
+            return _report(code, supervisor, what)
         left = _hosts_left(what, whole.hosts)
         again = _after(what, whole, left) if restarts > 0 and bool(left) == bool(whole.hosts) else None
         if again is None:
-            return _report(code, supervisor, what.directory)
+            return _report(code, supervisor, what)
         restarts -= 1
         what = again
 
@@ -171,25 +169,23 @@ def _after(what: Launch, whole: Launch, left: tuple[Host, ...]) -> Launch | None
     return replace(what, config=config, hosts=left, resume_from=path, session=what.session + 1)
 
 
-def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
+def _launch_once(what: Launch, supervisor: Supervisor) -> int:
     """Run the job until it ends; gives back its exit code."""
     cluster = what.config.cluster
     ranks = cluster.masters + cluster.nodes + cluster.spares
-    with contextlib.ExitStack() as stack:
+    with supervisor.catching_signals(), contextlib.ExitStack() as stack:
         private = stack.enter_context(private_directory())
         log = stack.enter_context((what.directory / "log.txt").open("ab"))
-        command = what.command(secrets.randbits(62))
-        # The job must find this package also where it is not installed and the user stands elsewhere.
-        paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+        arguments = what.arguments(secrets.randbits(62))
+        command = interpreter.command("hsa2c.runtime.rank", *arguments)
         places = [*what.masters_at, *what.places]
-        environment = allocation.environment_for_mpiexec(places, os.environ)
-        environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        environment = interpreter.environment(allocation.environment_for_mpiexec(places, os.environ))
+        environment |= {"PYTHONIOENCODING": "utf-8:backslashreplace"}  # log.txt is UTF-8 whatever the locale
         # The master may be on another host, which has the run's directory, but not the private one.
         word = what.directory.resolve() / ".verdict" if what.hosts else private / "verdict"
         stack.callback(word.unlink, missing_ok=True)
         word.unlink(missing_ok=True)
         if what.over_mpi:
-            arguments = command[3:]
             starter, extra = mpi_starter(ranks, private, places)
             command = [*starter, *command]
             environment |= extra | {VERDICT: str(word), MASTERS: str(cluster.masters)}
@@ -199,20 +195,20 @@ def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
         console.start()
         console.say(f"1 thread in each process ({', '.join(THREAD_CAPS)}, torch)")
         try:
-            with supervisor.catching_signals():
-                job = subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    pass_fds=() if what.lock is None else (what.lock,),
-                    preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - one thread here
-                )
-                if what.over_mpi and not what.hosts and (ports := confine(job.pid)):
-                    console.say(f"mpiexec listens on all interfaces, port {', '.join(map(str, ports))}", "yellow")
-                code = supervisor.watch(job, console, word)
+            job = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=() if what.lock is None else (what.lock,),
+                preexec_fn=partial(begin_as_job, os.getpid()),  # noqa: PLW1509 - one thread here
+            )
+            ports = confine(job.pid, enough=supervisor.asked) if what.over_mpi and not what.hosts else []
+            if ports:
+                console.say(f"mpiexec listens on all interfaces, port {', '.join(map(str, ports))}", "yellow")
+            code = supervisor.watch(job, console, word, here=not what.hosts)
         finally:
             console.stop()
         return _verdict(word, code) if what.over_mpi else code
@@ -229,7 +225,8 @@ def join(what: Launch, world: World) -> int:
     cap_threads()
     from hsa2c.runtime import job
 
-    arguments = what.command(_common_run_id(what.config))[3:]
+    arguments = what.arguments(_common_run_id(what.config))
+    signals.to_default()  # until MPI has started, which hears no exception: else one would wait there for those that do
     if world.rank != 0:
         return job.main(arguments)
     console = _console(what)
@@ -237,7 +234,7 @@ def join(what: Launch, world: World) -> int:
     done = threading.Event()
 
     def show() -> None:
-        while not done.wait(_REFRESH_S):
+        while not done.wait(REFRESH_S):
             console.update()
 
     viewer = threading.Thread(target=show, name="console", daemon=True)
@@ -267,89 +264,42 @@ def _console(what: Launch) -> Console:
     )
 
 
-@dataclass
-class _Supervisor:
-    """Watches one job and passes signals on to it."""
-
-    received: list[int] = field(default_factory=list)
-
-    @contextlib.contextmanager
-    def catching_signals(self) -> Iterator[None]:
-        def on_signal(signum: int, _: FrameType | None) -> None:
-            self.received.append(signum)
-
-        previous = {name: signal.signal(name, on_signal) for name in _SIGNALS}
-        try:
-            yield
-        finally:
-            for name, handler in previous.items():
-                signal.signal(name, handler)
-
-    def watch(self, job: subprocess.Popen[bytes], console: Console, word: Path) -> int:
-        """Wait for the job; gives back its exit code.
-
-        Once the master has given its verdict, or has died, the others have little time: mpiexec ends when they have,
-        and may not notice.
-
-        Args:
-            job: What was started.
-            console: What shows it.
-            word: The file of the master's verdict.
-        """
-        passed = 0
-        asked_at = ended_at = 0.0
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = job.wait(_REFRESH_S)
-                console.update()
-                return code
-            console.update()
-            if len(self.received) > passed:
-                passed = len(self.received)
-                if asked_at:
-                    return _end(job)
-                asked_at = time.monotonic()
-                name = signal.Signals(self.received[0]).name
-                console.say(f"{name}: writing a checkpoint and stopping; once more to stop at once")
-                job.send_signal(signal.SIGUSR1)
-            elif verdict.given(word) is not None or verdict.master_is_gone(word):
-                ended_at = ended_at or time.monotonic()
-                if time.monotonic() - ended_at > _LEAVE_S:
-                    return _end(job)
-            elif asked_at and time.monotonic() - asked_at > _GRACE_S:
-                console.say(f"no end after {_GRACE_S:.0f} s: killed")
-                return _end(job)
-
-
-def _end(job: subprocess.Popen[bytes]) -> int:
-    """End a job now: TERM, so that mpiexec takes its ranks along, then KILL for the session."""
-    job.terminate()
-    try:
-        return job.wait(3.0)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(job.pid, signal.SIGKILL)
-        return job.wait()
-
-
-def _report(code: int, supervisor: _Supervisor, directory: Path) -> int:
+def _report(code: int, supervisor: Supervisor, what: Launch) -> int:
     """The shell's exit code; says where to look if it is not a good one."""
+    directory = what.directory
     if supervisor.received:
-        if len(supervisor.received) == 1 and code not in (EXIT_DONE, EXIT_NOT_STARTED):
-            print(f"the job failed while it stopped; its output is in {directory / 'log.txt'}", file=sys.stderr)
+        _report_stop(code, supervisor, what)
         return 128 + supervisor.received[0]
     if code == EXIT_DONE:
         return EXIT_DONE
     if not _journal_tells_error(directory):
-        tail = (directory / "log.txt").read_text(errors="replace").splitlines()[-20:]
+        tail = (directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
         print(*tail, sep="\n", file=sys.stderr)
     print(f"the job failed (exit code {code}); its output is in {directory / 'log.txt'}", file=sys.stderr)
     return EXIT_FAILED
 
 
+def _report_stop(code: int, supervisor: Supervisor, what: Launch) -> None:
+    """Say what a signal has left, and leave nothing of a run in which nothing was trained."""
+    at_once = len(supervisor.received) > 1
+    if supervisor.trained and not at_once:
+        if code not in (EXIT_DONE, EXIT_NOT_STARTED):
+            print(f"the job failed while it stopped; its output is in {what.directory / 'log.txt'}", file=sys.stderr)
+        return
+    said = f"{supervisor.name}: stopped {'at once' if supervisor.trained else 'before training began'}"
+    if what.fresh and not _journal_tells_error(what.directory) and rundir.withdraw(what.directory):
+        left = "nothing is left of this run"
+    else:
+        left = "the last checkpoint stays" if rundir.has_checkpoint(what.directory) else "there is no checkpoint"
+        with contextlib.suppress(OSError), Journal(what.directory, session=what.session) as journal:
+            journal.event("stop", said)
+    with contextlib.suppress(OSError):  # SIGHUP: the terminal has gone
+        print(f"{said}; {left}", file=sys.stderr, flush=True)
+
+
 def _journal_tells_error(directory: Path) -> bool:
     try:
-        last = (directory / "journal.jsonl").read_text().splitlines()[-3:]
+        last = (directory / "journal.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
     except OSError:
         return False
     return any('"kind": "error"' in line or '"kind":"error"' in line for line in last)

@@ -15,7 +15,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _PIDFD_GETFD = 438
@@ -23,12 +23,13 @@ _SETTLED_S = 0.2  # mpiexec opens its ports within milliseconds of each other
 _LOOK_S = 0.01
 
 
-def confine(pid: int, limit_s: float = 5.0) -> list[int]:
+def confine(pid: int, limit_s: float = 5.0, *, enough: Callable[[], bool] = lambda: False) -> list[int]:
     """Wait until a child process listens, and let only this machine's processes connect.
 
     Args:
         pid: The child.
         limit_s: How long to wait, in seconds.
+        enough: Whether to wait no longer.
 
     Returns:
         Ports that others can still reach: the system does not let a parent at its child's sockets.
@@ -36,7 +37,7 @@ def confine(pid: int, limit_s: float = 5.0) -> list[int]:
     deadline = time.monotonic() + limit_s
     confined: set[int] = set()
     settled_at = deadline
-    while time.monotonic() < min(deadline, settled_at) and Path(f"/proc/{pid}").exists():
+    while not enough() and time.monotonic() < min(deadline, settled_at) and Path(f"/proc/{pid}").exists():
         try:
             new = {port for port, device in listening(pid, confining=True) if device == "lo"} - confined
         except PermissionError:

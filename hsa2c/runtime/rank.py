@@ -6,12 +6,15 @@ import os
 import sys
 from pathlib import Path
 
+from hsa2c.dpsgd.lifetime import leave_signals_to_the_launcher
 from hsa2c.runtime.nursery import ADDRESS, stand_in
-from hsa2c.runtime.world import MASTERS, REPLACES, find_world
+from hsa2c.runtime.world import MASTERS, REPLACES, VERDICT, find_world
 
 
 def main(arguments: list[str]) -> int:
     """Be this process's part of the job; gives back the exit code."""
+    if VERDICT in os.environ:  # of a launcher; mpiexec gives its ranks the signals' defaults
+        leave_signals_to_the_launcher()
     world = find_world()
     address = os.environ.get(ADDRESS)
     masters = int(os.environ.get(MASTERS, "1"))

@@ -9,18 +9,18 @@ import contextlib
 import dataclasses
 import math
 import os
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hsa2c import signals
 from hsa2c.dpsgd.lifetime import leave_signals_to_the_master
 from hsa2c.dpsgd.ports import Kind
 from hsa2c.dpsgd.sharded import ShardedWorkerPort, follow, parts
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, HSA2CError, TransportError
-from hsa2c.runtime import loopback, verdict
+from hsa2c.runtime import interpreter, loopback, verdict
 from hsa2c.runtime.mpiexec import READ_ON
 from hsa2c.runtime.roles import deltas, direct, global_step, make_crew, work
 from hsa2c.runtime.task import Task
@@ -64,7 +64,6 @@ def run_master(task: Task, world: World) -> int:
 
 def run_follower(task: Task, world: World) -> int:
     """Be another master than the first; gives back the exit code."""
-    leave_signals_to_the_master()
     from hsa2c.dpsgd import mpi
 
     if not _start_mpi(task, world):
@@ -132,6 +131,10 @@ def _start_mpi(task: Task, world: World) -> bool:
     from hsa2c.dpsgd import mpi
 
     rank, size = mpi.start()
+    signals.catch_again()
+    # Not before: in a ready world a signal while it starts ends all ranks, or one would wait for ever for the others.
+    if world.rank != 0 or task.replaces is not None:
+        leave_signals_to_the_master()
     if _on_one_machine(task):
         loopback.listening(os.getpid(), confining=True)
     if task.replaces is not None or (rank, size) == (world.rank, world.size):
@@ -147,14 +150,17 @@ def _start_mpi(task: Task, world: World) -> bool:
 
 
 def replacement_command(node: int) -> list[str]:
-    """This rank's own command line, for a node that takes the place of a lost one."""
-    return [sys.executable, "-m", "hsa2c.runtime.rank", *sys.argv[1:], REPLACES, str(node)]
+    """This rank's own command line, for a node that takes the place of a lost one.
+
+    It begins as a shell that ignores what mpiexec hands on to all ranks: Python would take a while until it does, and
+    MPI waits for ever for one that dies before it has called MPI_Init.
+    """
+    deaf = ["/bin/sh", "-c", 'trap "" INT HUP USR1; exec "$@"', "rank"]
+    return [*deaf, *interpreter.command("hsa2c.runtime.rank", *sys.argv[1:], REPLACES, str(node))]
 
 
 def run_node(task: Task, world: World, node: int) -> int:
     """Be a node, perhaps a spare, or in the place of a lost one; gives back the exit code."""
-    for name in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(name, signal.SIG_IGN)  # the master decides, and says so
     crew = make_crew(task, node)
     from hsa2c.dpsgd import mpi  # after the fork
 

@@ -6,6 +6,7 @@ import dataclasses
 import fcntl
 import importlib.resources
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Run:
     remarks: Sequence[str] = ()
     again: bool = False
     """Whether the directory may be there, though there is no checkpoint."""
+    fresh: bool = False
+    """Whether `open` has made the directory."""
     _lock: IO[str] | None = None
 
     def open(self) -> Self:
@@ -58,7 +61,7 @@ class Run:
         try:
             self._open()
         except BaseException:
-            self.close()
+            self._give_up()
             raise
         return self
 
@@ -72,9 +75,15 @@ class Run:
         if self._lock:
             self._lock.close()
 
+    def _give_up(self) -> None:
+        """Leave nothing of a start that came to nothing."""
+        self.close()
+        if self.fresh:
+            withdraw(self.directory)
+
     def _open(self) -> None:
         try:
-            self.directory.mkdir(parents=True, exist_ok=self.again or self.checkpoint is not None)
+            self.fresh = _make(self.directory, may_exist=self.again or self.checkpoint is not None)
             self._lock = (self.directory / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _replace(self.directory / CONFIG, to_yaml(self.config))
@@ -88,6 +97,7 @@ class Run:
                 for remark in self.remarks:
                     journal.event("warning", remark)
         except BlockingIOError:
+            self.fresh = False  # it is theirs
             raise ConfigError(f"{self.directory}: another process is training in it") from None
         except FileExistsError:
             raise ConfigError(_exists(self.directory)) from None
@@ -99,6 +109,8 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self._give_up()
         self.close()
 
 
@@ -125,7 +137,7 @@ def prepare(
     values = _fit_hosts(values)
     config = _resolve(app, app.build_config(values))
     directory = Path(config.output.run_dir) / (config.output.name or _fresh_name(app, config))
-    if again and _has_checkpoint(directory):
+    if again and has_checkpoint(directory):
         return resume(app, directory, given, None, world)
     config = dataclasses.replace(config, output=dataclasses.replace(config.output, name=directory.name))
     # The other ranks of a world may come when rank 0 has made it already.
@@ -183,6 +195,14 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
     )
 
 
+def withdraw(directory: Path) -> bool:
+    """Remove the directory of a run in which nothing was trained; gives back whether it is gone."""
+    if has_checkpoint(directory) or _rows(directory / METRICS):
+        return False
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
+
+
 def with_nodes(app: Application, config: Any, nodes: int) -> Any:
     """A run's configuration for another number of nodes: what followed it by rule follows it again."""
     values = _follow_nodes(to_dict(config), {"cluster.nodes": nodes})
@@ -218,7 +238,7 @@ def summary(app: Application, directory: Path, code: int) -> dict[str, Any]:
     return {
         "run": str(directory),
         "exit_code": code,
-        "reason": stop.get("message"),
+        "reason": stop.get("message") if _is_there(directory) else "stopped before training began",
         "checkpoint": stop.get("checkpoint"),
         **{key: last.get(key) for key in ("elapsed_s", "exchanges", "global_steps")},
         **{name: last.get(key) for name, key in app.summary.items()},
@@ -397,8 +417,20 @@ def _fresh_name(app: Application, config: Any) -> str:
     return name
 
 
-def _has_checkpoint(directory: Path) -> bool:
+def has_checkpoint(directory: Path) -> bool:
+    """Whether there is something to go on from, or to evaluate."""
     return _is_there(directory / CONFIG) and any((directory / "checkpoints").glob("step-*.safetensors"))
+
+
+def _make(directory: Path, *, may_exist: bool) -> bool:
+    """Whether this has made it; it may have been there."""
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError:
+        if not may_exist:
+            raise
+        return False
+    return True
 
 
 def _is_there(path: Path) -> bool:

@@ -229,6 +229,7 @@ def submit(path: Path) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=_SUBMIT_S,
             check=False,
         )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hsa2c import checkpoint as checkpoints
+from hsa2c import signals
 from hsa2c.checkpoint import Checkpoint
 from hsa2c.dpsgd.pace import Costs
 from hsa2c.dpsgd.steps import GlobalStep
@@ -130,15 +131,16 @@ class MasterWatch(Watch):
         self._reason = self._reason or reason
 
     def catch_signals(self) -> None:
-        """INT, TERM and USR1 (a batch system's warning, or the launcher's word) stop the run in good order."""
+        """INT, TERM, HUP and USR1 (a batch system's warning, or the launcher's word) stop the run in good order, unless
+        they are ignored.
+        """
 
         def on_signal(signum: int, _: FrameType | None) -> None:
             # The launcher turns the first Ctrl-C or TERM into USR1, and has told its user what it got.
             name = signal.Signals(signum).name
             self.stop("asked to stop" if name == "SIGUSR1" else f"signal {name}")
 
-        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(name, on_signal)
+        signals.catch(on_signal)
 
     # What the master tells.
 

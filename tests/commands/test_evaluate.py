@@ -1,8 +1,10 @@
+import itertools
 import json
 
 import pytest
 import torch
 
+from agents.evaluation import summarise
 from hsa2c.commands import evaluate
 
 CAP = 400  # frames: a game of Pong ends after 100 agent steps, with a point or two
@@ -40,7 +42,7 @@ def test_json(run, capsys):
     assert result["human_normalised"] == pytest.approx(100 * (result["mean"] + 20.7) / (14.6 + 20.7))
     assert result["checkpoint"] == str(run / "checkpoints" / "step-000000010.safetensors")
     assert result["trained_agent_steps"] == 200
-    assert "3 whole games, raw score, up to 5 no-ops" in result["protocol"]
+    assert "3 games, 3 of them cut off by the cap, raw score, up to 5 no-ops" in result["protocol"]
     assert "sampled actions, 400-frame cap, seed 1000" in result["protocol"]
 
 
@@ -50,20 +52,37 @@ def test_same_seed_same_scores_and_options_reach_the_protocol(run, capsys):
     again.pop("seconds")
     assert first == again
     protocol = json_of(capsys, run, "--games", 1, "--greedy", "--sticky", 0.25, "--seed", 7)["protocol"]
-    assert protocol.startswith("1 whole game, ")
+    assert protocol.startswith("1 game, 1 of them cut off by the cap, ")
     assert "sticky actions 0.25, greedy actions" in protocol
     assert protocol.endswith("seed 7")
 
 
-def test_table(run, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "150")
-    assert main(run, "--games", 1) == 0
+@pytest.mark.parametrize("columns", ["10", "80"])
+def test_lines_hold_every_number_whatever_the_width(run, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    scores = summarise([-17_624.5, 1_234_567.25], agent_steps=9, capped=1)
+    monkeypatch.setattr("agents.evaluation.evaluate", lambda *_, **__: scores)
+    assert main(run, "--games", 2) == 0
     out, err = capsys.readouterr()
-    assert "Pong" in out
-    assert "human-normalised" in out
-    assert "protocol    1 whole game, raw score" in out
-    assert "(200 agent steps of training)" in out
+    told = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert told["game"] == "Pong"
+    assert (told["mean"], told["median"], told["std"]) == ("608,471.4", "608,471.4", "885,433.3")
+    assert (told["min"], told["max"]) == ("-17,624.5", "1,234,567.2")
+    assert told["human-normalised"] == "1,723,773.6 %"
+    assert told["protocol"].startswith("2 games, 1 of them cut off by the cap, raw score")
+    assert told["checkpoint"].endswith("step-000000010.safetensors (200 agent steps of training)")
     assert err == ""
+
+
+def test_progress_without_a_terminal_also_within_a_game(run, capsys, monkeypatch):
+    times = itertools.count(0.0, 0.5)  # a look at the clock takes half a second
+    monkeypatch.setattr(evaluate.time, "monotonic", lambda: next(times))
+    assert main(run, "--games", 1) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 3  # in 100 agent steps
+    assert lines[0].startswith("Pong: 0 of 1 games have ended, ")
+    told = [int(line.split(", ")[1].split()[0]) for line in lines]
+    assert told == sorted(set(told))
 
 
 def test_which_checkpoint_plays(make_run, capsys):

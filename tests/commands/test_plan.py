@@ -46,6 +46,16 @@ def test_table_and_picture(tmp_path, capsys):
     assert err.splitlines()[7].startswith("8 of 8: 20 nodes, B = auto, masters = 4: ")
 
 
+def test_no_picture_unless_asked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--nodes", "2", "--cores", "2", "--B", "8", "--masters", "1", "--minutes", "0.1"]
+    assert plan.main(arguments) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert plan.main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["picture"] is None
+    assert not list(tmp_path.iterdir())
+
+
 def test_json_is_one_object(tmp_path, capsys):
     output = tmp_path / "plan.svg"
     assert plan.main([*SMALL, "--json", "--node-ms", "0", "--output", str(output)]) == 0

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from hsa2c.commands import plot
@@ -41,10 +43,39 @@ def test_runs_with_nothing_to_draw_are_left_out(write_rows, tmp_path, drawn, cap
     ((runs, *_),) = drawn
     assert runs == [good]
     out, err = capsys.readouterr()
-    assert out == "curves.png\n"
+    assert out == f"{good / 'curves.png'}\n"
     assert err.splitlines() == [
         f"hsa2c plot: {path}: no value of score/mean_100 yet, left out" for path in (empty, tmp_path / "folder")
     ]
+
+
+def test_picture_is_beside_the_runs_and_over_no_older_one(write_rows, tmp_path, capsys, monkeypatch):
+    runs, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
+    runs.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    a, b = write_rows("runs/a", rows(3)), write_rows("runs/b", rows(3))
+    for given, picture in [
+        ([a], a / "curves.png"),
+        ([a / "metrics.jsonl"], a / "curves-2.png"),
+        (["../runs/a", b], Path("../runs/curves.png")),
+        ([a, b], Path("../runs/curves-2.png")),
+    ]:
+        assert plot.main([*map(str, given)]) == 0
+        assert capsys.readouterr() == (f"{picture}\n", "")
+        assert picture.read_bytes().startswith(PNG)
+    assert not list(elsewhere.iterdir())
+
+
+def test_older_picture_is_replaced_where_it_was_asked_for_and_told(write_rows, tmp_path, capsys):
+    run, output = write_rows("a", rows(3)), tmp_path / "mine.png"
+    output.write_text("older")
+    assert plot.main([str(run), "-o", str(output)]) == 0
+    assert capsys.readouterr() == (f"{output}\n", f"hsa2c plot: {output}: an older file was replaced\n")
+    output.write_text("older")
+    assert plot.main([str(run), "-o", str(output), "--tags", "nosuch"]) == 2
+    assert output.read_text() == "older"
+    assert capsys.readouterr().err == f"hsa2c plot: {run}: no value of nosuch yet, nothing to plot\n"
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_the_protocol_in_one_line():
         "30 whole games, raw score, up to 30 no-ops, FIRE at the start, sticky actions 0, sampled actions, "
         "108,000-frame cap, seed 1000"
     )
+    assert EvaluationProtocol().describe(2).startswith("30 games, 2 of them cut off by the cap, raw score, ")
     other = EvaluationProtocol(
         games=1,
         greedy=True,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hsa2c.runtime.nursery import listen
+
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 30
 
 SERVE = """
-import os, sys, time
-from hsa2c.runtime.nursery import listen, serve
+import os, socket, sys, time
+from hsa2c.runtime.nursery import serve
 
 def be(arguments):
     print("pid", os.getpid(), "parent", os.getppid(), "says", os.environ.get("WORD"), flush=True)
@@ -26,7 +29,7 @@ def be(arguments):
         time.sleep(60)
     return int(arguments[0])
 
-serve(listen(sys.argv[1]), be)
+serve(socket.socket(fileno=int(sys.argv[1])), be)
 """
 
 STAND_IN = "import sys; from hsa2c.runtime.nursery import stand_in; sys.exit(stand_in(sys.argv[1], sys.argv[2:]))"
@@ -37,12 +40,13 @@ def start():
     """Runs a script; whatever still runs at the end is killed."""
     with contextlib.ExitStack() as stack:
 
-        def start(script, *arguments, **variables):
+        def start(script, *arguments, pass_fds=(), **variables):
             process = stack.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-c", script, *map(str, arguments)],
                     cwd=REPOSITORY,
                     env={**os.environ, **variables},
+                    pass_fds=pass_fds,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -56,7 +60,8 @@ def start():
 
 @pytest.fixture
 def nursery(start, tmp_path):
-    process = start(SERVE, tmp_path / "socket")
+    with listen(str(tmp_path / "socket")) as listening:
+        process = start(SERVE, listening.fileno(), pass_fds=(listening.fileno(),))
     process.address = tmp_path / "socket"
     return process
 
@@ -122,12 +127,18 @@ def test_nothing_outlives_the_nursery(start, nursery):
     assert "has ended" in stand_in.stderr.read()
 
 
-def test_stand_in_waits_for_a_nursery_that_is_late(start, tmp_path):
-    stand_in = start(STAND_IN, tmp_path / "socket", 5)
-    time.sleep(0.5)
-    assert stand_in.poll() is None
-    start(SERVE, tmp_path / "socket")
-    assert stand_in.wait(PATIENCE_S) == 5
+@pytest.mark.parametrize("begun", [True, False])
+def test_stand_in_does_not_wait_for_a_nursery_that_has_ended_at_its_start(start, tmp_path, begun):
+    listening = listen(str(tmp_path / "socket"))
+    stand_in = start(STAND_IN, tmp_path / "socket", 5) if begun else None
+    if stand_in is not None:
+        select.select([listening], [], [], PATIENCE_S)  # it has connected
+    failed = start("raise SystemExit(1)", pass_fds=(listening.fileno(),))
+    listening.close()
+    failed.wait(PATIENCE_S)
+    stand_in = stand_in or start(STAND_IN, tmp_path / "socket", 5)
+    _, err = stand_in.communicate(timeout=PATIENCE_S)
+    assert (stand_in.returncode, err) == (1, "the process that this host's nodes are forked from has ended\n")
 
 
 def test_signals_that_the_master_answers_do_not_end_a_stand_in(start, nursery):

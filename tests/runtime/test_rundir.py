@@ -585,3 +585,39 @@ def test_go_on_begins_or_resumes(tmp_path):
         assert run.checkpoint.name == "step-000000010.safetensors"
     with pytest.raises(ConfigError, match=r"^seed = 5: cannot change in a resumed run, which has 0"):
         go_on(seed=5)
+
+
+def interrupted_in(run):
+    with pytest.raises(KeyboardInterrupt), run.open():
+        assert run.directory.exists()
+        raise KeyboardInterrupt
+
+
+def test_start_that_is_interrupted_removes_what_it_has_made(prepare):
+    run = prepare(output__name="new")
+    interrupted_in(run)
+    assert not run.directory.exists()
+    run = prepare(output__name="rows")
+    with pytest.raises(KeyboardInterrupt), run.open():
+        (run.directory / "metrics.jsonl").write_text('{"step": 1}\n')
+        raise KeyboardInterrupt
+    assert run.directory.exists(), "something was trained"
+
+
+def test_start_that_is_interrupted_keeps_what_was_there(make_run, tmp_path):
+    directory = make_run()
+    interrupted_in(resume(directory))
+    assert rundir.has_checkpoint(directory)
+    queued = tmp_path / "queued"
+    queued.mkdir()
+    given = {"output.run_dir": str(tmp_path), "output.name": "queued"}
+    interrupted_in(rundir.prepare(APPLICATION, given, None, ALONE, again=True))
+    assert queued.exists(), "it has the batch job's file, perhaps"
+
+
+def test_start_that_cannot_write_leaves_nothing(prepare, monkeypatch):
+    run = prepare(output__name="full")
+    monkeypatch.setattr(rundir, "about", lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(ConfigError, match="No space left on device"):
+        run.open()
+    assert not run.directory.exists()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from hsa2c import streams
+from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import ConfigError
 
@@ -66,8 +68,10 @@ def _show(options: argparse.Namespace) -> int:
     if picture is not None:
         from examples.lda.picture import draw
 
-        draw(topics, picture, title=f"{trained.corpus.name}: {trained.model.K} topics, {trained.documents:,} documents")
-        Console(stderr=True, markup=False, emoji=False).print(f"picture: {picture}", highlight=False, soft_wrap=True)
+        title = f"{trained.corpus.name}: {trained.model.K} topics, {trained.documents:,} documents"
+        with replacing(PROG, picture):
+            draw(topics, picture, title=title)
+        print(f"picture: {picture}", file=sys.stderr)
     return 0
 
 
@@ -89,12 +93,12 @@ def top_words(trained: Trained, words: int) -> list[dict[str, Any]]:
 
 def _print(trained: Trained, topics: Sequence[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
-    table.add_column("topic", justify="right")
-    table.add_column("tokens", justify="right")
+    table.add_column("topic", justify="right", no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
     table.add_column("words", overflow="fold")
     for topic in topics:
         table.add_row(str(topic["topic"]), f"{topic['share']:.1%}", " ".join(word for word, _ in topic["words"]))
-    console = Console(markup=False, emoji=False, highlight=False)  # a corpus may have words in brackets
+    console = streams.console()
     console.print(f"{trained.corpus.name}, {trained.path}", style="italic", soft_wrap=True)
     console.print(table)
 
@@ -144,7 +148,7 @@ def _page(trained: Trained) -> str:
 def _write(path: Path, write: Callable[[IO[str]], Any]) -> None:
     """A file, whole or not at all."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".show-", dir=path.parent) as folder:
+        with replacing(PROG, path), tempfile.TemporaryDirectory(prefix=".show-", dir=path.parent) as folder:
             temporary = Path(folder, "file")
             with temporary.open("w", encoding="utf-8", newline="") as file:
                 write(file)

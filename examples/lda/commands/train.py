@@ -162,10 +162,10 @@ def _train(options: argparse.Namespace, world: World) -> int:
     if world.rank != 0:
         return join(what, world)
     with run.open():
-        what = dataclasses.replace(what, lock=run.lock)
+        what = dataclasses.replace(what, lock=run.lock, fresh=run.fresh)
         code = join(what, world) if world.started_by_mpi else launch(what)
     if options.json:
         print(json.dumps(rundir.summary(app, run.directory, code)))
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and rundir.has_checkpoint(run.directory):
         print(f"next: python -m examples.lda show {run.directory}", file=sys.stderr)
     return code

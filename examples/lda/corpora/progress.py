@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hsa2c import streams
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def reading(name: str, total_bytes: int, *, show: bool) -> Iterator[Callable[[in
     """
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     hidden = not show or not sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as progress:
+    with Progress(*columns, console=streams.console(stderr=True), transient=True, disable=hidden) as progress:
         task = progress.add_task(f"reading {escape(name)}", total=total_bytes)
 
         def tick(done_bytes: int) -> None:

@@ -204,7 +204,7 @@ def test_two_nodes_over_mpi(runs, options, planted):
 @pytest.fixture
 def command(capsys, monkeypatch):
     """Runs a command that must do what it is asked; gives back what it prints."""
-    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setenv("COLUMNS", "20")  # of a terminal, which there is not
 
     def command(*arguments):
         assert main([str(argument) for argument in arguments]) == 0
