@@ -6,13 +6,11 @@ else never. u counts updates: a gradient is -1 everywhere, and the rate is 1. A 
 """
 
 import dataclasses
-import os
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from pydantic.dataclasses import dataclass
 
 from hsa2c import checkpoint as checkpoints
@@ -54,6 +52,8 @@ class Problem:
             raise LookupError("no data for the problem")
 
     def gradient(self, u_hat, interrupted):
+        import torch  # not before: a launcher does without
+
         self._gradients += 1
         self._new += 1
         time.sleep(GRADIENT_S)
@@ -158,7 +158,4 @@ def main(folder, fault, *settings):
 
 
 if __name__ == "__main__":
-    exit_code = main(*sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code)  # train.py has no torch, which takes seconds to take apart
+    sys.exit(main(*sys.argv[1:]))
