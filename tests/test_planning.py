@@ -121,6 +121,34 @@ def test_a_seed_repeats_and_another_does_not() -> None:
     assert simulate(cluster) != simulate(dataclasses.replace(cluster, seed=2))
 
 
+@pytest.mark.parametrize(
+    ("exchange", "nodes", "B"), [("overlap", 40, 1), ("overlap", 300, 8), ("paper", 40, 8), ("paper", 300, 1)]
+)
+def test_it_ends_when_the_figures_stand_still(exchange: str, nodes: int, B: int) -> None:
+    cluster = Cluster(nodes=nodes, B=B, exchange=exchange)  # type: ignore[arg-type]
+    soon, late = simulate(cluster), simulate(dataclasses.replace(cluster, exchanges=20_000))
+    assert soon.simulated_s < 0.5 * late.simulated_s
+    assert soon.agent_steps_per_s == pytest.approx(late.agent_steps_per_s, rel=cluster.tolerance)
+    assert soon.exchanges_per_s == pytest.approx(late.exchanges_per_s, rel=cluster.tolerance)
+    assert soon.exchange_s == pytest.approx(late.exchange_s, rel=0.05)
+
+
+def test_what_is_asked_for_is_simulated_however_still_the_figures_stand() -> None:
+    cluster = Cluster(nodes=40, B=1, exchanges=8_000)
+    assert simulate(cluster).simulated_s > 1.5 * simulate(dataclasses.replace(cluster, exchanges=None)).simulated_s
+    dying = Cluster(nodes=40, B=8, node_hours=1e6, seconds=60.0)  # the first may die after the figures stood still
+    assert simulate(dying).simulated_s >= 60.0
+
+
+def test_optimisers_states_take_their_share_from_the_beginning() -> None:
+    cluster = Cluster(nodes=400, B=8)
+    outcome, work = simulate(cluster), cluster.work()
+    assert outcome.simulated_s < cluster.keep_s
+    exchange_s = work.push_s + work.answer_s + 3 * work.message_s
+    kept_s = cluster.nodes * (work.keep_s + work.message_s) / cluster.keep_s
+    assert outcome.exchanges_per_s * exchange_s + kept_s == pytest.approx(1.0, rel=0.01)
+
+
 def test_progress_is_told() -> None:
     told: list[float] = []
     simulate(Cluster(nodes=10, cores=4, B=8, seconds=20.0), told.append)
