@@ -22,20 +22,21 @@ from hsa2c.dpsgd.transport import Onlooker, Push, Vector
 from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.errors import HSA2CError
 from hsa2c.planning_cluster import Bound, Cluster, bound, slowest_s, update_times
-from hsa2c.planning_steady import FEWEST, Rounds
+from hsa2c.planning_steady import steady_since
 
 __all__ = ["FULL", "Bound", "Cluster", "Outcome", "bound", "simulate", "verdict"]
 
 FULL = 0.9  # a master's processor or link that is busy for so much of the time cannot take more
 _LEAST_S = 3.0  # of the cluster's time, however many exchanges
 _AUTO_S = 60.0  # the same, where B is to find its value: it is considered every 5 s
-_BEGINNING = 2  # rounds, in which each node exchanges once: nodes that start together fall out of step
+_ROUNDS, _AUTO_ROUNDS = 8, 24  # at least, before the figures can stand still; B may change after every three
 _ROUND = 500  # exchanges, at least
+_LOOSER = 2.5  # as many times as well known is how long an exchange takes: it depends on who meets whom
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What was seen after the beginning: two rounds, or a third of the longest time (docs/planning.md)."""
+    """What was seen, in at most the last two thirds of the simulated time."""
 
     agent_steps_per_s: float
     speed_share: float
@@ -95,11 +96,12 @@ class _Simulation(Onlooker):
         self._exchanges = 0
         self._most_exchanges = c.exchanges or max(20_000, 30 * c.nodes)
         self._least_s = _AUTO_S if c.B == "auto" else _LEAST_S
+        self._least_rounds = _AUTO_ROUNDS if c.B == "auto" else _ROUNDS
         # Nodes that die are few: the figures stand still between two of them, and change all the same.
-        self._rounds = Rounds(c.tolerance) if c.exchanges is None and c.node_hours == math.inf else None
+        self._to_the_end = c.exchanges is not None or c.node_hours < math.inf
         slowest = c.stragglers[1] if c.stragglers[0] else 1.0
-        self._round = max(_ROUND, math.ceil(slowest * c.nodes))
-        self._round_ends = (math.inf, math.inf)  # exchanges, seconds
+        self._round = max(_ROUND, math.ceil(slowest * c.nodes))  # exchanges
+        self._ends = [_Counts()]  # of rounds
         self._taus: list[int] = []
         self._waited_s = 0.0
         self._began: _Counts | None = None
@@ -177,10 +179,10 @@ class _Simulation(Onlooker):
     def stopping(self) -> bool:
         """See `Watch`."""
         done = self._done()
+        if self._began is None and done >= 1 / 3:
+            self._began = self._counts()
         if done >= 1 or self._known():
             raise _Enough
-        if self._began is None and (done >= 1 / 3 or self._settled()):
-            self._begin()
         if done * 50 >= self._told:
             self._told = int(done * 50) + 1
             self._progress(done)
@@ -203,44 +205,43 @@ class _Simulation(Onlooker):
         now = self.clock.now
         return max(now / self._cluster.seconds, min(self._exchanges / self._most_exchanges, now / self._least_s))
 
-    def _settled(self) -> bool:
-        """Whether each node has exchanged a few times, which does without a third of the longest."""
-        if self._rounds is None or self._cluster.B == "auto":  # B is to find its value first
-            return False
-        return self._exchanges >= _BEGINNING * self._round and self.clock.now >= self._least_s / 3
-
-    def _begin(self) -> None:
-        """From now on it counts."""
-        self._began = self._counts()
-        self._taus.clear()
-        self._waited_s = 0.0
-        if self._rounds is not None:
-            self._end_round(self._rounds)
-
     def _known(self) -> bool:
-        """Whether a round ends here, and the figures stand still."""
-        exchanges, seconds = self._round_ends
-        if self._rounds is None or self._exchanges < exchanges or self.clock.now < seconds:
+        """Whether a round ends here, and the figures stand still; what counts begins then when they began to."""
+        last, rounds = self._ends[-1], len(self._ends)
+        round_s = self._least_s / self._least_rounds
+        if (
+            self._to_the_end
+            or self._exchanges - last.exchanges < self._round
+            or self.clock.now - last.seconds < round_s
+        ):
             return False
-        return self._end_round(self._rounds)
-
-    def _end_round(self, rounds: Rounds) -> bool:
-        now = self._counts()
-        self._round_ends = (now.exchanges + self._round, now.seconds + self._least_s * 2 / 3 / FEWEST)
-        return rounds.end(now.seconds, (now.updates, now.exchanges))
+        self._ends.append(self._counts())
+        if rounds < self._least_rounds:
+            return False
+        grown = np.diff([[end.seconds, end.updates, end.exchanges, end.waited_s] for end in self._ends], axis=0)
+        seconds, updates, exchanges, waited_s = grown.T
+        tolerance = self._cluster.tolerance
+        since = steady_since(
+            np.stack([updates / seconds, exchanges / seconds, waited_s / exchanges], axis=1),
+            [tolerance, tolerance, _LOOSER * tolerance],
+        )
+        if since is not None:
+            self._began = self._ends[since]
+        return since is not None
 
     def _counts(self) -> _Counts:
         return _Counts(
             seconds=self.clock.now,
             updates=sum(crew.made for crew in self._crews),
             exchanges=self._exchanges,
+            waited_s=self._waited_s,
             worked_s=self._port.worked_s,
             carried_s=(self._port.into.busy_s, self._port.out.busy_s),
         )
 
     def _outcome(self, ended: str | None) -> Outcome:
-        began = self._began or _Counts(seconds=0.0, updates=0.0, exchanges=0, worked_s=0.0, carried_s=(0.0, 0.0))
-        now = self._counts()
+        began, now = self._began or _Counts(), self._counts()
+        taus = self._taus[began.exchanges :]
         seconds = max(now.seconds - began.seconds, 1e-9)
         updates, exchanges = now.updates - began.updates, now.exchanges - began.exchanges
         carried_s = max(b - a for a, b in zip(began.carried_s, now.carried_s, strict=True))
@@ -249,11 +250,11 @@ class _Simulation(Onlooker):
             speed_share=updates / seconds / self._full_speed,
             exchanges_per_s=exchanges / seconds,
             updates_in_delta=updates / self._cluster.cores / exchanges if exchanges else math.nan,
-            exchange_s=self._waited_s / exchanges if exchanges else math.nan,
+            exchange_s=(now.waited_s - began.waited_s) / exchanges if exchanges else math.nan,
             master_cpu=min(1.0, (now.worked_s - began.worked_s) / seconds),
             master_link=min(1.0, carried_s / seconds),
-            tau_mean=float(np.mean(self._taus)) if self._taus else math.nan,
-            tau_max=max(self._taus, default=0),
+            tau_mean=float(np.mean(taus)) if taus else math.nan,
+            tau_max=max(taus, default=0),
             lost=self._lost,
             simulated_s=now.seconds,
             ended=ended,
@@ -265,11 +266,12 @@ class _Simulation(Onlooker):
 class _Counts:
     """Everything that grows, at one moment."""
 
-    seconds: float
-    updates: float
-    exchanges: int
-    worked_s: float
-    carried_s: tuple[float, float]
+    seconds: float = 0.0
+    updates: float = 0.0
+    exchanges: int = 0
+    waited_s: float = 0.0
+    worked_s: float = 0.0
+    carried_s: tuple[float, float] = (0.0, 0.0)
 
 
 def verdict(c: Cluster, o: Outcome) -> str:

@@ -79,7 +79,7 @@ class Cluster:
     each node, and at least 20,000 in all, at the latest."""
     tolerance: float = 0.02
     """The figures stand still when agent steps/s and exchanges/s are each known so well: half of a 95 % confidence
-    interval over the mean (`hsa2c.planning_steady`)."""
+    interval over the mean (`hsa2c.planning_steady`). For the time of an exchange 2.5 times as much is enough."""
     seed: int = 1
 
     def sizes(self) -> Sizes:
