@@ -21,7 +21,7 @@ from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.transport import Onlooker, Push, Vector
 from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.errors import HSA2CError
-from hsa2c.planning_cluster import Bound, Cluster, bound, slowest_s, update_times
+from hsa2c.planning_cluster import Bound, Cluster, bound, kept_every_s, slowest_s, update_times
 from hsa2c.planning_steady import steady_since
 
 __all__ = ["FULL", "Bound", "Cluster", "Outcome", "bound", "simulate", "verdict"]
@@ -120,6 +120,7 @@ class _Simulation(Onlooker):
         times = update_times(c)
         slow = round(c.nodes * c.stragglers[0])
         self._slowness = [c.stragglers[1] if node < slow else 1.0 for node in range(c.nodes)]
+        every_s = kept_every_s(c)
         self._crews = [
             TimedCrew(
                 self.clock,
@@ -130,7 +131,7 @@ class _Simulation(Onlooker):
                 free_core=c.free_core,
                 keep_s=c.keep_s,
                 # All at once after 50 s, and again, would be a wave that the rates rise and fall with for many minutes.
-                first_keep_s=c.keep_s * (node + 1) / c.nodes,
+                first_keep_s=every_s * (node + 1) / c.nodes,
             )
             for node, slowness in enumerate(self._slowness)
         ]

@@ -121,22 +121,39 @@ def bound(cluster: Cluster) -> Bound:
     (its optimiser's state, and signs of life): N nodes with a round of R seconds take N (a / R + k).
     """
     c = cluster
-    sizes, work, rate = c.sizes(), c.work(), (c.master_link or c.link).bytes_per_s
-    assert sizes.v is not None and sizes.delta is not None and sizes.state is not None and sizes.text is not None
-    round_s = _round_s(c)
+    round_s, (exchange_s, state_s, tell_s) = _round_s(c), _taken_s(c)
     tells = 1.0 if round_s > 2.0 else 0.0  # a second
-    exchange_s = {
-        "link": max(sizes.delta / c.masters + sizes.text + 2 * _HEADER, sizes.v / c.masters + _HEADER) / rate,
-        "processor": work.push_s + work.answer_s + 3 * work.message_s,
-    }
-    node_share = {
-        "link": (sizes.state / c.masters / c.keep_s + tells * (sizes.text + _HEADER)) / rate,
-        "processor": (work.keep_s + work.message_s) / c.keep_s + tells * work.message_s,
-    }
+    node_share = {what: state_s[what] / c.keep_s + tells * tell_s[what] for what in exchange_s}
     takes = {what: exchange_s[what] / round_s + node_share[what] for what in exchange_s}
     nodes = {what: 1 / share if share else math.inf for what, share in takes.items()}
     what = min(nodes, key=lambda what: nodes[what])
     return Bound(nodes=nodes[what], what=f"master's {what}", exchanges_per_s=nodes[what] / round_s)
+
+
+def kept_every_s(c: Cluster) -> float:
+    """Between two of a node's states: it goes with the first exchange after `keep_s`, so after whole rounds."""
+    if c.keep_s == math.inf:
+        return c.keep_s
+    exchange_s, state_s, _ = _taken_s(c)
+    round_s = shortest_s = _round_s(c)
+    rounds = 1
+    for _ in range(10):  # more states in a round make it longer, and then there are fewer rounds in `keep_s`
+        rounds = math.ceil(c.keep_s / round_s)
+        round_s = max(shortest_s, *(c.nodes * (exchange_s[what] + state_s[what] / rounds) for what in exchange_s))
+    return rounds * round_s
+
+
+def _taken_s(c: Cluster) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """For how long an exchange, a state and a sign of life take each of a master's resources."""
+    sizes, work, rate = c.sizes(), c.work(), (c.master_link or c.link).bytes_per_s
+    assert sizes.v is not None and sizes.delta is not None and sizes.state is not None and sizes.text is not None
+    exchange_s = {
+        "link": max(sizes.delta / c.masters + sizes.text + 2 * _HEADER, sizes.v / c.masters + _HEADER) / rate,
+        "processor": work.push_s + work.answer_s + 3 * work.message_s,
+    }
+    state_s = {"link": sizes.state / c.masters / rate, "processor": work.keep_s + work.message_s}
+    tell_s = {"link": (sizes.text + _HEADER) / rate, "processor": work.message_s}
+    return exchange_s, state_s, tell_s
 
 
 def _round_s(c: Cluster) -> float:

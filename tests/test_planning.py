@@ -11,6 +11,7 @@ import pytest
 from hsa2c.dpsgd.ports import Limits
 from hsa2c.dpsgd.simulated import Link
 from hsa2c.planning import Cluster, bound, simulate, verdict
+from hsa2c.planning_cluster import kept_every_s
 
 GIGABIT = Link(bytes_per_s=125e6, latency_s=1e-4)
 FREE = {"push_s": 0.0, "answer_s": 0.0, "message_s": 0.0, "node_s": 0.0, "notice_s": 0.0, "keep_s": math.inf}
@@ -147,6 +148,14 @@ def test_optimisers_states_take_their_share_from_the_beginning() -> None:
     exchange_s = work.push_s + work.answer_s + 3 * work.message_s
     kept_s = cluster.nodes * (work.keep_s + work.message_s) / cluster.keep_s
     assert outcome.exchanges_per_s * exchange_s + kept_s == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_state_goes_with_the_first_exchange_after_50_s() -> None:
+    rare = Cluster(nodes=2, B=1000, variation=0.0)  # a round takes 30 s: every second one
+    assert kept_every_s(rare) == pytest.approx(60.0, rel=0.01)
+    # Rounds of 13.4 s by exchanges alone; with a third of 4,000 states of 4.05 ms in each 18.8 s, and so after three.
+    assert kept_every_s(Cluster(nodes=4000, B=8)) == pytest.approx(3 * 18.8, rel=0.001)
+    assert kept_every_s(Cluster(nodes=4, keep_s=math.inf)) == math.inf
 
 
 def test_progress_is_told() -> None:
