@@ -8,114 +8,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.pace import Pace, PacedCrew
-from hsa2c.dpsgd.ports import Limits
-from hsa2c.dpsgd.simulated import Link, SimulatedMaster, SimulatedWorker, Sizes, Work, connect
+from hsa2c.dpsgd.simulated import SimulatedMaster, SimulatedWorker, connect
 from hsa2c.dpsgd.simulated_clock import SimulatedClock
-from hsa2c.dpsgd.simulated_crew import TimedCrew, UpdateTimes
+from hsa2c.dpsgd.simulated_crew import TimedCrew
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.transport import Push, Vector, Watch
 from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.errors import HSA2CError
+from hsa2c.planning_cluster import Bound, Cluster, bound, kept_every_s, slowest_s, update_times
+from hsa2c.planning_steady import steady_since
+
+__all__ = ["FULL", "Bound", "Cluster", "Outcome", "bound", "simulate", "verdict"]
 
 FULL = 0.9  # a master's processor or link that is busy for so much of the time cannot take more
 _LEAST_S = 3.0  # of the cluster's time, however many exchanges
 _AUTO_S = 60.0  # the same, where B is to find its value: it is considered every 5 s
-_HEADER = 64
-_REPORT = 150  # bytes of one process's report
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """What is to be built, and what runs there."""
-
-    nodes: int
-    cores: int = 28
-    """Processes of a node. p."""
-    B: int | Literal["auto"] = 8
-    """Updates of each process between two exchanges; auto: `hsa2c.dpsgd.pace`."""
-    masters: int = 1
-    """Hosts that hold a slice of v each."""
-    link: Link = field(default_factory=lambda: Link(bytes_per_s=1.25e9, latency_s=1e-4))
-    """Of each node."""
-    master_link: Link | None = None
-    """Of each master. None: as a node's."""
-    exchange: Literal["overlap", "paper"] = "overlap"
-    update_s: float = 0.030
-    """Mean time of one update. Tu."""
-    variation: float = 0.3
-    """Its standard deviation over its mean."""
-    update_times_s: tuple[float, ...] | None = None
-    """Measured times of updates, to be drawn from instead of the two above."""
-    samples: int = 48
-    """Agent steps in an update."""
-    stragglers: tuple[float, float] = (0.0, 1.0)
-    """Share of nodes that are slower, and how many times."""
-    node_hours: float = math.inf
-    """Mean time until a node dies, without a word."""
-    parameters: int = 676_000
-    """Numbers in v."""
-    delta_bytes: int = 4
-    """Bytes of one number of a delta on the wire; of v it is 4."""
-    state_vectors: int = 2
-    """Vectors of v's length in the optimiser's state, which comes to the master now and then: 2 for Adam."""
-    M: int | None = None
-    """Deltas in a global step. None: as many as nodes."""
-    push_s: float = 0.0020
-    """Processor time of a master for a delta of all of v."""
-    answer_s: float = 0.0012
-    """Processor time of a master to send all of v."""
-    message_s: float = 0.00005
-    """Processor time of a master for any message besides."""
-    notice_s: float = 0.001
-    """How long a message that has come waits until its rank looks, on the average: ranks sleep up to 2 ms in between
-    (`hsa2c.dpsgd.mpi`)."""
-    node_s: float = 0.003
-    """Processor time of a node for an exchange."""
-    free_core: bool = False
-    """Whether a node has a core besides the `cores`: its processes lose nothing by an exchange in the background."""
-    most_local_updates: int = 128
-    """The most that B = auto may choose."""
-    exchange_share: float = 0.05
-    """With B = auto: the share of its time that a node may lose to exchanges."""
-    keep_s: float = 50.0
-    """Between two copies of a node's optimiser's state (`hsa2c.dpsgd.crew.CrewLimits`)."""
-    limits: Limits = field(default_factory=Limits)
-    seconds: float = 600.0
-    """Of the cluster's time that are simulated."""
-    exchanges: int | None = None
-    """They end sooner after so many exchanges. None: 30 of each node, and at least 20,000 in all."""
-    seed: int = 1
-
-    def sizes(self) -> Sizes:
-        """Bytes on the wire."""
-        return Sizes(
-            v=4 * self.parameters,
-            delta=self.delta_bytes * self.parameters,
-            state=4 * self.state_vectors * self.parameters,
-            text=_REPORT * self.cores,
-        )
-
-    def work(self) -> Work:
-        """Of one master."""
-        push_s = self.push_s / self.masters
-        return Work(
-            message_s=self.message_s,
-            push_s=push_s,
-            keep_s=push_s * self.state_vectors,
-            answer_s=self.answer_s / self.masters,
-        )
+_ROUNDS, _AUTO_ROUNDS = 8, 24  # at least, before the figures can stand still; B may change after every three
+_ROUND = 500  # exchanges, at least
+_LOOSER = 2.5  # as many times as well known is how long an exchange takes: it depends on who meets whom
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What was seen, in the last two thirds of the simulated time."""
+    """What was seen, in at most the last two thirds of the simulated time."""
 
     agent_steps_per_s: float
     speed_share: float
@@ -143,68 +64,6 @@ class Outcome:
     def full(self) -> bool:
         """Whether the masters can take no more."""
         return max(self.master_cpu, self.master_link) >= FULL
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bound:
-    """How many nodes the masters can serve, by arithmetic."""
-
-    nodes: float
-    """With more of them deltas come no faster."""
-    what: str
-    """What is busy all the time then."""
-    exchanges_per_s: float
-    """The most that there can be."""
-
-
-def bound(cluster: Cluster) -> Bound:
-    """Where adding nodes stops helping: a master's link or its processor is busy all the time.
-
-    Each exchange takes a master's resource for a while a, and each node, exchanges or not, for a share k of the time
-    (its optimiser's state, and signs of life): N nodes with a round of R seconds take N (a / R + k).
-    """
-    c = cluster
-    sizes, work, rate = c.sizes(), c.work(), (c.master_link or c.link).bytes_per_s
-    assert sizes.v is not None and sizes.delta is not None and sizes.state is not None and sizes.text is not None
-    round_s = _round_s(c)
-    tells = 1.0 if round_s > 2.0 else 0.0  # a second
-    exchange_s = {
-        "link": max(sizes.delta / c.masters + sizes.text + 2 * _HEADER, sizes.v / c.masters + _HEADER) / rate,
-        "processor": work.push_s + work.answer_s + 3 * work.message_s,
-    }
-    node_share = {
-        "link": (sizes.state / c.masters / c.keep_s + tells * (sizes.text + _HEADER)) / rate,
-        "processor": (work.keep_s + work.message_s) / c.keep_s + tells * work.message_s,
-    }
-    takes = {what: exchange_s[what] / round_s + node_share[what] for what in exchange_s}
-    nodes = {what: 1 / share if share else math.inf for what, share in takes.items()}
-    what = min(nodes, key=lambda what: nodes[what])
-    return Bound(nodes=nodes[what], what=f"master's {what}", exchanges_per_s=nodes[what] / round_s)
-
-
-def _round_s(c: Cluster) -> float:
-    """Mean time from one exchange of a node to its next, where it need not queue."""
-    B = c.most_local_updates if c.B == "auto" else c.B
-    times = _times(c)
-    sizes, work = c.sizes(), c.work()
-    assert sizes.v is not None and sizes.delta is not None
-    slowest = min(c.link.bytes_per_s, c.masters * (c.master_link or c.link).bytes_per_s)
-    transfer_s = (sizes.delta + sizes.v) / slowest + 2 * (c.link.latency_s + c.notice_s)
-    exchange_s = transfer_s + work.push_s + work.answer_s + 3 * work.message_s
-    if c.exchange == "overlap":
-        lost_s = 0.0 if c.free_core else c.node_s / c.cores
-        return max(B * times.mean_s + lost_s, c.node_s + exchange_s)
-    return _slowest_s(c, B) + c.node_s + exchange_s
-
-
-def _slowest_s(c: Cluster, B: int) -> float:
-    """Mean time until each process of a node has made B updates."""
-    times = _times(c)
-    return float(np.mean([times.slowest(B, c.cores) for _ in range(256)]))
-
-
-def _times(c: Cluster) -> UpdateTimes:
-    return UpdateTimes(c.update_s, c.variation, samples=c.update_times_s, seed=c.seed)
 
 
 def simulate(cluster: Cluster, progress: Callable[[float], None] = lambda _: None) -> Outcome:
@@ -237,6 +96,12 @@ class _Simulation(Watch):
         self._exchanges = 0
         self._most_exchanges = c.exchanges or max(20_000, 30 * c.nodes)
         self._least_s = _AUTO_S if c.B == "auto" else _LEAST_S
+        self._least_rounds = _AUTO_ROUNDS if c.B == "auto" else _ROUNDS
+        # Nodes that die are few: the figures stand still between two of them, and change all the same.
+        self._to_the_end = c.exchanges is not None or c.node_hours < math.inf
+        slowest = c.stragglers[1] if c.stragglers[0] else 1.0
+        self._round = max(_ROUND, math.ceil(slowest * c.nodes))  # exchanges
+        self._ends = [_Counts()]  # of rounds
         self._taus: list[int] = []
         self._waited_s = 0.0
         self._began: _Counts | None = None
@@ -252,9 +117,10 @@ class _Simulation(Watch):
             work=c.work(),
             seed=c.seed,
         )
-        times = _times(c)
+        times = update_times(c)
         slow = round(c.nodes * c.stragglers[0])
         self._slowness = [c.stragglers[1] if node < slow else 1.0 for node in range(c.nodes)]
+        every_s = kept_every_s(c)
         self._crews = [
             TimedCrew(
                 self.clock,
@@ -264,8 +130,10 @@ class _Simulation(Watch):
                 exchange_s=c.node_s,
                 free_core=c.free_core,
                 keep_s=c.keep_s,
+                # All at once after 50 s, and again, would be a wave that the rates rise and fall with for many minutes.
+                first_keep_s=every_s * (node + 1) / c.nodes,
             )
-            for slowness in self._slowness
+            for node, slowness in enumerate(self._slowness)
         ]
         self._full_speed = c.cores / times.mean_s * sum(1 / slowness for slowness in self._slowness)
         self.clock.start(self._master, self._port)
@@ -311,14 +179,11 @@ class _Simulation(Watch):
 
     def stopping(self) -> bool:
         """See `Watch`."""
-        now = self.clock.now
-        done = max(now / self._cluster.seconds, min(self._exchanges / self._most_exchanges, now / self._least_s))
-        if done >= 1:
-            raise _Enough
+        done = self._done()
         if self._began is None and done >= 1 / 3:
             self._began = self._counts()
-            self._taus.clear()
-            self._waited_s = 0.0
+        if done >= 1 or self._known():
+            raise _Enough
         if done * 50 >= self._told:
             self._told = int(done * 50) + 1
             self._progress(done)
@@ -336,18 +201,48 @@ class _Simulation(Watch):
 
     # Reckoning.
 
+    def _done(self) -> float:
+        """Share of the longest that this lasts."""
+        now = self.clock.now
+        return max(now / self._cluster.seconds, min(self._exchanges / self._most_exchanges, now / self._least_s))
+
+    def _known(self) -> bool:
+        """Whether a round ends here, and the figures stand still; what counts begins then when they began to."""
+        last, rounds = self._ends[-1], len(self._ends)
+        round_s = self._least_s / self._least_rounds
+        if (
+            self._to_the_end
+            or self._exchanges - last.exchanges < self._round
+            or self.clock.now - last.seconds < round_s
+        ):
+            return False
+        self._ends.append(self._counts())
+        if rounds < self._least_rounds:
+            return False
+        grown = np.diff([[end.seconds, end.updates, end.exchanges, end.waited_s] for end in self._ends], axis=0)
+        seconds, updates, exchanges, waited_s = grown.T
+        tolerance = self._cluster.tolerance
+        since = steady_since(
+            np.stack([updates / seconds, exchanges / seconds, waited_s / exchanges], axis=1),
+            [tolerance, tolerance, _LOOSER * tolerance],
+        )
+        if since is not None:
+            self._began = self._ends[since]
+        return since is not None
+
     def _counts(self) -> _Counts:
         return _Counts(
             seconds=self.clock.now,
             updates=sum(crew.made for crew in self._crews),
             exchanges=self._exchanges,
+            waited_s=self._waited_s,
             worked_s=self._port.worked_s,
             carried_s=(self._port.into.busy_s, self._port.out.busy_s),
         )
 
     def _outcome(self, ended: str | None) -> Outcome:
-        began = self._began or _Counts(seconds=0.0, updates=0.0, exchanges=0, worked_s=0.0, carried_s=(0.0, 0.0))
-        now = self._counts()
+        began, now = self._began or _Counts(), self._counts()
+        taus = self._taus[began.exchanges :]
         seconds = max(now.seconds - began.seconds, 1e-9)
         updates, exchanges = now.updates - began.updates, now.exchanges - began.exchanges
         carried_s = max(b - a for a, b in zip(began.carried_s, now.carried_s, strict=True))
@@ -356,11 +251,11 @@ class _Simulation(Watch):
             speed_share=updates / seconds / self._full_speed,
             exchanges_per_s=exchanges / seconds,
             updates_in_delta=updates / self._cluster.cores / exchanges if exchanges else math.nan,
-            exchange_s=self._waited_s / exchanges if exchanges else math.nan,
+            exchange_s=(now.waited_s - began.waited_s) / exchanges if exchanges else math.nan,
             master_cpu=min(1.0, (now.worked_s - began.worked_s) / seconds),
             master_link=min(1.0, carried_s / seconds),
-            tau_mean=float(np.mean(self._taus)) if self._taus else math.nan,
-            tau_max=max(self._taus, default=0),
+            tau_mean=float(np.mean(taus)) if taus else math.nan,
+            tau_max=max(taus, default=0),
             lost=self._lost,
             simulated_s=now.seconds,
             ended=ended,
@@ -372,11 +267,12 @@ class _Simulation(Watch):
 class _Counts:
     """Everything that grows, at one moment."""
 
-    seconds: float
-    updates: float
-    exchanges: int
-    worked_s: float
-    carried_s: tuple[float, float]
+    seconds: float = 0.0
+    updates: float = 0.0
+    exchanges: int = 0
+    waited_s: float = 0.0
+    worked_s: float = 0.0
+    carried_s: tuple[float, float] = (0.0, 0.0)
 
 
 def verdict(c: Cluster, o: Outcome) -> str:
@@ -394,7 +290,7 @@ def verdict(c: Cluster, o: Outcome) -> str:
         words.append("an exchange takes longer than B updates")
     if c.exchange == "paper" and not math.isnan(o.updates_in_delta):
         B = max(1, round(o.updates_in_delta))
-        waits = 1 - B * _times(c).mean_s / _slowest_s(c, B)
+        waits = 1 - B * update_times(c).mean_s / slowest_s(c, B)
         if waits >= 0.05:
             words.append(f"waiting for a node's slowest process costs {100 * waits:.0f} %")
     slower = c.stragglers[0] * (1 - 1 / c.stragglers[1])

@@ -11,6 +11,7 @@ import pytest
 from hsa2c.dpsgd.ports import Limits
 from hsa2c.dpsgd.simulated import Link
 from hsa2c.planning import Cluster, bound, simulate, verdict
+from hsa2c.planning_cluster import kept_every_s
 
 GIGABIT = Link(bytes_per_s=125e6, latency_s=1e-4)
 FREE = {"push_s": 0.0, "answer_s": 0.0, "message_s": 0.0, "node_s": 0.0, "notice_s": 0.0, "keep_s": math.inf}
@@ -119,6 +120,42 @@ def test_a_seed_repeats_and_another_does_not() -> None:
     cluster = Cluster(nodes=10, cores=4, B="auto", seconds=20.0, stragglers=(0.1, 2.0))
     assert simulate(cluster) == simulate(cluster)
     assert simulate(cluster) != simulate(dataclasses.replace(cluster, seed=2))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "nodes", "B"), [("overlap", 40, 1), ("overlap", 300, 8), ("paper", 40, 8), ("paper", 300, 1)]
+)
+def test_it_ends_when_the_figures_stand_still(exchange: str, nodes: int, B: int) -> None:
+    cluster = Cluster(nodes=nodes, B=B, exchange=exchange)  # type: ignore[arg-type]
+    soon, late = simulate(cluster), simulate(dataclasses.replace(cluster, exchanges=20_000))
+    assert soon.simulated_s < 0.5 * late.simulated_s
+    assert soon.agent_steps_per_s == pytest.approx(late.agent_steps_per_s, rel=cluster.tolerance)
+    assert soon.exchanges_per_s == pytest.approx(late.exchanges_per_s, rel=cluster.tolerance)
+    assert soon.exchange_s == pytest.approx(late.exchange_s, rel=0.05)
+
+
+def test_what_is_asked_for_is_simulated_however_still_the_figures_stand() -> None:
+    cluster = Cluster(nodes=40, B=1, exchanges=8_000)
+    assert simulate(cluster).simulated_s > 1.5 * simulate(dataclasses.replace(cluster, exchanges=None)).simulated_s
+    dying = Cluster(nodes=40, B=8, node_hours=1e6, seconds=60.0)  # the first may die after the figures stood still
+    assert simulate(dying).simulated_s >= 60.0
+
+
+def test_optimisers_states_take_their_share_from_the_beginning() -> None:
+    cluster = Cluster(nodes=400, B=8)
+    outcome, work = simulate(cluster), cluster.work()
+    assert outcome.simulated_s < cluster.keep_s
+    exchange_s = work.push_s + work.answer_s + 3 * work.message_s
+    kept_s = cluster.nodes * (work.keep_s + work.message_s) / cluster.keep_s
+    assert outcome.exchanges_per_s * exchange_s + kept_s == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_state_goes_with_the_first_exchange_after_50_s() -> None:
+    rare = Cluster(nodes=2, B=1000, variation=0.0)  # a round takes 30 s: every second one
+    assert kept_every_s(rare) == pytest.approx(60.0, rel=0.01)
+    # Rounds of 13.4 s by exchanges alone; with a third of 4,000 states of 4.05 ms in each 18.8 s, and so after three.
+    assert kept_every_s(Cluster(nodes=4000, B=8)) == pytest.approx(3 * 18.8, rel=0.001)
+    assert kept_every_s(Cluster(nodes=4, keep_s=math.inf)) == math.inf
 
 
 def test_progress_is_told() -> None:

@@ -7,14 +7,14 @@ import importlib.util
 import itertools
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from hsa2c import signals
 from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
 from hsa2c.errors import EXIT_DONE, ConfigError
@@ -22,9 +22,10 @@ from hsa2c.errors import EXIT_DONE, ConfigError
 if TYPE_CHECKING:
     from hsa2c.dpsgd.simulated import Link
     from hsa2c.planning import Cluster, Outcome
+    from hsa2c.planning_pool import Progress
 
 PROG = "hsa2c plan"
-T = TypeVar("T")
+_CLEAR = "\r\033[K"
 
 _DESCRIPTION = """How fast a cluster would be: the algorithms over a simulated clock, for each combination of nodes, B
 and masters. docs/planning.md has the model and its limits."""
@@ -60,7 +61,8 @@ def parser() -> OneLineParser:
     r.add_argument("--node-ms", type=float, default=3.0, help="a node's processor time for an exchange (3)")
     s = p.add_argument_group("the simulation")
     s.add_argument("--minutes", type=float, default=10.0, help="of the cluster's time, at most (10)")
-    s.add_argument("--exchanges", type=int, help="end sooner after so many (30 of each node, at least 20000)")
+    s.add_argument("--exchanges", type=int, help="end after so many (when the figures stand still: docs/planning.md)")
+    s.add_argument("--jobs", type=int, help="settings that are simulated at the same time (as many as cores)")
     s.add_argument("--seed", type=int, default=1)
     s.add_argument("--output", "-o", type=Path, metavar="FILE", help="draw a picture: plan.png, .svg, .pdf (none)")
     s.add_argument("--json", action="store_true", help="one JSON object on stdout instead of the table")
@@ -77,12 +79,12 @@ def _plan(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("greenlet") is None:
         raise ConfigError("needs greenlet: pip install -e '.[plan]'")
     from hsa2c.planning_picture import check_output
+    from hsa2c.planning_pool import simulate_all
 
     clusters, picture = _clusters(options), options.output
     if picture is not None:
         check_output(picture)
-    with signals.raising() as look:  # a simulation leaves thousands of objects to finalise
-        outcomes = [_simulate(cluster, number, len(clusters), look) for number, cluster in enumerate(clusters, 1)]
+    outcomes = simulate_all(clusters, options.jobs or len(os.sched_getaffinity(0)), _shown(clusters))
     if options.json:
         both = zip(clusters, outcomes, strict=True)
         _draw(clusters, outcomes, picture)
@@ -103,26 +105,27 @@ def _draw(clusters: list[Cluster], outcomes: list[Outcome], picture: Path | None
             draw(clusters, outcomes, picture)
 
 
-def _simulate(cluster: Cluster, number: int, of: int, look: Callable[[], None]) -> Outcome:
-    from hsa2c.planning import simulate
-
-    line = f"{number} of {of}: {cluster.nodes:,} nodes, B = {cluster.B}, masters = {cluster.masters}"
-    shown_at = time.monotonic()
-    live = sys.stderr.isatty()
-
-    def progress(done: float) -> None:
-        nonlocal shown_at
-        look()
-        if live and time.monotonic() - shown_at > 0.2:
-            shown_at = time.monotonic()
-            print(f"\r{line}: {100 * done:3.0f} %", end="", file=sys.stderr, flush=True)
-
+def _shown(clusters: list[Cluster]) -> Callable[[Progress], None]:
+    """On stderr: a line for each that has ended, and on a terminal how far all of them are."""
     began_at = time.monotonic()
-    outcome = simulate(cluster, progress)
-    look()
-    took = f"{outcome.simulated_s:,.0f} s of the cluster in {time.monotonic() - began_at:.1f} s"
-    print(f"{chr(13) if live else ''}{line}: {took}", file=sys.stderr, flush=True)
-    return outcome
+    live = sys.stderr is not None and sys.stderr.isatty()
+    shown = 0
+
+    def show(progress: Progress) -> None:
+        nonlocal shown
+        of, took = len(clusters), f"{time.monotonic() - began_at:.0f} s"
+        ended = list(progress.outcomes.items())
+        for number, (index, outcome) in enumerate(ended[shown:], shown + 1):
+            c = clusters[index]
+            line = f"{number} of {of} after {took}: {c.nodes:,} nodes, B = {c.B}, masters = {c.masters}"
+            print(f"{_CLEAR * live}{line}: {outcome.simulated_s:,.0f} s of the cluster", file=sys.stderr, flush=True)
+        shown = len(ended)
+        if live:
+            percent = 100 * sum(progress.shares.values()) / of
+            text = f"{shown} of {of} after {took}, {percent:.0f} % of the work at most" if shown < of else ""
+            print(f"{_CLEAR}{text}", end="", file=sys.stderr, flush=True)
+
+    return show
 
 
 # What was asked for.
@@ -181,6 +184,7 @@ def _check(o: argparse.Namespace) -> None:
         ("minutes", 1e-3, 1e5),
         ("M", 1, 1_000_000),
         ("exchanges", 1, 10**9),
+        ("jobs", 1, 1000),
         ("seed", 0, 2**63),
     ):
         if getattr(o, name) is not None:

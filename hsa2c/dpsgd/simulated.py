@@ -233,11 +233,8 @@ class SimulatedMaster(BaseMasterPort):
         self._slept_s += clock.now - began_at
         message = self._inbox.popleft()
         work = self._network.work
-        if message.kind is Kind.PUSH:
-            self._work(work.push_s)
-        elif message.vector is not None:
-            self._work(work.keep_s)
-        self._work(work.message_s)
+        vector_s = 0.0 if message.vector is None else work.push_s if message.kind is Kind.PUSH else work.keep_s
+        self._work(vector_s + work.message_s)
         return message
 
     def _work(self, seconds: float) -> None:
@@ -246,15 +243,15 @@ class SimulatedMaster(BaseMasterPort):
             self.worked_s += seconds
 
     def _answer(self, node: int, pulled: Pulled | None) -> None:
-        size = 0
+        work, size, answer_s = self._network.work, 0, 0.0
         if pulled is not None:
             # v goes on changing under the reader: one copy for all nodes that pull the same t.
             if self._snapshot is None or self._snapshot[0] != pulled.t:
                 self._snapshot = (pulled.t, pulled.v.copy())
             pulled = Pulled(self._snapshot[1], pulled.t, pulled.rate_scale)
             size = self._network.size_of(Kind.V, pulled.v)
-            self._work(self._network.work.answer_s)
-        self._work(self._network.work.message_s)
+            answer_s = work.answer_s
+        self._work(answer_s + work.message_s)
         self.workers[node].back.send(_HEADER + size, partial(self.workers[node].arrive, pulled, is_answer=True))
 
     def _say_stop(self) -> None:

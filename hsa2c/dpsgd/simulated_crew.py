@@ -98,6 +98,7 @@ class _Node:
         free_core: Whether the node has a core besides those of its processes, so that they lose nothing of it.
         tell_s: Between two signs of life; see `hsa2c.dpsgd.crew.CrewLimits`.
         keep_s: Between two copies of the optimiser's state.
+        first_keep_s: Until the first one; None: as long.
 
     Attributes:
         updates: Made so far.
@@ -116,6 +117,7 @@ class _Node:
         free_core: bool = False,
         tell_s: float = 1.0,
         keep_s: float = 50.0,
+        first_keep_s: float | None = None,
     ) -> None:
         self.updates = 0
         self.exchanging_cpu_s = 0.0
@@ -128,7 +130,7 @@ class _Node:
         self._lost_s = 0.0 if free_core else exchange_s / p  # by each process that goes on
         self._tell_s = tell_s
         self._keep_s = keep_s
-        self._kept_at = clock.now
+        self._keep_at = clock.now + (keep_s if first_keep_s is None else first_keep_s)
 
     def mention(self, what: Mapping[str, Any]) -> None:
         """See `hsa2c.dpsgd.pace.PaceableCrew`; nobody reads it here."""
@@ -153,9 +155,9 @@ class _Node:
 
     def _exchange(self, listener: Listener) -> None:
         self.exchanging_cpu_s += self._exchange_s
-        if self._clock.now - self._kept_at >= self._keep_s:
+        if self._clock.now >= self._keep_at:
             listener.keep(self.state())
-            self._kept_at = self._clock.now
+            self._keep_at = self._clock.now + self._keep_s
 
 
 class TimedCrew(_Node):

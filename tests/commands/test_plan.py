@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
-import time
 
+import psutil
 import pytest
 
-import hsa2c.planning
 from hsa2c.commands import plan
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -43,7 +43,17 @@ def test_table_and_picture(tmp_path, capsys):
     assert "help up to" in lines[0]
     assert last == str(output)
     assert output.read_bytes().startswith(PNG)
-    assert err.splitlines()[7].startswith("8 of 8: 20 nodes, B = auto, masters = 4: ")
+    assert [line.split()[:3] for line in err.splitlines()] == [[str(done), "of", "8"] for done in range(1, 9)]
+    assert err.count(": 20 nodes, B = auto, masters = 4: ") == 1
+
+
+def test_the_table_is_the_same_however_many_processes_there_are(tmp_path, capsys):
+    tables = []
+    for jobs in ("1", "3"):
+        less = ["--masters", "1", "--exchanges", "200", "--B", "1"]
+        assert plan.main([*SMALL, *less, "--jobs", jobs, "--output", str(tmp_path / "plan.png")]) == 0
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1]
 
 
 def test_no_picture_unless_asked_for(tmp_path, capsys, monkeypatch):
@@ -93,6 +103,7 @@ def test_measured_times_of_updates(tmp_path, capsys):
         (["--link", "nanGbit,1ms"], "--link nanGbit,1ms: must be such as 10Gbit,0.1ms or 100Mbit,2ms"),
         (["--master-link", "fast"], "--master-link fast: must be such as 40Gbit"),
         (["--update-ms", "0"], "--update-ms 0: must be at least 0.001, at most 1e+07"),
+        (["--jobs", "0"], "--jobs 0: must be at least 1, at most 1000"),
         (["--minutes", "nan"], "--minutes nan: must be at least 0.001, at most 100000"),
         (["--stragglers", "0.1"], "--stragglers 0.1: must be 2 numbers with a comma between"),
         (["--stragglers", "2,3"], "--stragglers 2: must be at least 0, at most 1"),
@@ -116,13 +127,6 @@ def test_without_greenlet_it_says_what_to_install(capsys, monkeypatch):
     assert capsys.readouterr().err == "hsa2c plan: needs greenlet: pip install -e '.[plan]'\n"
 
 
-class Finalised:
-    """What an exception cannot leave: Ctrl-C comes while it is taken apart."""
-
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
-
-
 @pytest.fixture
 def ctrl_c_is_heard():
     """Where the tests run in the background of a script, Ctrl-C is ignored there, and so by every child."""
@@ -131,48 +135,25 @@ def ctrl_c_is_heard():
     signal.signal(signal.SIGINT, usual)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("everybody", [True, False], ids=["a terminal tells everybody", "one is told"])
 @pytest.mark.usefixtures("ctrl_c_is_heard")
-def test_ctrl_c_that_python_drops_is_heard(monkeypatch, tmp_path, capsys):
-    real = hsa2c.planning.simulate
-
-    def simulate(cluster, progress):
-        Finalised()
-        return real(cluster, progress)
-
-    monkeypatch.setattr(hsa2c.planning, "simulate", simulate)
-    before = signal.getsignal(signal.SIGINT)
-    assert plan.main([*SMALL, "--output", str(tmp_path / "plan.png")]) == 130
-    assert "hsa2c plan: interrupted" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is before
-    assert not (tmp_path / "plan.png").exists()
-
-
-@pytest.mark.usefixtures("ctrl_c_is_heard")
-def test_ctrl_c_is_one_line(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "hsa2c",
-        "plan",
-        "--minutes",
-        "0.3",
-        "--exchanges",
-        "1000000000",
-        "--B",
-        "8",
-        "--nodes",
-        "9,4000",
-    ]
-    process = subprocess.Popen([*command, "-o", str(tmp_path / "plan.png")], stderr=subprocess.PIPE, text=True)
+def test_ctrl_c_is_one_line(tmp_path, everybody):
+    command = [sys.executable, "-m", "hsa2c", "plan", "--jobs", "2", "--exchanges", "1000000000", "--nodes", "9,4000"]
+    process = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "plan.png")], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("1 of 6: 9 nodes")
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        children: list[psutil.Process] = []
+        while len(children) < 2:
+            assert process.poll() is None
+            children = psutil.Process(process.pid).children()
+        (os.killpg if everybody else os.kill)(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=30)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "hsa2c plan: interrupted"
+    assert err == "hsa2c plan: interrupted\n"
+    assert not any(child.is_running() for child in children)
+    assert not (tmp_path / "plan.png").exists()
