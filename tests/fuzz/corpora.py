@@ -38,6 +38,17 @@ def read_words(path):
 
 
 READERS = {
+    "matrix-market": Reader(
+        ".mtx",
+        [
+            b"%%MatrixMarket matrix coordinate integer general\n% by hand\n3 4 5\n1 1 3\n1 4 1\n2 2 1\n3 3 2\n3 1 7\n",
+            b"%%MatrixMarket matrix coordinate real general\n3 4 3\n1 1 3.0\n2 2 1\n3 3 2e0\n",
+            b"%%MatrixMarket matrix coordinate pattern general\n2 4 3\n1 1\n1 4\n2 2\n",
+            b"%%MatrixMarket matrix array integer general\n2 4\n1\n0\n0\n2\n0\n0\n3\n1\n",
+            b"%%MatrixMarket matrix coordinate integer symmetric\n4 4 3\n1 1 3\n4 1 1\n3 2 2\n",
+        ],
+        read_counts,
+    ),
     "uci": Reader(
         ".txt",
         [b"3\n4\n5\n1 1 2\n1 4 1\n3 1 7\n3 2 1\n3 3 10\n", b"2\n4\n3\n2 1 1\n1 4 2\n2 1 5\n"],

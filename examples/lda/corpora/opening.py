@@ -19,8 +19,8 @@ def open_corpus(
     """Open a corpus; what has been read before is mapped from the cache.
 
     Args:
-        source: "pydocs"; or a folder of plain text; or a file: MatrixMarket if its name ends in .mtx, that of lda-c if
-            in .ldac or .dat (each also with .gz), else the UCI repository's bag of words.
+        source: "pydocs"; or a folder of plain text; or a file: MatrixMarket if its name ends in .mtx or .mm, that of
+            lda-c if in .ldac, .lda-c or .dat (each also with .gz), else the UCI repository's bag of words.
         vocabulary: For a file, and only for one: another with one word on each line.
         cache: Where to keep what was read. None: `default_cache`.
         progress: Show a bar while reading, if stderr is a terminal.
@@ -60,9 +60,9 @@ def _file_recipe(path: Path, vocabulary: Path | None, progress: bool) -> Recipe:
 def _reader(path: Path, progress: bool) -> tuple[str, Callable[[Path, Path, Path], None]]:
     """The name of a file's format, and what reads it, its vocabulary, and writes to a folder."""
     name = path.name.lower().removesuffix(".gz")
-    if name.endswith(".mtx"):
-        return "MatrixMarket", matrixmarket.read_matrix_market
-    if name.endswith((".ldac", ".dat")):
+    if name.endswith((".mtx", ".mm")):
+        return "MatrixMarket", partial(matrixmarket.read_matrix_market, progress=progress)
+    if name.endswith((".ldac", ".lda-c", ".dat")):
         return "lda-c", partial(ldac.read_ldac, progress=progress)
     return "UCI", partial(uci.read_uci, progress=progress)
 

@@ -12,7 +12,9 @@ SPELLINGS = {
     "docword.x.txt": "3\n3\n3\n1 1 2\n1 3 1\n3 2 3\n",
     "x.ldac": "2 0:2 2:1\n0\n1 1:3\n",
     "x.dat": "2 0:2 2:1\n0\n1 1:3\n",
+    "x.lda-c": "2 0:2 2:1.0\n0\n1 1:3\n",
     "x.mtx": "%%MatrixMarket matrix coordinate integer general\n3 3 3\n1 1 2\n1 3 1\n3 2 3\n",
+    "x.mm": "%%MatrixMarket matrix coordinate real general\n3 3 3\n1 1 2\n1 3 1.0\n3 2 3\n",
 }
 
 
