@@ -51,7 +51,7 @@ def _text_lines(path: Path, encoding: str) -> list[str]:
         for number, line in lines.each():
             try:
                 texts.append(line.decode(encoding).strip())
-            except UnicodeDecodeError:
+            except UnicodeError:
                 raise lines.error(f"{shown(line)}: not {encoding.upper()} (--encoding)", number) from None
     while texts and not texts[-1]:
         texts.pop()

@@ -366,6 +366,37 @@ def make_run(planted, folder, monkeypatch, *, words=None, name="docword.txt", v=
     return folder / "made"
 
 
+def test_a_corpus_by_a_relative_path_is_found_from_everywhere(planted, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    make_run(planted, Path(), monkeypatch)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    application._corpus.cache_clear()  # as in another process
+    assert load(tmp_path / "made").config.corpus.source == str(tmp_path / "source" / "docword.txt")
+    command("show", tmp_path / "made")
+    command("evaluate", tmp_path / "made")
+
+
+def test_files_left_out_of_a_folder_are_told(tmp_path, monkeypatch, command):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(train, "launch", lambda _: 0)
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    for n in range(60):
+        (folder / (f"{n}.txt" if n < 40 else f"{n}")).write_bytes(b"ship na\xefve" if n % 3 else b"wind rope")
+    given = ("--corpus", folder, "--encoding", "latin-1", "--run-dir", tmp_path / "runs", "--topics", 2)
+
+    def warnings(name):
+        rows = read_rows(tmp_path / "runs" / name / "journal.jsonl")
+        return [row["message"] for row in rows if row["kind"] == "warning"]
+
+    command(*given, "--name", "some")
+    (message,) = warnings("some")
+    assert message.startswith(f"{folder}: 20 of 60 files left out, such as 40: ")
+    command(*given, "--pattern", "*", "--name", "all")
+    assert warnings("all") == []
+
+
 # evaluate
 
 

@@ -93,6 +93,37 @@ def test_text_must_be_without(tmp_path, vocabulary):
         )
 
 
+def test_a_pattern_is_for_folders(tmp_path, vocabulary):
+    (tmp_path / "x.dat").write_text("1 0:1\n")
+    for source in ("pydocs", str(tmp_path / "x.dat")):
+        message = message_of(open_corpus, source, pattern="*", cache=tmp_path / "cache")
+        assert message == f"pattern = *: {source} must be without: it is no folder"
+
+
+@pytest.mark.timeout(20)
+def test_pipes_are_told_and_not_waited_for(tmp_path, vocabulary):
+    (tmp_path / "x.dat").write_text("1 0:1\n")
+    os.mkfifo(tmp_path / "pipe")
+    again = "must be a file, which can be read again"
+    cache = tmp_path / "cache"
+    assert message_of(open_corpus, str(tmp_path / "pipe"), vocabulary, cache=cache) == (
+        f"{tmp_path}/pipe: a pipe: {again}"
+    )
+    assert message_of(open_corpus, str(tmp_path / "x.dat"), tmp_path / "pipe", cache=cache) == (
+        f"{tmp_path}/pipe: a pipe: {again}"
+    )
+    assert message_of(open_corpus, "/dev/null", vocabulary, cache=cache) == f"/dev/null: a device: {again}"
+    assert message_of(open_corpus, str(tmp_path / "x.dat"), tmp_path, cache=cache) == f"{tmp_path}: a folder: {again}"
+
+
+def test_words_of_another_encoding(tmp_path):
+    (tmp_path / "x.dat").write_text("1 0:1\n")
+    (tmp_path / "v").write_bytes(b"na\xefve\n")
+    arguments = str(tmp_path / "x.dat"), tmp_path / "v"
+    assert open_corpus(*arguments, encoding="cp1252", cache=tmp_path / "cache").vocabulary == ["naïve"]
+    assert "not UTF-8" in message_of(open_corpus, *arguments, cache=tmp_path / "cache")
+
+
 def test_opening_what_is_cached_costs_no_heavy_import(tmp_path, vocabulary):
     (tmp_path / "x.txt").write_text(SPELLINGS["docword.x.txt"])
     arguments = (str(tmp_path / "x.txt"), str(vocabulary), str(tmp_path / "cache"))
