@@ -83,6 +83,11 @@ class LDA(Application):
                 f"optimiser.learning_rate = {optimiser.learning_rate}: must be given if and only if optimiser.rule is"
                 f" constant; it is {optimiser.rule}"
             )
+        if config.stop.perplexity is not None and not config.corpus.validation:
+            raise ConfigError(
+                f"stop.perplexity = {config.stop.perplexity:g}: is of the validation documents, must be without where"
+                " corpus.validation is 0"
+            )
         config = dataclasses.replace(config, model=model, optimiser=optimiser, dpsgd=dpsgd)
         _check_decay(config)
         if config.cluster.masters > 1:
@@ -113,7 +118,8 @@ class LDA(Application):
     def identity(self, config: LDAConfig) -> dict[str, str]:
         """Corpus and model."""
         corpus = corpus_of(config)
-        _check_validation(corpus, split_of(config))
+        if config.corpus.validation:
+            _check_validation(corpus, split_of(config))
         return {
             "application": self.name,
             "corpus": corpus.digest,
@@ -167,7 +173,7 @@ class LDA(Application):
         return TopicTracker(
             config.cluster.nodes,
             parts.training.size,
-            HeldOut(corpus_of(config), parts.validation),
+            HeldOut(corpus_of(config), parts.validation) if parts.validation.size else None,
             model_of(config),
             limits=config.stop,
             every_s=config.measure_every_s,
@@ -262,6 +268,14 @@ def positivity_warning(config: LDAConfig) -> str | None:
         f"rho M (1 - (1 - eta)^(pB)) = {a:.3f} at first, above {bound:.3f} for a delay of {tau}: stale deltas may push"
         " entries of lambda below the prior; those are read as the prior, and counted as negative entries"
     )
+
+
+def endless_warning(config: LDAConfig) -> str | None:
+    """Whether nothing will end the run, in words."""
+    stop = config.stop
+    if config.corpus.validation or any(limit is not None for limit in (stop.documents, stop.passes, stop.minutes)):
+        return None
+    return "no validation documents, and no --documents, --passes or --minutes: the run goes on until it is stopped"
 
 
 def _positivity(config: LDAConfig, rho: float) -> tuple[float, float, int]:

@@ -31,12 +31,12 @@ class CorpusConfig:
     """What documents in a folder are called: "*.txt", "*". None: their names end in .txt, .text, .md, .markdown or
     .rst."""
 
-    validation: Annotated[float, Field(gt=0, lt=1e9)] = 0.05
-    """Documents kept from training to choose the best checkpoint by: a share below 1, else a number. The paper:
-    5000."""
+    validation: Annotated[float, Field(ge=0, lt=1e9)] = 0.05
+    """Documents kept from training to choose the best checkpoint by: a share below 1, else a number. 0: none is called
+    best, and no perplexity ends the run. The paper: 5000."""
 
-    test: Annotated[float, Field(gt=0, lt=1e9)] = 0.05
-    """Documents kept from training and choosing, for `evaluate`: a share or a number. The paper: 5000."""
+    test: Annotated[float, Field(ge=0, lt=1e9)] = 0.05
+    """Documents kept from training and choosing, for `evaluate`: a share, a number or 0. The paper: 5000."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

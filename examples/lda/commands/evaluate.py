@@ -71,6 +71,8 @@ def _score(trained: Trained, options: argparse.Namespace) -> dict[str, Any]:
             what = f"documents of {other.name}"
             corpus, unknown = in_words_of(other, corpus)
             ids = np.flatnonzero(np.diff(corpus.indptr)).astype(np.int32)
+    if not ids.size and corpus is trained.corpus:
+        raise ConfigError(f"{options.target}: has no test documents (--test 0): --corpus names others")
     held_out = HeldOut(corpus, ids, seed=options.seed)
     if not held_out.tokens:
         raise ConfigError(f"{what}: no document has two tokens or more that the run knows")

@@ -185,6 +185,29 @@ def test_ctrl_c_writes_a_checkpoint_and_ends(runs, options):
     np.testing.assert_allclose(topics.beta.sum(axis=1), 1, rtol=1e-5)
 
 
+def test_all_documents_may_be_for_training(runs, options, planted, command, capsys):
+    """Then nothing is measured, so nothing is the best, and only a limit ends the run."""
+    all_of_it = ("--validation", 0, "--test", 0, "--set", "stop.patience=1", "--run-dir", runs, "--name", "all")
+    run = to_its_end(runs / "all", *options, *all_of_it, "--documents", 20_000)
+    assert run.result["documents"] >= 20_000
+    assert run.result["perplexity"] is run.result["best_perplexity"] is None
+    assert run.rows()[-1]["passes"] == run.result["documents"] / 400
+    assert not (run.directory / "checkpoints" / "best.safetensors").exists()
+    assert json.loads(command("show", run.directory, "--json"))["checkpoint"] == run.result["checkpoint"]
+    assert np.median(recovered(run.directory, planted)) > 0.8
+    assert main(["evaluate", str(run.directory)]) == 2
+    assert capsys.readouterr().err.endswith("has no test documents (--test 0): --corpus names others\n")
+
+
+def test_a_run_that_nothing_ends_is_told(runs, options, monkeypatch, command):
+    monkeypatch.setattr(train, "launch", lambda _: 0)
+    command(*options, "--validation", 0, "--run-dir", runs, "--name", "endless")
+    rows = read_rows(runs / "endless" / "journal.jsonl")
+    assert [row["message"] for row in rows if row["kind"] == "warning"] == [
+        "no validation documents, and no --documents, --passes or --minutes: the run goes on until it is stopped"
+    ]
+
+
 @pytest.mark.slow
 def test_two_nodes_over_mpi(runs, options, planted):
     run = to_its_end(runs / "two", *options, "--nodes", 2, "--documents", 40_000, "--run-dir", runs, "--name", "two")
@@ -547,7 +570,9 @@ def refused(capsys, tmp_path, monkeypatch):
     [
         ("--topics 1", "examples.lda: model.topics = 1: must be greater than or equal to 2"),
         ("--validation 1.5", "examples.lda: corpus.validation = 1.5: must be a share below 1 or a whole number of doc"),
-        ("--validation 0", "examples.lda: corpus.validation = 0.0: must be greater than 0"),
+        ("--validation -1", "examples.lda: corpus.validation = -1.0: must be greater than or equal to 0"),
+        ("--validation nan", "examples.lda: corpus.validation = nan: must be"),
+        ("--validation 0 --perplexity 100", "examples.lda: stop.perplexity = 100: is of the validation documents"),
         ("--validation 400", "examples.lda: validation = 400, test = 40: must leave documents for training"),
         ("--rate constant", "examples.lda: optimiser.learning_rate = None: must be given if and only if"),
         ("--eta 0.1", "examples.lda: optimiser.learning_rate = 0.1: must be given if and only if"),
