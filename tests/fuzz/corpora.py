@@ -1,4 +1,4 @@
-"""Readers of corpora: files of counts, and vocabularies."""
+"""Readers of corpora: files of counts, vocabularies and plain text."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from tests.fuzz.harness import Reader
 WORDS = b"ant\nbee\ncow\ndog\n"
 
 
-def _read(path, vocabulary):
-    corpus = open_corpus(str(path), vocabulary, cache=path.parent / "cache", progress=False)
+def _read(path, vocabulary=None):
+    corpus = open_corpus(str(path), vocabulary, cache=path.with_name("cache"), progress=False)
     indptr, words, counts = (np.asarray(array) for array in (corpus.indptr, corpus.words, corpus.counts))
     assert indptr[0] == 0
     assert (np.diff(indptr) >= 0).all()
@@ -37,6 +37,16 @@ def read_words(path):
     _read(counts, path)
 
 
+def read_text(path):
+    """A document of plain text, with others."""
+    folder = path.with_name("letters")
+    folder.mkdir()
+    path.rename(folder / "a.txt")
+    for name in ("b", "c", "d", "e"):
+        (folder / f"{name}.txt").write_text("ship rope" if name > "c" else "sea wind")
+    _read(folder)
+
+
 READERS = {
     "matrix-market": Reader(
         ".mtx",
@@ -56,4 +66,5 @@ READERS = {
     ),
     "lda-c": Reader(".ldac", [b"2 0:2 3:1\n0\n3 0:7 1:1 2:10\n", b"1 3:1\n2 1:4 1:5\n"], read_counts),
     "vocabulary": Reader(".txt", [WORDS, b"ant\r\nb e\r\nna\xc3\xafve\r\nx\r\n"], read_words),
+    "text": Reader(".txt", [b"The ship, the SHIP!\nna\xc3\xafve rope\n", b"sea\r\nsea sea\twind\n"], read_text),
 }
