@@ -187,7 +187,10 @@ class LDA(Application):
 
 def absolute(path: str) -> str:
     """A path that means the same in every directory."""
-    return str(Path(os.path.expanduser(path)).absolute())  # noqa: PTH111 - Path's fails where there is no home
+    try:
+        return str(Path(os.path.expanduser(path)).absolute())  # noqa: PTH111 - Path's fails where there is no home
+    except OSError as error:
+        raise ConfigError(f"{path}: the current directory is not there: {error.strerror}") from None
 
 
 def initial_counts(dim: int, seed: int) -> Vector:

@@ -86,7 +86,7 @@ def stamp(path: Path) -> list[Any]:
     """
     try:
         status = path.stat()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise unreadable(path, error) from None
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device")

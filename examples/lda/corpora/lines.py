@@ -180,6 +180,6 @@ def shown(text: bytes) -> str:
     return _short.repr(text.decode(errors="backslashreplace"))
 
 
-def unreadable(path: Path, error: OSError) -> ConfigError:
+def unreadable(path: Path, error: OSError | ValueError) -> ConfigError:
     """That a file or folder cannot be read, and why."""
-    return ConfigError(f"{path}: cannot be read: {error.strerror or error}")
+    return ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")

@@ -59,6 +59,14 @@ def test_paths_of_the_corpus_are_absolute(tmp_path, monkeypatch):
     assert configure(corpus__source="./pydocs").corpus.source == f"{tmp_path}/pydocs"
 
 
+def test_a_current_directory_that_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match=r"^x\.dat: the current directory is not there: "):
+        configure(corpus__source="x.dat")
+
+
 # Rules
 
 

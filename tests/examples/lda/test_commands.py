@@ -400,6 +400,22 @@ def test_a_corpus_by_a_relative_path_is_found_from_everywhere(planted, tmp_path,
     command("evaluate", tmp_path / "made")
 
 
+def test_evaluate_reads_other_text_as_in_training_or_as_told(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "letters").mkdir()
+    for n in range(9):
+        (tmp_path / "letters" / f"{n}{'.txt' if n else ''}").write_bytes(b"Word na\xefve" if n % 2 else b"word wind")
+    options = ["evaluate", str(trained.directory), "--corpus", str(tmp_path / "letters"), "--encoding"]
+    assert main([*options, "utf-8"]) == 2
+    assert "line 1: not UTF-8" in capsys.readouterr().err
+    for pattern, told in (("*.txt", "1 of 9 files left out, such as 0: names must fit *.txt"), ("*", "")):
+        assert main([*options, "latin-1", "--pattern", pattern]) == 2  # the planted corpus has none of these words
+        err = capsys.readouterr().err
+        assert told in err
+        assert err.endswith("documents of letters: no document has two tokens or more that the run knows\n")
+        assert err.count("\n") == 1 + bool(told)
+
+
 def test_files_left_out_of_a_folder_are_told(tmp_path, monkeypatch, command):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(train, "launch", lambda _: 0)
@@ -647,7 +663,8 @@ def test_bad_options_of_the_other_commands_are_refused(refused, trained, tmp_pat
     assert (
         refused("evaluate", trained.directory, "--seed", -1) == "examples.lda evaluate: --seed -1: must be at least 0"
     )
-    assert "belongs to --corpus" in refused("evaluate", trained.directory, "--vocab", tmp_path / "x")
+    for option in ("--vocab", "--encoding", "--pattern"):
+        assert "belongs to --corpus" in refused("evaluate", trained.directory, option, tmp_path / "x")
     assert "no such file or folder" in refused("evaluate", trained.directory, "--corpus", tmp_path / "x")
     refused("speedup", tmp_path, trained.directory)
     refused("show")

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,7 +73,11 @@ def test_a_relative_path_is_the_same_file(tmp_path, vocabulary, monkeypatch):
 def test_a_missing_file(tmp_path, vocabulary):
     path = tmp_path / "x.ldac"
     assert message_of(open_corpus, str(path), vocabulary, cache=tmp_path) == f"{path}: no such file or folder"
+    assert message_of(open_corpus, "a\0b", vocabulary, cache=tmp_path) == "a\0b: no such file or folder"
     path.write_text("1 0:1\n")
+    assert (
+        message_of(open_corpus, str(path), Path("a\0b"), cache=tmp_path) == "a\0b: cannot be read: embedded null byte"
+    )
     assert message_of(open_corpus, str(path), tmp_path / "no", cache=tmp_path) == (
         f"{tmp_path / 'no'}: cannot be read: No such file or directory"
     )
