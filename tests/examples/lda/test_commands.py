@@ -680,6 +680,13 @@ def test_what_cannot_be_written_is_told(capsys, trained, tmp_path):
         assert err.count("\n") == 1
 
 
+def test_a_checkpoint_of_another_length_is_refused(planted, tmp_path, monkeypatch, capsys):
+    directory = make_run(planted, tmp_path, monkeypatch, v=np.ones(7, np.float32))
+    capsys.readouterr()
+    assert main(["show", str(directory)]) == 2
+    assert capsys.readouterr().err.endswith("holds 7 numbers, must be 600: words times topics\n")
+
+
 def test_a_corpus_that_has_changed_is_refused(planted, tmp_path, monkeypatch, capsys):
     directory = make_run(planted, tmp_path, monkeypatch)
     main(["show", str(directory)])
