@@ -3,7 +3,8 @@
 One synthetic corpus (`examples.lda.synthetic`: 20,000 training, 1,000 validation and 1,000 test documents, 10,000
 words, 50 topics), one estimator of perplexity for all (`examples.lda.perplexity`), everybody's training in turns, three
 seeds. Then the local step alone, the posterior-mean variant, and processes against a process. ``--grid`` adds nodes,
-processes and B against the serial run; ``--large`` adds a corpus of NYTimes' size.
+processes and B against the serial run; ``--large`` adds a corpus of NYTimes' size. ``--quick`` is a look in a minute:
+the same figures of one seed and fewer documents; perplexities are higher then, and speeds less certain.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hsa2c.runtime.host import cap_threads
 
@@ -30,18 +30,27 @@ from scipy.optimize import linear_sum_assignment  # noqa: E402
 
 from bench import machine  # noqa: E402
 from bench.lda_peers import PEERS, Schedule, Trial, order, timed  # noqa: E402
-from bench.runs import execute, rows  # noqa: E402
+from bench.lda_runs import large, run_lda, say, write_files  # noqa: E402
 from examples.lda.application import initial_counts  # noqa: E402
 from examples.lda.batches import Gatherer, endless  # noqa: E402
-from examples.lda.corpora import Corpus, open_corpus  # noqa: E402
 from examples.lda.dpsvi import Model  # noqa: E402
 from examples.lda.estep import e_step, expected_topics  # noqa: E402
 from examples.lda.perplexity import HeldOut  # noqa: E402
 from examples.lda.rates import Rate  # noqa: E402
 from examples.lda.svi import svi  # noqa: E402
-from examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uci  # noqa: E402
+from examples.lda.synthetic import Recipe, draw_documents, draw_topics  # noqa: E402
 
-_TRAINING, _VALIDATION, _TEST = 20_000, 1_000, 1_000
+
+class Size(NamedTuple):
+    """Documents of the corpus, and passes of a run through the product's own command."""
+
+    training: int
+    held_out: int
+    """For validation, and as many for testing."""
+    passes: int
+
+
+_FULL, _QUICK = Size(20_000, 1_000, passes=20), Size(1_500, 300, passes=30)
 _GOAL = 1405.0  # of the posterior-mean variant
 _MEAN_SCHEDULES = ((256, 0.6, 2.0), (512, 0.6, 5.0), (512, 0.7, 2.0), (1024, 0.6, 2.0))  # batch, kappa, tau0
 
@@ -49,14 +58,15 @@ _MEAN_SCHEDULES = ((256, 0.6, 2.0), (512, 0.6, 5.0), (512, 0.7, 2.0), (1024, 0.6
 class Bench:
     """The corpus, its parts, and what is measured on them."""
 
-    def __init__(self) -> None:
-        recipe = Recipe(documents=_TRAINING + _VALIDATION + _TEST)
+    def __init__(self, size: Size = _FULL) -> None:
+        self.size = size
+        recipe = Recipe(documents=size.training + 2 * size.held_out)
         self.planted = draw_topics(recipe)
         self.corpus = draw_documents(recipe, self.planted)
         ids = np.arange(self.corpus.documents, dtype=np.int32)
-        self.training = ids[:_TRAINING]
-        self.validation = HeldOut(self.corpus, ids[_TRAINING:-_TEST])
-        self.test = HeldOut(self.corpus, ids[-_TEST:])
+        self.training = ids[: size.training]
+        self.validation = HeldOut(self.corpus, ids[size.training : -size.held_out])
+        self.test = HeldOut(self.corpus, ids[-size.held_out :])
         self.K = recipe.K
         self.alpha = self.eta0 = 1.0 / recipe.K
 
@@ -101,7 +111,8 @@ _PARTS = ("peers", "local", "mean", "processes")
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     p = argparse.ArgumentParser(prog="bench.lda", description=__doc__.splitlines()[0] if __doc__ else None)
-    p.add_argument("--rounds", type=int, default=3, help="seeds (3)")
+    p.add_argument("--rounds", type=int, help="seeds (3; 1 with --quick)")
+    p.add_argument("--quick", action="store_true", help="the same figures of one seed and fewer documents, in a minute")
     p.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS, help="(all of them)")
     p.add_argument("--grid", action="store_true", help="nodes x processes x B against the serial run")
     p.add_argument("--large", action="store_true", help="a corpus of NYTimes' size")
@@ -109,19 +120,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = p.parse_args(arguments)
     facts = machine.describe()
     say(machine.headline(facts))
-    bench = Bench()
+    bench, rounds = Bench(_QUICK if options.quick else _FULL), options.rounds or (1 if options.quick else 3)
     bench.serial(bench.training[:512], bench.schedule(0))  # compiles, or loads what was compiled
-    result: dict[str, Any] = {"machine": facts}
+    result: dict[str, Any] = {"machine": facts, "quick": options.quick}
     if "peers" in options.parts:
-        result |= against_peers(bench, options.rounds)
+        result |= against_peers(bench, rounds)
     if "local" in options.parts:
         result["local_step"] = local_step(bench)
     if "mean" in options.parts:
         result["posterior_mean"] = posterior_mean(bench)
     with tempfile.TemporaryDirectory(prefix="hsa2c-bench-") as folder:
-        files = _write(bench.corpus, Path(folder))
+        files = write_files(bench.corpus, Path(folder))
         if "processes" in options.parts:
-            result["processes"] = processes(bench, files, Path(folder), options.rounds)
+            result["processes"] = processes(bench, files, Path(folder), rounds)
             result["dpsvi_speedup"] = result["processes"]["speedup_processes"]
         if options.grid:
             result["grid"] = grid(bench, files, Path(folder))
@@ -129,11 +140,6 @@ def main(arguments: list[str] | None = None) -> int:
         result["large"] = large()
     print(json.dumps(result) if options.json else _text(result))
     return 0
-
-
-def say(text: str) -> None:
-    """A sign of life."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def against_peers(bench: Bench, rounds: int) -> dict[str, Any]:
@@ -175,7 +181,9 @@ def local_step(bench: Bench) -> dict[str, float]:
     """The E-step alone, at topics that are trained, with and without pruning."""
     model, corpus = bench.model(), bench.corpus
     x = initial_counts(corpus.V * bench.K, 1).reshape(corpus.V, bench.K)
-    for _ in svi(x, corpus, _TRAINING, order(bench.training, bench.schedule(1)), model, Rate(kappa=0.7, tau0=11)):
+    for _ in svi(
+        x, corpus, bench.size.training, order(bench.training, bench.schedule(1)), model, Rate(kappa=0.7, tau0=11)
+    ):
         pass
     batch = Gatherer(corpus)(bench.training[:4000])
     beta = np.empty((batch.rows.size, bench.K), np.float32)
@@ -216,9 +224,9 @@ def _mean_run(bench: Bench, schedule: tuple[int, float, float]) -> dict[str, Any
     model, corpus = bench.model(mean=True), bench.corpus
     x = initial_counts(corpus.V * bench.K, 1).reshape(corpus.V, bench.K)
     batches = endless(bench.training, batch, seed=1, part=0, parts=1)
-    steps = svi(x, corpus, _TRAINING, batches, model, Rate(kappa=kappa, tau0=tau0))
+    steps = svi(x, corpus, bench.size.training, batches, model, Rate(kappa=kappa, tau0=tau0))
     seconds, documents, best, to_goal = 0.0, 0, None, None
-    while documents < 4 * _TRAINING:
+    while documents < 4 * bench.size.training:
         began_at = time.process_time()
         for _ in range(max(1, 5000 // batch)):
             documents += next(steps)
@@ -237,32 +245,12 @@ def _mean_run(bench: Bench, schedule: tuple[int, float, float]) -> dict[str, Any
     return {**best, "cpu_s_to_1405": to_goal, "docs_per_cpu_s": documents / seconds}
 
 
-# Through the product's own command.
-
-
-def _write(corpus: Corpus, folder: Path) -> tuple[Path, Path]:
-    counts, vocabulary = folder / "docword.txt", folder / "vocab.txt"
-    write_uci(corpus, counts, vocabulary)
-    return counts, vocabulary
-
-
-def run_lda(files: tuple[Path, Path], folder: Path, number: Iterator[int], options: Sequence[str]) -> dict[str, Any]:
-    """One ``python -m examples.lda``; gives back its summary and its rows."""
-    name = f"run-{next(number)}"
-    command = [sys.executable, "-m", "examples.lda", "--corpus", str(files[0]), "--vocab", str(files[1])]
-    command += ["--run-dir", str(folder), "--name", name, "--json", "--set", "stop.patience=null", *options]
-    printed = execute(command, env=_cache(folder))
-    return {**json.loads(printed.splitlines()[-1]), "rows": rows(folder / name)}
-
-
-def _cache(folder: Path) -> dict[str, str]:
-    return {"XDG_CACHE_HOME": str(folder / "cache")}
-
-
 def processes(bench: Bench, files: tuple[Path, Path], folder: Path, rounds: int) -> dict[str, Any]:
     """Documents/s of one process, two processes, and two nodes, in turns."""
-    common = ["--topics", str(bench.K), "--validation", "1000", "--test", "1000", "--passes", "20", "--B", "15"]
+    common = ["--topics", str(bench.K), *_kept(bench), "--passes", str(bench.size.passes), "--B", "15"]
     common += ["--batch", "64", "--set", "measure_every_s=1000"]
+    if bench.size is _QUICK:
+        common += ["--set", "output.log_every_s=0.1"]
     settings = {
         "serial": ["--nodes", "1", "--p", "1"],
         "processes": ["--nodes", "1", "--p", "2"],
@@ -284,6 +272,11 @@ def processes(bench: Bench, files: tuple[Path, Path], folder: Path, rounds: int)
     }
 
 
+def _kept(bench: Bench) -> list[str]:
+    kept = str(bench.size.held_out)
+    return ["--validation", kept, "--test", kept]
+
+
 def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(above, below, strict=True)]
 
@@ -296,7 +289,7 @@ def _steady(history: Sequence[dict[str, Any]]) -> float:
 
 def grid(bench: Bench, files: tuple[Path, Path], folder: Path) -> list[dict[str, Any]]:
     """Perplexity after the same number of documents, and entries that the guard caught, for nW, p and B."""
-    common = ["--topics", str(bench.K), "--validation", "1000", "--test", "1000", "--passes", "4", "--batch", "64"]
+    common = ["--topics", str(bench.K), *_kept(bench), "--passes", "4", "--batch", "64"]
     number = count(10_000)
     found = []
     for rate in ("svi", "eq13"):
@@ -316,57 +309,6 @@ def grid(bench: Bench, files: tuple[Path, Path], folder: Path) -> list[dict[str,
                     )  # fmt: skip
                     say("  ".join(f"{key} {value}" for key, value in found[-1].items()))
     return found
-
-
-def large() -> dict[str, Any]:
-    """A corpus of NYTimes' size: time and memory of loading it, and an update's cost for two vocabularies."""
-    with tempfile.TemporaryDirectory(prefix="hsa2c-bench-") as name:
-        folder = Path(name)
-        updates = {}
-        for V, documents in ((10_000, 30_000), (102_660, 300_000)):
-            recipe = Recipe(documents=documents, V=V, tokens=332.0)
-            files = _write(draw_documents(recipe, draw_topics(recipe)), folder)
-            loading = _load(files, folder) if V > 100_000 else {}
-            options = ["--topics", "50", "--nodes", "1", "--p", "2", "--B", "15", "--minutes", "0.5"]
-            options += ["--validation", "1000", "--test", "1000", "--set", "measure_every_s=20"]
-            updates[V] = _update_cost(run_lda(files, folder, count(V), options)["rows"])
-            say(f"V = {V:,}: {updates[V]}; {loading}")
-        return {"loading": loading, "updates": updates}
-
-
-def _load(files: tuple[Path, Path], folder: Path) -> dict[str, float]:
-    """Seconds and peak memory of a process that reads the corpus for the first time."""
-    code = (
-        "import json, resource, sys, time; from pathlib import Path; from examples.lda.corpora import open_corpus\n"
-        "t = time.perf_counter(); c = open_corpus(sys.argv[1], Path(sys.argv[2]), cache=Path(sys.argv[3]))\n"
-        "print(json.dumps({'seconds': time.perf_counter() - t, 'documents': c.documents, 'entries': int(c.indptr[-1]),"
-        " 'V': c.V, 'peak_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))"
-    )
-    cache = folder / "cache" / "hsa2c" / "lda"
-    arguments = [sys.executable, "-c", code, str(files[0]), str(files[1]), str(cache)]
-    run = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    loaded: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
-    open_corpus(str(files[0]), files[1], cache=cache)  # it is there now
-    return loaded
-
-
-def _update_cost(history: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Milliseconds of an update, by part: of each process, between two exchanges."""
-    steady = history[2:-1]
-    seconds = steady[-1]["elapsed_s"] - steady[0]["elapsed_s"]
-    updates = (steady[-1]["updates"] - steady[0]["updates"]) / 2  # each of two processes
-    shares = {
-        key: statistics.fmean(row[f"time/{key}_share"] for row in steady)
-        for key in ("reading", "local_step", "optimiser", "waiting")
-    }
-    words = statistics.fmean(row["batch/words"] for row in steady)
-    touching = shares["reading"] + shares["optimiser"]
-    return {
-        "updates_per_s": 2 * updates / seconds,
-        "words_of_a_batch": words,
-        **{f"{key}_ms": 1000 * share * seconds / updates for key, share in shares.items()},
-        "reading_and_writing_us_per_word": 1e6 * touching * seconds / updates / words,
-    }
 
 
 def _text(result: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from examples.lda.corpora import Corpus, Split, open_corpus, split
+from examples.lda.corpora.pydocs import NAME as PYDOCS
 from examples.lda.rates import MOST_DECAY, Rate, paper_rate, positivity
 from examples.lda.settings import LDAConfig, limit_documents
 from hsa2c import console
@@ -52,8 +54,12 @@ class LDA(Application):
     overlaps: ClassVar[bool] = False  # topics are kept as scale * L, and scale begins anew with each v
 
     def build_config(self, values: Mapping[str, Any]) -> LDAConfig:
-        """Plain values into a configuration."""
-        return build(LDAConfig, values)
+        """Plain values into a configuration; paths of the corpus are absolute, so that it is found from everywhere."""
+        config = build(LDAConfig, values)
+        corpus = config.corpus
+        source = corpus.source if corpus.source == PYDOCS else absolute(corpus.source)
+        vocabulary = corpus.vocabulary and absolute(corpus.vocabulary)
+        return dataclasses.replace(config, corpus=dataclasses.replace(corpus, source=source, vocabulary=vocabulary))
 
     def resolve(self, config: LDAConfig) -> LDAConfig:
         """Priors, and the rates of Eq. 13."""
@@ -76,6 +82,11 @@ class LDA(Application):
             raise ConfigError(
                 f"optimiser.learning_rate = {optimiser.learning_rate}: must be given if and only if optimiser.rule is"
                 f" constant; it is {optimiser.rule}"
+            )
+        if config.stop.perplexity is not None and not config.corpus.validation:
+            raise ConfigError(
+                f"stop.perplexity = {config.stop.perplexity:g}: is of the validation documents, must be without where"
+                " corpus.validation is 0"
             )
         config = dataclasses.replace(config, model=model, optimiser=optimiser, dpsgd=dpsgd)
         _check_decay(config)
@@ -107,7 +118,8 @@ class LDA(Application):
     def identity(self, config: LDAConfig) -> dict[str, str]:
         """Corpus and model."""
         corpus = corpus_of(config)
-        _check_validation(corpus, split_of(config))
+        if config.corpus.validation:
+            _check_validation(corpus, split_of(config))
         return {
             "application": self.name,
             "corpus": corpus.digest,
@@ -161,7 +173,7 @@ class LDA(Application):
         return TopicTracker(
             config.cluster.nodes,
             parts.training.size,
-            HeldOut(corpus_of(config), parts.validation),
+            HeldOut(corpus_of(config), parts.validation) if parts.validation.size else None,
             model_of(config),
             limits=config.stop,
             every_s=config.measure_every_s,
@@ -173,6 +185,14 @@ class LDA(Application):
         return {}
 
 
+def absolute(path: str) -> str:
+    """A path that means the same in every directory."""
+    try:
+        return str(Path(os.path.expanduser(path)).absolute())  # noqa: PTH111 - Path's fails where there is no home
+    except OSError as error:
+        raise ConfigError(f"{path}: the current directory is not there: {error.strerror}") from None
+
+
 def initial_counts(dim: int, seed: int) -> Vector:
     """Lambda_0 - eta0, float32 [dim]."""
     return np.random.default_rng(seed).gamma(100.0, 0.01, dim).astype(np.float32)
@@ -180,22 +200,28 @@ def initial_counts(dim: int, seed: int) -> Vector:
 
 def corpus_of(config: LDAConfig) -> Corpus:
     """The documents of a run."""
-    return _corpus(config.corpus.source, config.corpus.vocabulary)
+    return _corpus(*_source(config))
+
+
+def _source(config: LDAConfig) -> tuple[str, str | None, str, str | None]:
+    corpus = config.corpus
+    return corpus.source, corpus.vocabulary, corpus.encoding, corpus.pattern
 
 
 @cache
-def _corpus(source: str, vocabulary: str | None) -> Corpus:
-    return open_corpus(source, None if vocabulary is None else Path(vocabulary))
+def _corpus(source: str, vocabulary: str | None, encoding: str, pattern: str | None) -> Corpus:
+    words = None if vocabulary is None else Path(vocabulary)
+    return open_corpus(source, words, encoding=encoding, pattern=pattern)
 
 
 def split_of(config: LDAConfig) -> Split:
     """Which of them are for what."""
-    return _split(config.corpus.source, config.corpus.vocabulary, *_parts(config), config.seed)
+    return _split(_source(config), *_parts(config), config.seed)
 
 
 @cache
-def _split(source: str, vocabulary: str | None, validation: float, test: float, seed: int) -> Split:
-    return split(_corpus(source, vocabulary), validation=validation, test=test, seed=seed)
+def _split(source: tuple[str, str | None, str, str | None], validation: float, test: float, seed: int) -> Split:
+    return split(_corpus(*source), validation=validation, test=test, seed=seed)
 
 
 def _parts(config: LDAConfig) -> tuple[float | int, float | int]:
@@ -245,6 +271,14 @@ def positivity_warning(config: LDAConfig) -> str | None:
         f"rho M (1 - (1 - eta)^(pB)) = {a:.3f} at first, above {bound:.3f} for a delay of {tau}: stale deltas may push"
         " entries of lambda below the prior; those are read as the prior, and counted as negative entries"
     )
+
+
+def endless_warning(config: LDAConfig) -> str | None:
+    """Whether nothing will end the run, in words."""
+    stop = config.stop
+    if config.corpus.validation or any(limit is not None for limit in (stop.documents, stop.passes, stop.minutes)):
+        return None
+    return "no validation documents, and no --documents, --passes or --minutes: the run goes on until it is stopped"
 
 
 def _positivity(config: LDAConfig, rho: float) -> tuple[float, float, int]:

@@ -18,18 +18,25 @@ class CorpusConfig:
     """The documents."""
 
     source: Annotated[str, Field(min_length=1)] = "pydocs"
-    """pydocs (the docstrings of Python's standard library); a folder of plain text; or a file: MatrixMarket (.mtx),
-    lda-c (.ldac, .dat), else UCI bag-of-words; each also .gz."""
+    """pydocs (the docstrings of Python's standard library); a folder of plain text; or a file: MatrixMarket (.mtx,
+    .mm), lda-c (.ldac, .lda-c, .dat), else UCI bag-of-words; each also .gz."""
 
     vocabulary: str | None = None
     """File of the words, one in a line; for files of counts."""
 
-    validation: Annotated[float, Field(gt=0, lt=1e9)] = 0.05
-    """Documents kept from training to choose the best checkpoint by: a share below 1, else a number. The paper:
-    5000."""
+    encoding: Annotated[str, Field(min_length=1)] = "utf-8"
+    """Of plain text and of the vocabulary, by its name in Python."""
 
-    test: Annotated[float, Field(gt=0, lt=1e9)] = 0.05
-    """Documents kept from training and choosing, for `evaluate`: a share or a number. The paper: 5000."""
+    pattern: Annotated[str, Field(min_length=1)] | None = None
+    """What documents in a folder are called: "*.txt", "*". None: their names end in .txt, .text, .md, .markdown or
+    .rst."""
+
+    validation: Annotated[float, Field(ge=0, lt=1e9)] = 0.05
+    """Documents kept from training to choose the best checkpoint by: a share below 1, else a number. 0: none is called
+    best, and no perplexity ends the run. The paper: 5000."""
+
+    test: Annotated[float, Field(ge=0, lt=1e9)] = 0.05
+    """Documents kept from training and choosing, for `evaluate`: a share, a number or 0. The paper: 5000."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -22,7 +22,7 @@ class TopicTracker(Tracker):
     Args:
         nodes: How many there are.
         documents: Of the training set, D.
-        validation: What quality is measured on.
+        validation: What quality is measured on; None: it never is.
         model: The model.
         limits: When to stop.
         every_s: Seconds between two measurements.
@@ -37,7 +37,7 @@ class TopicTracker(Tracker):
         self,
         nodes: int,
         documents: int,
-        validation: HeldOut,
+        validation: HeldOut | None,
         model: Model,
         *,
         limits: TopicStopConfig,
@@ -85,6 +85,8 @@ class TopicTracker(Tracker):
 
     def measure(self, v: Vector, *, due: bool) -> bool:
         """See `Tracker.measure`: perplexity of the validation documents, now and then, or when `due`."""
+        if self._validation is None:
+            return False
         began_at = time.monotonic()
         if not due and began_at - self._measured_at < max(self._every_s, self._measuring_s / _SHARE):
             return False

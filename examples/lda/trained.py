@@ -61,8 +61,10 @@ def load(target: Path, *, newest: bool = False) -> Trained:
         raise CheckpointError(f"{path}: is of {name!r}, not of topics")
     config = application.APPLICATION.build_config(checkpoint.config)
     corpus = application.corpus_of(config)
-    if corpus.digest != checkpoint.identity["corpus"]:
+    if corpus.digest != checkpoint.identity.get("corpus"):
         raise ConfigError(f"{config.corpus.source}: is not the corpus any more that {path} was trained on")
+    if checkpoint.v.size != (dim := corpus.V * config.model.topics):
+        raise CheckpointError(f"{path}: holds {checkpoint.v.size} numbers, must be {dim}: words times topics")
     return Trained(
         path=path,
         config=config,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ def parser() -> OneLineParser:
     p.add_argument("--newest", action="store_true", help="the newest checkpoint of the run instead of the best")
     p.add_argument("--corpus", metavar="SOURCE", help="other documents, as in training")
     p.add_argument("--vocab", type=Path, metavar="FILE", help="the words of a file of counts, one in a line")
+    p.add_argument("--encoding", metavar="NAME", help="of text and of the words (the run's)")
+    p.add_argument("--pattern", metavar="GLOB", help="documents of a folder, such as '*' (the run's)")
     p.add_argument("--seed", type=int, default=0, help="of dealing each document's tokens into two halves (0)")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return p
@@ -47,8 +50,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     if options.seed < 0:
         raise ConfigError(f"--seed {options.seed}: must be at least 0")
-    if options.vocab is not None and options.corpus is None:
-        raise ConfigError(f"--vocab {options.vocab}: belongs to --corpus, which is not given")
+    for name in ("vocab", "encoding", "pattern"):
+        if (value := getattr(options, name)) is not None and options.corpus is None:
+            raise ConfigError(f"--{name} {value}: belongs to --corpus, which is not given")
     result = _score(load(options.target, newest=options.newest), options)
     if options.json:
         print(json.dumps(result))
@@ -58,16 +62,17 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _score(trained: Trained, options: argparse.Namespace) -> dict[str, Any]:
-    from examples.lda.corpora import open_corpus
     from examples.lda.perplexity import HeldOut
 
     corpus, ids, unknown, what = trained.corpus, trained.parts.test, 0, "test documents"
     if options.corpus is not None:
-        other = open_corpus(options.corpus, options.vocab)
+        other = _other_corpus(trained, options)
         if other.digest != corpus.digest:
             what = f"documents of {other.name}"
             corpus, unknown = in_words_of(other, corpus)
             ids = np.flatnonzero(np.diff(corpus.indptr)).astype(np.int32)
+    if not ids.size and corpus is trained.corpus:
+        raise ConfigError(f"{options.target}: has no test documents (--test 0): --corpus names others")
     held_out = HeldOut(corpus, ids, seed=options.seed)
     if not held_out.tokens:
         raise ConfigError(f"{what}: no document has two tokens or more that the run knows")
@@ -85,6 +90,18 @@ def _score(trained: Trained, options: argparse.Namespace) -> dict[str, Any]:
         "alpha": trained.model.alpha,
         "seed": options.seed,
     }
+
+
+def _other_corpus(trained: Trained, options: argparse.Namespace) -> Corpus:
+    """What --corpus names; what is not given is as in training, where it is of use."""
+    from examples.lda.corpora import open_corpus, remark_on
+
+    own, source = trained.config.corpus, options.corpus
+    pattern = options.pattern or (own.pattern if Path(source).is_dir() else None)
+    corpus = open_corpus(source, options.vocab, encoding=options.encoding or own.encoding, pattern=pattern)
+    if remark := remark_on(source, pattern):
+        print(f"{PROG}: {remark}", file=sys.stderr)
+    return corpus
 
 
 def _print(result: dict[str, Any]) -> None:

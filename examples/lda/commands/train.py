@@ -42,6 +42,8 @@ _SVI = {
 _FIELDS = {
     "corpus": "corpus.source",
     "vocab": "corpus.vocabulary",
+    "encoding": "corpus.encoding",
+    "pattern": "corpus.pattern",
     "validation": "corpus.validation",
     "test": "corpus.test",
     "topics": "model.topics",
@@ -77,8 +79,10 @@ def parser() -> OneLineParser:
     what = p.add_argument_group("what to find")
     what.add_argument("--corpus", metavar="SOURCE", help="pydocs, a folder of text, or a file of counts (pydocs)")
     what.add_argument("--vocab", metavar="FILE", help="the words of a file of counts, one in a line")
-    what.add_argument("--validation", type=float, metavar="N", help="documents to choose by: share or number (0.05)")
-    what.add_argument("--test", type=float, metavar="N", help="documents for `evaluate`: share or number (0.05)")
+    what.add_argument("--encoding", metavar="NAME", help="of text and of the words, such as latin-1 (utf-8)")
+    what.add_argument("--pattern", metavar="GLOB", help="documents of a folder, such as '*' (*.txt, *.md and the like)")
+    what.add_argument("--validation", type=float, metavar="N", help="documents to choose by: share, number or 0 (0.05)")
+    what.add_argument("--test", type=float, metavar="N", help="documents for `evaluate`: share, number or 0 (0.05)")
     what.add_argument("--topics", type=int, metavar="K", help="(20)")
     what.add_argument("--inference", choices=("variational", "posterior-mean"), help="(variational, the paper's)")
     what.add_argument("--config", metavar="FILE", help="YAML file")
@@ -140,16 +144,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace, world: World) -> int:
-    from examples.lda.application import positivity_warning
+    from examples.lda.application import endless_warning, positivity_warning
+    from examples.lda.corpora import remark_on
 
     app = application.load(APPLICATION)
     if options.resume is not None:
         run = rundir.resume(app, options.resume, given(options), options.config, world)
     else:
         run = rundir.prepare(app, given(options), options.config, world)
-    warning = positivity_warning(run.config)
-    if warning:
-        run.remarks = (*run.remarks, warning)
+    corpus = run.config.corpus
+    warnings = (
+        positivity_warning(run.config),
+        endless_warning(run.config),
+        remark_on(corpus.source, corpus.pattern),
+    )
+    run.remarks = (*run.remarks, *filter(None, warnings))
     check(run.config, world)
     what = Launch(
         app=APPLICATION,

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from examples.lda.corpora.corpus import Corpus
 from examples.lda.corpora.lines import unreadable
 from examples.lda.corpora.storage import VERSION, load
 from hsa2c.errors import ConfigError
+
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 _UNFINISHED = "unfinished-"
 _ABANDONED_S = 24 * 3600.0
@@ -79,12 +82,15 @@ def stamp(path: Path) -> list[Any]:
     """What tells whether a file is still the same, without reading it.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: There is no such file, or it is something else, such as a pipe, which can be read once only.
     """
     try:
         status = path.stat()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise unreadable(path, error) from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device")
+        raise ConfigError(f"{path}: {kind}: must be a file, which can be read again")
     return [os.path.abspath(path), status.st_size, status.st_mtime_ns]  # noqa: PTH100 - resolve() would follow links
 
 

@@ -23,3 +23,12 @@ def extra(module: str, package: str, what: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError:
         raise ConfigError(f"{what}: needs {package}: pip install 'hsa2c[lda]'") from None
+
+
+def kernels() -> ModuleType:
+    """The compiled loops of `examples.lda.corpora.kernels`.
+
+    Raises:
+        ConfigError: numba is not installed.
+    """
+    return extra("examples.lda.corpora.kernels", "numba", "a file of counts")

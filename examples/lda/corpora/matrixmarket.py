@@ -1,58 +1,71 @@
-"""MatrixMarket files: a sparse matrix of counts, documents down, words across."""
+"""MatrixMarket files: a matrix of counts, documents down, words across; as scipy and gensim's MmCorpus write them.
+
+A line such as "%%MatrixMarket matrix coordinate integer general", comments, a line with the numbers of rows, columns
+and entries, then one line for each entry.
+"""
 
 from __future__ import annotations
 
-import zlib
-from pathlib import Path
-from typing import Any
+import re
+from functools import partial
 
-import numpy as np
+from examples.lda.corpora.entries import LARGEST_NUMBER, MOST_ENTRIES, Header, most_documents, read_matrix
+from examples.lda.corpora.lines import Lines, shown
 
-from examples.lda.corpora.corpus import LARGEST_COUNT
-from examples.lda.corpora.extras import extra
-from examples.lda.corpora.lines import open_binary, read_vocabulary, unreadable
-from examples.lda.corpora.storage import complete, write_entries
-from hsa2c.errors import ConfigError
+_BANNER = "%%MatrixMarket matrix coordinate integer general"
 
-
-def read_matrix_market(path: Path, vocabulary: Path, directory: Path) -> None:
-    """Read a matrix, plain or packed by gzip; counts that are 0 are left out, repeated ones added up.
-
-    Args:
-        path: The file.
-        vocabulary: A file with as many words as the matrix has columns, one on each line.
-        directory: Where the corpus is written.
-
-    Raises:
-        ConfigError: One of the two files is not as described; names the line, or the row and column.
-    """
-    io, sparse = extra("scipy.io", "scipy", str(path)), extra("scipy.sparse", "scipy", str(path))
-    words = read_vocabulary(vocabulary)
-    try:
-        with open_binary(path) as (stream, _):
-            matrix = sparse.coo_matrix(io.mmread(stream))
-    except (ValueError, TypeError, OverflowError, EOFError, zlib.error) as error:
-        raise ConfigError(f"{path}: not a whole MatrixMarket file: {' '.join(str(error).split())}") from None
-    except OSError as error:
-        raise unreadable(path, error) from None
-    if matrix.dtype.kind == "c":
-        raise ConfigError(f"{path}: a matrix of complex numbers: must be counts")
-    if matrix.shape[1] != len(words):
-        raise ConfigError(f"{vocabulary}: has {len(words)} words; must have {matrix.shape[1]}, the columns of {path}")
-    with np.errstate(invalid="ignore"):  # of what is no number
-        wrong = np.flatnonzero((matrix.data < 0) | (matrix.data > LARGEST_COUNT) | (matrix.data != matrix.data // 1))
-    if len(wrong):
-        raise _not_a_count(path, matrix, int(wrong[0]))
-    counts = matrix.astype(np.int64).tocsr()
-    counts.sum_duplicates()
-    counts.eliminate_zeros()
-    if counts.nnz and counts.data.max() > LARGEST_COUNT:
-        raise _not_a_count(path, counts.tocoo(), int(counts.data.argmax()))
-    write_entries(directory, counts.indices, counts.data)
-    complete(directory, np.diff(counts.indptr).astype(np.int64), words, path.name)
+#: Words of the first line, and what they may be; numbers that are real must be whole.
+_WORDS = {
+    "format": ("coordinate", "array"),
+    "field": ("integer", "unsigned-integer", "real", "double", "pattern"),
+    "symmetry": ("general", "symmetric"),
+}
 
 
-def _not_a_count(path: Path, matrix: Any, entry: int) -> ConfigError:
-    """That an entry of a sparse matrix is no count."""
-    row, column, value = matrix.row[entry] + 1, matrix.col[entry] + 1, matrix.data[entry]
-    return ConfigError(f"{path}: row {row}, column {column}: {value}: must be an integer from 0 to {LARGEST_COUNT}")
+def _read_header(lines: Lines) -> Header:
+    """The first line, and that of the sizes."""
+    form, field, symmetry = _read_banner(lines)
+    number, line = lines.filled(comment=b"%")
+    names = ("rows", "columns", "entries")[: 3 if form == "coordinate" else 2]
+    if not re.fullmatch(rb"\s*[0-9]{1,18}" + rb"\s+[0-9]{1,18}" * (len(names) - 1) + rb"\s*", line):
+        raise lines.error(f"{shown(line)}: must be the numbers of {', '.join(names)}", number)
+    sizes = [int(size) for size in line.split()]
+    for name, size, most in zip(names, sizes, (most_documents(lines), LARGEST_NUMBER, MOST_ENTRIES), strict=False):
+        least = 0 if name == "entries" else 1
+        if not least <= size <= most:
+            raise lines.error(f"{name} = {size}: must be from {least} to {most} in a file of this size", number)
+    if symmetry == "symmetric" and sizes[0] != sizes[1]:
+        raise lines.error(f"columns = {sizes[1]}: must be {sizes[0]}, the rows of a symmetric matrix", number)
+    return Header(
+        documents=sizes[0],
+        words=sizes[1],
+        entries=sizes[2] if form == "coordinate" else sizes[0] * sizes[1],
+        line=number,
+        words_line=number,
+        fields=("count",)
+        if form == "array"
+        else ("row", "column")
+        if field == "pattern"
+        else ("row", "column", "count"),
+        least=0,
+        mirrored=symmetry == "symmetric",
+    )
+
+
+def _read_banner(lines: Lines) -> list[str]:
+    """Format, field and symmetry."""
+    number, line = lines.filled()
+    first, *words = line.decode(errors="replace").lower().split() or [""]
+    if first != "%%matrixmarket" or len(words) != 4 or words[0] != "matrix":
+        raise lines.error(f"{shown(line)}: must be a line such as {_BANNER}", number)
+    for word, (name, allowed) in zip(words[1:], _WORDS.items(), strict=True):
+        if word not in allowed:
+            raise lines.error(f"{name} = {shown(word.encode())}: must be one of {', '.join(allowed)}", number)
+    form, field, symmetry = words[1:]
+    if form == "array" and (field == "pattern" or symmetry != "general"):
+        raise lines.error(f"{field}, {symmetry}: an array must be of numbers, and general", number)
+    return [form, field, symmetry]
+
+
+read_matrix_market = partial(read_matrix, read_header=_read_header)
+"""See `read_matrix`."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.lda.corpora.corpus import LARGEST_COUNT
-from examples.lda.corpora.kernels import compiled, scatter_entries
+from examples.lda.corpora.extras import kernels
 from examples.lda.corpora.storage import COUNTS, WORDS, growing_array, read_array
 from hsa2c.errors import ConfigError
 
@@ -85,7 +85,7 @@ def group(directory: Path, rows: NDArray[np.int64], entries: Entries, what: str)
     grouped = directory / "grouped-words.npy", directory / "grouped-counts.npy"
     words, counts = (np.lib.format.open_memmap(path, "w+", np.int32, (int(begin[-1]),)) for path in grouped)
     cursor = begin[:-1].copy()
-    scatter = compiled(scatter_entries)
+    scatter = kernels().scatter_entries
     for block in zip(*(read_array(path, BLOCK_ENTRIES) for path in entries), strict=True):
         scatter(*block, cursor, words, counts)
     for path in entries:

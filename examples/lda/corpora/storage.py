@@ -20,7 +20,7 @@ INDPTR, WORDS, COUNTS, VOCABULARY = FILES = "indptr.npy", "words.npy", "counts.n
 RECORD = "corpus.json"  # written last
 
 #: Of the files above, and of what each reader makes of its source: a new one makes all that is stored obsolete.
-VERSION = 1
+VERSION = 2
 
 
 class GrowingArray:

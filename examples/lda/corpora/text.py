@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,56 +58,102 @@ def count_words(
     return np.diff(matrix.indptr).astype(np.int64), matrix.indices, matrix.data, list(counter.get_feature_names_out())
 
 
-def text_files(folder: Path) -> list[Path]:
-    """The files of plain text in a folder and those below it, hidden ones left out, sorted.
+def text_files(folder: Path, pattern: str | None = None) -> tuple[list[Path], list[Path]]:
+    """The files in a folder and those below it, also behind links to folders, each folder once; hidden ones left out.
+
+    Args:
+        folder: Where.
+        pattern: What documents are called, such as "*.txt"; None: their names end in one of `ENDINGS`.
+
+    Returns:
+        The documents, at least one, and the files that are left out by their names; both sorted.
 
     Raises:
-        ConfigError: There are none, or a folder cannot be read.
+        ConfigError: There are no documents, or a folder cannot be read.
     """
-    found = []
-    for here, folders, files in os.walk(folder, onerror=_cannot_list):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(here, name) for name in files if Path(name).suffix.lower() in ENDINGS and not name.startswith(".")
-        ]
-    if not found:
-        raise ConfigError(f"{folder}: has no plain text: no file that ends in {', '.join(sorted(ENDINGS))}")
-    return sorted(found)
+    documents: list[Path] = []
+    others: list[Path] = []
+    for here, names in _folders(folder):
+        for name in names:
+            ending = Path(name).suffix.lower()
+            chosen = ending in ENDINGS if pattern is None else fnmatch.fnmatchcase(name, pattern)
+            (documents if chosen else others).append(here / name)
+    if not documents:
+        raise ConfigError(f"{folder}: has no plain text: {left_out(sorted(others), 0, pattern) or 'it is empty'}")
+    return sorted(documents), sorted(others)
 
 
-def read_folder(folder: Path, directory: Path, *, progress: bool = False) -> None:
+def left_out(others: Sequence[Path], documents: int, pattern: str | None) -> str | None:
+    """What to tell of files that are left out; None without any."""
+    if not others:
+        return None
+    rule = f"end in {', '.join(sorted(ENDINGS))}" if pattern is None else f"fit {pattern}"
+    count, whole = len(others), len(others) + documents
+    return f"{count} of {whole} files left out, such as {others[0].name}: names must {rule} (--pattern '*': all)"
+
+
+def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder, and the names of the files in it."""
+    known: set[tuple[int, int]] = set()
+
+    def is_new(path: Path) -> bool:
+        """Links may lead to where one has been, even in a circle."""
+        status = path.stat()
+        place = status.st_dev, status.st_ino
+        new = place not in known
+        known.add(place)
+        return new
+
+    try:
+        is_new(folder)
+        for here, folders, files in os.walk(folder, onerror=_cannot_list, followlinks=True):
+            inner = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = [name for name in inner if is_new(Path(here, name))]
+            yield Path(here), [name for name in files if not name.startswith(".")]
+    except OSError as error:
+        raise unreadable(Path(error.filename), error) from None
+
+
+def read_folder(
+    folder: Path, directory: Path, *, encoding: str = "utf-8", pattern: str | None = None, progress: bool = False
+) -> None:
     """Read a folder of plain text, each file a document.
 
     Args:
         folder: Its files are found by `text_files`.
         directory: Where the corpus is written.
+        encoding: Of the files.
+        pattern: See `text_files`.
         progress: Show a bar if stderr is a terminal.
 
     Raises:
-        ConfigError: A file cannot be read or is not UTF-8, or no word is left.
+        ConfigError: A file cannot be read or has another encoding, or no word is left.
     """
-    texts = _texts(text_files(folder), folder.absolute().name, progress)
-    rows, words, counts, vocabulary = count_words(texts, fewest=FEWEST_DOCUMENTS, share=LARGEST_SHARE, what=str(folder))
+    files, name = text_files(folder, pattern)[0], folder.absolute().name
+    rows, words, counts, vocabulary = count_words(
+        _texts(files, name, encoding, progress), fewest=FEWEST_DOCUMENTS, share=LARGEST_SHARE, what=str(folder)
+    )
     write_entries(directory, words, counts)
-    complete(directory, rows, vocabulary, folder.absolute().name)
+    complete(directory, rows, vocabulary, name)
 
 
-def _texts(files: list[Path], name: str, progress: bool) -> Iterator[str]:
+def _texts(files: list[Path], name: str, encoding: str, progress: bool) -> Iterator[str]:
     """What is in the files, one at a time."""
     done_bytes = 0
     with reading(name, sum(path.stat().st_size for path in files), show=progress) as tick:
         for path in files:
             try:
                 content = path.read_bytes()
-                yield content.decode()
+                yield content.decode(encoding)
             except OSError as error:
                 raise unreadable(path, error) from None
-            except UnicodeDecodeError as error:
-                line = content.count(b"\n", 0, error.start) + 1
-                raise ConfigError(f"{path}: line {line}: not UTF-8: {error.reason}") from None
+            except UnicodeError as error:
+                line = content.count(b"\n", 0, getattr(error, "start", 0)) + 1
+                why = getattr(error, "reason", error)
+                raise ConfigError(f"{path}: line {line}: not {encoding.upper()}: {why} (--encoding)") from None
             done_bytes += len(content)
             tick(done_bytes)
 
 
 def _cannot_list(error: OSError) -> Any:
-    raise unreadable(Path(error.filename), error) from None
+    raise error

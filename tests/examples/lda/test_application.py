@@ -47,6 +47,26 @@ def source(corpus_files):
     return {"corpus__source": str(counts), "corpus__vocabulary": str(words), "model__topics": 5}
 
 
+# Paths
+
+
+def test_paths_of_the_corpus_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    corpus = configure(corpus__source="x/docword.txt", corpus__vocabulary="~/vocab.txt").corpus
+    assert (corpus.source, corpus.vocabulary) == (f"{tmp_path}/x/docword.txt", "/home/me/vocab.txt")
+    assert configure().corpus.source == "pydocs"
+    assert configure(corpus__source="./pydocs").corpus.source == f"{tmp_path}/pydocs"
+
+
+def test_a_current_directory_that_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match=r"^x\.dat: the current directory is not there: "):
+        configure(corpus__source="x.dat")
+
+
 # Rules
 
 

@@ -185,6 +185,29 @@ def test_ctrl_c_writes_a_checkpoint_and_ends(runs, options):
     np.testing.assert_allclose(topics.beta.sum(axis=1), 1, rtol=1e-5)
 
 
+def test_all_documents_may_be_for_training(runs, options, planted, command, capsys):
+    """Then nothing is measured, so nothing is the best, and only a limit ends the run."""
+    all_of_it = ("--validation", 0, "--test", 0, "--set", "stop.patience=1", "--run-dir", runs, "--name", "all")
+    run = to_its_end(runs / "all", *options, *all_of_it, "--documents", 20_000)
+    assert run.result["documents"] >= 20_000
+    assert run.result["perplexity"] is run.result["best_perplexity"] is None
+    assert run.rows()[-1]["passes"] == run.result["documents"] / 400
+    assert not (run.directory / "checkpoints" / "best.safetensors").exists()
+    assert json.loads(command("show", run.directory, "--json"))["checkpoint"] == run.result["checkpoint"]
+    assert np.median(recovered(run.directory, planted)) > 0.8
+    assert main(["evaluate", str(run.directory)]) == 2
+    assert capsys.readouterr().err.endswith("has no test documents (--test 0): --corpus names others\n")
+
+
+def test_a_run_that_nothing_ends_is_told(runs, options, monkeypatch, command):
+    monkeypatch.setattr(train, "launch", lambda _: 0)
+    command(*options, "--validation", 0, "--run-dir", runs, "--name", "endless")
+    rows = read_rows(runs / "endless" / "journal.jsonl")
+    assert [row["message"] for row in rows if row["kind"] == "warning"] == [
+        "no validation documents, and no --documents, --passes or --minutes: the run goes on until it is stopped"
+    ]
+
+
 @pytest.mark.slow
 def test_two_nodes_over_mpi(runs, options, planted):
     run = to_its_end(runs / "two", *options, "--nodes", 2, "--documents", 40_000, "--run-dir", runs, "--name", "two")
@@ -366,6 +389,53 @@ def make_run(planted, folder, monkeypatch, *, words=None, name="docword.txt", v=
     return folder / "made"
 
 
+def test_a_corpus_by_a_relative_path_is_found_from_everywhere(planted, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    make_run(planted, Path(), monkeypatch)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    application._corpus.cache_clear()  # as in another process
+    assert load(tmp_path / "made").config.corpus.source == str(tmp_path / "source" / "docword.txt")
+    command("show", tmp_path / "made")
+    command("evaluate", tmp_path / "made")
+
+
+def test_evaluate_reads_other_text_as_in_training_or_as_told(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "letters").mkdir()
+    for n in range(9):
+        (tmp_path / "letters" / f"{n}{'.txt' if n else ''}").write_bytes(b"Word na\xefve" if n % 2 else b"word wind")
+    options = ["evaluate", str(trained.directory), "--corpus", str(tmp_path / "letters"), "--encoding"]
+    assert main([*options, "utf-8"]) == 2
+    assert "line 1: not UTF-8" in capsys.readouterr().err
+    for pattern, told in (("*.txt", "1 of 9 files left out, such as 0: names must fit *.txt"), ("*", "")):
+        assert main([*options, "latin-1", "--pattern", pattern]) == 2  # the planted corpus has none of these words
+        err = capsys.readouterr().err
+        assert told in err
+        assert err.endswith("documents of letters: no document has two tokens or more that the run knows\n")
+        assert err.count("\n") == 1 + bool(told)
+
+
+def test_files_left_out_of_a_folder_are_told(tmp_path, monkeypatch, command):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(train, "launch", lambda _: 0)
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    for n in range(60):
+        (folder / (f"{n}.txt" if n < 40 else f"{n}")).write_bytes(b"ship na\xefve" if n % 3 else b"wind rope")
+    given = ("--corpus", folder, "--encoding", "latin-1", "--run-dir", tmp_path / "runs", "--topics", 2)
+
+    def warnings(name):
+        rows = read_rows(tmp_path / "runs" / name / "journal.jsonl")
+        return [row["message"] for row in rows if row["kind"] == "warning"]
+
+    command(*given, "--name", "some")
+    (message,) = warnings("some")
+    assert message.startswith(f"{folder}: 20 of 60 files left out, such as 40: ")
+    command(*given, "--pattern", "*", "--name", "all")
+    assert warnings("all") == []
+
+
 # evaluate
 
 
@@ -516,7 +586,9 @@ def refused(capsys, tmp_path, monkeypatch):
     [
         ("--topics 1", "examples.lda: model.topics = 1: must be greater than or equal to 2"),
         ("--validation 1.5", "examples.lda: corpus.validation = 1.5: must be a share below 1 or a whole number of doc"),
-        ("--validation 0", "examples.lda: corpus.validation = 0.0: must be greater than 0"),
+        ("--validation -1", "examples.lda: corpus.validation = -1.0: must be greater than or equal to 0"),
+        ("--validation nan", "examples.lda: corpus.validation = nan: must be"),
+        ("--validation 0 --perplexity 100", "examples.lda: stop.perplexity = 100: is of the validation documents"),
         ("--validation 400", "examples.lda: validation = 400, test = 40: must leave documents for training"),
         ("--rate constant", "examples.lda: optimiser.learning_rate = None: must be given if and only if"),
         ("--eta 0.1", "examples.lda: optimiser.learning_rate = 0.1: must be given if and only if"),
@@ -591,7 +663,8 @@ def test_bad_options_of_the_other_commands_are_refused(refused, trained, tmp_pat
     assert (
         refused("evaluate", trained.directory, "--seed", -1) == "examples.lda evaluate: --seed -1: must be at least 0"
     )
-    assert "belongs to --corpus" in refused("evaluate", trained.directory, "--vocab", tmp_path / "x")
+    for option in ("--vocab", "--encoding", "--pattern"):
+        assert "belongs to --corpus" in refused("evaluate", trained.directory, option, tmp_path / "x")
     assert "no such file or folder" in refused("evaluate", trained.directory, "--corpus", tmp_path / "x")
     refused("speedup", tmp_path, trained.directory)
     refused("show")
@@ -605,6 +678,13 @@ def test_what_cannot_be_written_is_told(capsys, trained, tmp_path):
         err = capsys.readouterr().err
         assert err.startswith(f"examples.lda show: {path}: cannot be written: ")
         assert err.count("\n") == 1
+
+
+def test_a_checkpoint_of_another_length_is_refused(planted, tmp_path, monkeypatch, capsys):
+    directory = make_run(planted, tmp_path, monkeypatch, v=np.ones(7, np.float32))
+    capsys.readouterr()
+    assert main(["show", str(directory)]) == 2
+    assert capsys.readouterr().err.endswith("holds 7 numbers, must be 600: words times topics\n")
 
 
 def test_a_corpus_that_has_changed_is_refused(planted, tmp_path, monkeypatch, capsys):

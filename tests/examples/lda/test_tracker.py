@@ -252,3 +252,13 @@ def test_counters_go_on_where_they_were(make):
 def test_counters_of_a_run_that_has_not_measured(make):
     tracker, _ = make()
     assert make(counters=json.loads(json.dumps(tracker.counters())))[0].counters() == tracker.counters()
+
+
+def test_without_validation_documents_nothing_is_measured():
+    limits = TopicStopConfig(patience=1)
+    tracker = TopicTracker(2, 200, None, MODEL, limits=limits, every_s=0.0, counters={})
+    assert not tracker.measure(V, due=True)
+    assert tracker.quality is tracker.reached() is None
+    row = tracker.row(1.0)
+    assert row["perplexity/validation"] is row["perplexity/best"] is row["bound/per_token"] is None
+    json.dumps(tracker.counters())

@@ -1,6 +1,7 @@
 """Slow readers and writers in the words of the formats' descriptions, to compare the fast ones with."""
 
 import re
+from decimal import Decimal
 from pathlib import Path
 
 from hsa2c.errors import ConfigError
@@ -32,9 +33,11 @@ def read_uci_slowly(text):
         if line.strip(" \t\r") == "":
             continue
         fields = re.split(r"[ \t\r]+", line.strip(" \t\r"))
-        if len(fields) != 3 or not all(re.fullmatch("[0-9]+", field) for field in fields):
+        if len(fields) != 3 or not all(re.fullmatch("[0-9]+", field) for field in fields[:2]):
             raise WrongError(number)
-        document, word, count = (int(field) for field in fields)
+        if not re.fullmatch(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", fields[2]) or Decimal(fields[2]) % 1:
+            raise WrongError(number)
+        document, word, count = (int(Decimal(field)) for field in fields)
         if not (1 <= document <= D and 1 <= word <= W and 1 <= count <= LARGEST):
             raise WrongError(number)
         entries += 1

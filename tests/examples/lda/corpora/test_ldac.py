@@ -51,12 +51,14 @@ def test_any_file_is_read_as_written(documents):
         ("3 0:7", "x 0:7", "line 3: N = 'x': must be the number of pairs that follow, 0 for an empty document"),
         ("2:10", "2", "line 3: '2': must be word:count"),
         ("2:10", "2:", "line 3: '2:': must be word:count"),
-        ("2:10", "2:1.5", "line 3: '2:1.5': must be word:count"),
+        ("2:10", "2:1.5", "line 3: count = 1.5: must be a whole number from 1 to 2147483647"),
+        ("2:10", "2:1e400", "line 3: count = inf: must be a whole number from 1 to 2147483647"),
+        ("2:10", "2:nan", "line 3: '2:nan': must be word:count"),
         ("2:10", "-2:1", "line 3: '-2:1': must be word:count"),
         ("2:10", "2:10:3", "line 3: '2:10:3': must be word:count"),
         ("2:10", "4:10", "line 3: word = 4: must be from 0 to 3, the last of the vocabulary"),
-        ("2:10", "2:0", "line 3: count = 0: must be from 1 to 2147483647"),
-        ("2:10", "2:2147483648", "line 3: count = 2147483648: must be from 1 to 2147483647"),
+        ("2:10", "2:0", "line 3: count = 0: must be a whole number from 1 to 2147483647"),
+        ("2:10", "2:2147483648", "line 3: count = 2147483648: must be a whole number from 1 to 2147483647"),
         (
             "1:1 2:10",
             f"1:{LARGEST} 1:10",
@@ -73,3 +75,8 @@ def test_a_truncated_gzip_names_the_line(read, tmp_path):
     assert message_of(read, gzip.compress(SMALL.encode())[:-4]) == (
         f"{tmp_path / 'ap.dat'}: line 4: the file, packed by gzip, ends too early"
     )
+
+
+@pytest.mark.parametrize("content", ["2 0:2.0 3:1\n0\n3 0:7. 1:1e0 2:1.0E+1\n", "\ufeff\n" + SMALL + "\n \n"])
+def test_whole_numbers_in_other_forms_and_blank_lines_around(read, content):
+    assert documents_of(read(content)) == documents_of(read(SMALL))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.lda.corpora import lines as lines_module
-from examples.lda.corpora.lines import Lines, open_lines, read_vocabulary
+from examples.lda.corpora.lines import Lines, open_lines
 from tests.examples.lda.corpora.reference import message_of
 
 
@@ -38,6 +38,42 @@ def test_blocks_are_whole_lines_and_begin_after_those_given_out(block_bytes, hea
         assert lines.before == seen.count(b"\n")
         seen += block
     assert seen == content + b"\n"
+
+
+@pytest.mark.parametrize("block_bytes", [1, 4, 100])
+def test_a_mark_of_utf_8_is_no_part_of_the_text(block_bytes):
+    assert list(lines_of("\ufeffone\n\ufefftwo".encode(), block_bytes).each()) == [
+        (1, b"one"),
+        (2, "\ufefftwo".encode()),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_is_told(encoding):
+    lines = lines_of("\ufeffone\n".encode(encoding))
+    assert message_of(lines.line) == "file: line 1: the file is UTF-16: must be UTF-8"
+
+
+def test_filled_lines_are_numbered():
+    lines = lines_of(b"\n  \n% no\none\n\r\n% two\n\n")
+    assert lines.filled(comment=b"%") == (4, b"one")
+    assert lines.filled() == (6, b"% two")
+    assert lines.filled() == (8, b"")
+
+
+def test_many_lines_one_by_one_are_quick():
+    """They were once copied with all that followed: minutes for what takes a second now."""
+    lines = lines_of(b"%\n" * 300_000 + b"x")
+    assert lines.filled(comment=b"%") == (300_001, b"x")
+
+
+def test_gzip_may_not_unpack_to_any_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines_module, "ANY_BYTES", 1000)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"0\n" * 1_000_000))
+    with open_lines(tmp_path / "x.gz", block_bytes=10_000) as lines:
+        allowed = lines.most_bytes
+        assert allowed == 1000 + 100 * (tmp_path / "x.gz").stat().st_size < 2_000_000
+        assert f": the file goes on after {allowed} bytes, more than" in message_of(list, lines.blocks())
 
 
 def test_a_line_without_end_does_not_fill_the_memory(monkeypatch):
@@ -76,40 +112,3 @@ def test_a_bar_is_for_terminals_and_for_who_wants_it(tmp_path, monkeypatch, term
         assert list(lines.each()) == [(1, b"a"), (2, b"b")]
     assert ("reading words [x].gz" in screen.getvalue()) == shown
     assert bool(screen.getvalue()) == shown
-
-
-# Vocabularies
-
-
-@pytest.fixture
-def vocabulary(tmp_path):
-    def vocabulary(content):
-        path = tmp_path / "vocab.txt"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return vocabulary
-
-
-@pytest.mark.parametrize("content", ["naïve\nnew york\nb\n", "naïve\r\n new york\r\nb", "\ufeffnaïve\nnew york\nb\n"])
-def test_a_vocabulary_has_a_word_on_each_line(vocabulary, content):
-    assert read_vocabulary(vocabulary(content)) == ["naïve", "new york", "b"]
-    assert read_vocabulary(vocabulary(gzip.compress(content.encode()))) == ["naïve", "new york", "b"]
-
-
-def test_other_separators_of_lines_are_part_of_a_word(vocabulary):
-    assert read_vocabulary(vocabulary("a\u2028b\nc\x0bd\n")) == ["a\u2028b", "c\x0bd"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", ": has no words"),
-        ("a\n\nb\n", ": line 2: empty; must be a word"),
-        ("a\nb\n \n", ": line 3: empty; must be a word"),
-        (b"a\nna\xefve\n", r": line 2: 'na\\xefve': not UTF-8"),
-    ],
-)
-def test_a_wrong_vocabulary(vocabulary, content, message):
-    path = vocabulary(content)
-    assert message_of(read_vocabulary, path) == f"{path}{message}"

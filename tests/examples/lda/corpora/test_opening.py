@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,9 @@ SPELLINGS = {
     "docword.x.txt": "3\n3\n3\n1 1 2\n1 3 1\n3 2 3\n",
     "x.ldac": "2 0:2 2:1\n0\n1 1:3\n",
     "x.dat": "2 0:2 2:1\n0\n1 1:3\n",
+    "x.lda-c": "2 0:2 2:1.0\n0\n1 1:3\n",
     "x.mtx": "%%MatrixMarket matrix coordinate integer general\n3 3 3\n1 1 2\n1 3 1\n3 2 3\n",
+    "x.mm": "%%MatrixMarket matrix coordinate real general\n3 3 3\n1 1 2\n1 3 1.0\n3 2 3\n",
 }
 
 
@@ -70,7 +73,11 @@ def test_a_relative_path_is_the_same_file(tmp_path, vocabulary, monkeypatch):
 def test_a_missing_file(tmp_path, vocabulary):
     path = tmp_path / "x.ldac"
     assert message_of(open_corpus, str(path), vocabulary, cache=tmp_path) == f"{path}: no such file or folder"
+    assert message_of(open_corpus, "a\0b", vocabulary, cache=tmp_path) == "a\0b: no such file or folder"
     path.write_text("1 0:1\n")
+    assert (
+        message_of(open_corpus, str(path), Path("a\0b"), cache=tmp_path) == "a\0b: cannot be read: embedded null byte"
+    )
     assert message_of(open_corpus, str(path), tmp_path / "no", cache=tmp_path) == (
         f"{tmp_path / 'no'}: cannot be read: No such file or directory"
     )
@@ -89,6 +96,37 @@ def test_text_must_be_without(tmp_path, vocabulary):
         assert message_of(open_corpus, source, vocabulary, cache=tmp_path) == (
             f"vocabulary = {vocabulary}: {source} must be without: its words are those of its text"
         )
+
+
+def test_a_pattern_is_for_folders(tmp_path, vocabulary):
+    (tmp_path / "x.dat").write_text("1 0:1\n")
+    for source in ("pydocs", str(tmp_path / "x.dat")):
+        message = message_of(open_corpus, source, pattern="*", cache=tmp_path / "cache")
+        assert message == f"pattern = *: {source} must be without: it is no folder"
+
+
+@pytest.mark.timeout(20)
+def test_pipes_are_told_and_not_waited_for(tmp_path, vocabulary):
+    (tmp_path / "x.dat").write_text("1 0:1\n")
+    os.mkfifo(tmp_path / "pipe")
+    again = "must be a file, which can be read again"
+    cache = tmp_path / "cache"
+    assert message_of(open_corpus, str(tmp_path / "pipe"), vocabulary, cache=cache) == (
+        f"{tmp_path}/pipe: a pipe: {again}"
+    )
+    assert message_of(open_corpus, str(tmp_path / "x.dat"), tmp_path / "pipe", cache=cache) == (
+        f"{tmp_path}/pipe: a pipe: {again}"
+    )
+    assert message_of(open_corpus, "/dev/null", vocabulary, cache=cache) == f"/dev/null: a device: {again}"
+    assert message_of(open_corpus, str(tmp_path / "x.dat"), tmp_path, cache=cache) == f"{tmp_path}: a folder: {again}"
+
+
+def test_words_of_another_encoding(tmp_path):
+    (tmp_path / "x.dat").write_text("1 0:1\n")
+    (tmp_path / "v").write_bytes(b"na\xefve\n")
+    arguments = str(tmp_path / "x.dat"), tmp_path / "v"
+    assert open_corpus(*arguments, encoding="cp1252", cache=tmp_path / "cache").vocabulary == ["naïve"]
+    assert "not UTF-8" in message_of(open_corpus, *arguments, cache=tmp_path / "cache")
 
 
 def test_opening_what_is_cached_costs_no_heavy_import(tmp_path, vocabulary):

@@ -23,6 +23,8 @@ from tests.examples.lda.corpora.reference import (
     write_vocabulary,
 )
 
+SIZE = "in a file of this size"
+OTHER = "other formats end in .mtx, .mm, .ldac, .lda-c or .dat"
 SMALL = "3\n4\n5\n1 1 2\n1 4 1\n3 1 7\n3 2 1\n3 3 10\n"
 
 
@@ -96,7 +98,7 @@ def test_what_is_wrong_is_found_at_the_line_where_the_slow_reader_finds_it(file,
     begin = len("".join(text.splitlines(keepends=True)[:3]))
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(begin, len(text)))
-        new = data.draw(st.text(alphabet="0123456789 \n\t\r-x.\x0b\x00é", max_size=3))
+        new = data.draw(st.text(alphabet="0123456789 \n\t\r-x.e+\x0b\x00é", max_size=3))
         text = text[:at] + new + text[at + data.draw(st.integers(0, 2)) :]
     try:
         expected = read_uci_slowly(text)
@@ -113,13 +115,22 @@ def test_what_is_wrong_is_found_at_the_line_where_the_slow_reader_finds_it(file,
     [
         (SMALL, "", "line 1: missing; must be the number of documents, D"),
         (SMALL, "3\n4\n", "line 3: missing; must be the number of entries, NNZ"),
-        ("3\n4\n", "many\n4\n", "line 1: 'many': must be the number of documents, D"),
-        ("3\n4\n", "3 4\n", "line 1: '3 4': must be the number of documents, D"),
-        ("3\n4\n", "0\n4\n", "line 1: 0: must be the number of documents, D, from 1 to 2147483647"),
+        ("3\n4\n", "many\n4\n", f"line 1: 'many': must be the number of documents, D; {OTHER}"),
+        ("3\n4\n", "3 4\n", f"line 1: '3 4': must be the number of documents, D; {OTHER}"),
+        ("3\n4\n", "0\n4\n", f"line 1: 0: must be the number of documents, D, from 1 to 1000037 {SIZE}"),
+        (
+            "3\n4\n",
+            "2000000000\n4\n",
+            f"line 1: 2000000000: must be the number of documents, D, from 1 to 1000046 {SIZE}",
+        ),
         ("3\n4\n", "3\n-4\n", "line 2: '-4': must be the number of words, W"),
-        ("3\n4\n", "3\n4000000000\n", "line 2: 4000000000: must be the number of words, W, from 1 to 2147483647"),
+        (
+            "3\n4\n",
+            "3\n4000000000\n",
+            "line 2: 4000000000: must be the number of words, W, from 1 to 2147483647 in a file of this size",
+        ),
         ("4\n5\n", "4\n5.0\n", "line 3: '5.0': must be the number of entries, NNZ"),
-        ("4\n5\n", "4\n6\n", "line 3: NNZ = 6: the file has 5 entries"),
+        ("4\n5\n", "4\n6\n", "line 3: 6 entries: the file has 5"),
         ("4\n5\n", "4\n3\n", "line 7: more entries than the 3 of line 3"),
         ("4\n5\n", "4\n3\n\n\n", "line 9: more entries than the 3 of line 3"),
         ("1 4 1", "0 4 1", "line 5: document = 0: must be from 1 to 3"),
@@ -127,13 +138,18 @@ def test_what_is_wrong_is_found_at_the_line_where_the_slow_reader_finds_it(file,
         ("1 4 1", "1 0 1", "line 5: word = 0: must be from 1 to 4"),
         ("1 4 1", "1 5 1", "line 5: word = 5: must be from 1 to 4"),
         ("1 4 1", "1 -5 1", "line 5: word = -5: must be from 1 to 4"),
-        ("1 4 1", "1 4 0", "line 5: count = 0: must be from 1 to 2147483647"),
-        ("1 4 1", "1 4 -1", "line 5: count = -1: must be from 1 to 2147483647"),
-        ("1 4 1", "1 4 2147483648", "line 5: count = 2147483648: must be from 1 to 2147483647"),
-        ("1 4 1", f"1 4 {'9' * 5000}", f"line 5: count = {'9' * 20}...: must be from 1 to 2147483647"),
-        ("1 4 1", "1 4 1.5", "line 5: count = '1.5': must be an integer"),
+        ("1 4 1", "1 4 0", "line 5: count = 0: must be a whole number from 1 to 2147483647"),
+        ("1 4 1", "1 4 -1", "line 5: count = -1: must be a whole number from 1 to 2147483647"),
+        ("1 4 1", "1 4 2147483648", "line 5: count = 2147483648: must be a whole number from 1 to 2147483647"),
+        ("1 4 1", f"1 4 {'9' * 5000}", f"line 5: count = {'9' * 20}...: must be a whole number from 1 to 2147483647"),
+        ("1 4 1", "1 4 1.5", "line 5: count = 1.5: must be a whole number from 1 to 2147483647"),
+        ("1 4 1", "1 4 15e-1", "line 5: count = 15e-1: must be a whole number from 1 to 2147483647"),
+        ("1 4 1", "1 4 1e400", "line 5: count = 1e400: must be a whole number from 1 to 2147483647"),
+        ("1 4 1", "1 4 .5", "line 5: '1 4 .5': must be three numbers: document, word and count"),
+        ("1 4 1", "1 4 1e", "line 5: '1 4 1e': must be three numbers: document, word and count"),
+        ("1 4 1", "1 4 nan", "line 5: '1 4 nan': must be three numbers: document, word and count"),
+        ("1 4 1", "1.0 4 1", "line 5: document = '1.0': must be an integer"),
         ("1 4 1", "1 four 1", "line 5: word = 'four': must be an integer"),
-        ("1 4 1", "1 4 1e3", "line 5: count = '1e3': must be an integer"),
         ("1 4 1", "+1 4 1", "line 5: document = '+1': must be an integer"),
         ("1 4 1", "1 4", "line 5: '1 4': must be three numbers: document, word and count"),
         ("1 4 1", "1 4 1 1", "line 5: '1 4 1 1': must be three numbers: document, word and count"),
@@ -223,21 +239,41 @@ def test_arrays_are_read_only_maps(tmp_path):
 
 def test_without_numba(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "numba", None)
-    kernels.compiled.cache_clear()
+    monkeypatch.delitem(sys.modules, kernels.__name__)
     path = tmp_path / "docword.txt"
     path.write_text(SMALL)
     message = message_of(open_corpus, str(path), write_vocabulary(tmp_path / "v", 4), cache=tmp_path / "cache")
-    assert message == "UCI bag-of-words: needs numba: pip install 'hsa2c[lda]'"
+    assert message == "a file of counts: needs numba: pip install 'hsa2c[lda]'"
+
+
+COUNTS = {
+    "3.0": 3, "3.": 3, "3e0": 3, "3E+00": 3, "1.2E1": 12, "1.2000000000000000e+01": 12, "30e-1": 3, "0.5e1": 5,
+    "007": 7, "1.05e2": 105, "1e9": 10**9, "2147483647.000": LARGEST, "21474836470e-1": LARGEST,
+    "0.0000000002147483647e19": LARGEST,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "count"), COUNTS.items())
+def test_whole_numbers_in_every_form(text, count):
+    assert documents_of(read_text(f"1\n1\n1\n1 1 {text}\n".encode(), V=1)) == [[(0, count)]]
+
+
+def test_a_mark_blank_lines_and_windows_ends():
+    content = "\ufeff\n\r\n" + SMALL.replace("\n", "\r\n") + "\n\n"
+    assert documents_of(read_text(content.encode())) == read_uci_slowly(SMALL)
+
+
+number_text = st.from_regex(r"[0-9]{1,3}(\.[0-9]{0,3})?(e[+-]?[0-9]{1,2})?", fullmatch=True)
 
 
 @example(text="12 3 4\n5 6 7\n")
-@given(text=st.text(alphabet="0123456789 \n-x", max_size=60))
+@given(text=st.text(alphabet="0123456789 \n-x.e", max_size=60) | number_text.map(lambda count: f"1 1 {count}"))
 def test_the_kernel_means_the_same_uncompiled(text):
     content = np.frombuffer(text.encode() + b"\n", np.uint8)
 
     def outcome(kernel):
-        most, last = np.array([20, 20, LARGEST]), np.array([-1, -1, 1])
+        most, last = np.array([20, 20, LARGEST, 100]), np.array([-1, -1, 1, 0])
         entries, per_document = np.zeros((3, len(content)), np.int32), np.zeros(20, np.int64)
-        return [*kernel(content, most, per_document, entries, last), entries.tolist(), per_document.tolist(), [*last]]
+        return [*kernel(content, 3, 1, most, per_document, entries, last), entries.tolist(), [*per_document], [*last]]
 
-    assert outcome(kernels.parse_entries) == outcome(kernels.compiled(kernels.parse_entries))
+    assert outcome(kernels.parse_entries.py_func) == outcome(kernels.parse_entries)
