@@ -325,6 +325,30 @@ def test_a_process_reports_in_the_middle_of_its_updates() -> None:
         assert [json.loads(text[1:])["updates"] for text in said] == [0, 1]
 
 
+def test_a_process_reports_in_the_middle_of_a_gradient() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        played = 0
+
+        class Rollout:
+            def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor:
+                nonlocal played
+                for _ in range(3):
+                    assert not interrupted()
+                    played += 1
+                return u_hat
+
+            def report(self) -> dict[str, int]:
+                return {"played": played}
+
+            def close(self) -> None: ...
+
+        crew_module._Talking(Rollout(), theirs, every_s=0.0).gradient(torch.zeros(DIM), lambda: False)
+        said = [ours.recv(1000) for _ in range(4)]
+        assert [json.loads(text[1:])["played"] for text in said] == [0, 0, 1, 2]
+        assert {text[:1] for text in said} == {b"P"}
+
+
 def test_reports_say_where_a_process_spends_its_time(made: Callable[..., LockFreeCrew]) -> None:
     began_at = time.perf_counter()
     crew = made()
