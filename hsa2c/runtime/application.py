@@ -153,6 +153,20 @@ class Application(Protocol):
         """
         return config
 
+    def on_host(self, config: Any, processes: int, cores: int) -> Any:
+        """A node's `config` with what follows from the host that it shares.
+
+        Args:
+            config: The node's own.
+            processes: Actor-learners there, of all nodes.
+            cores: That they share.
+        """
+        return config
+
+    def starting(self, config: Any) -> str:
+        """What starts, in numbers, for those who wait until it has; empty: nothing that takes long."""
+        return ""
+
     def dim(self, config: Any) -> int:
         """Length of v."""
 
@@ -187,9 +201,18 @@ class Application(Protocol):
         """Plain values into this application's configuration."""
 
 
-def at_node(config: Any, processes: int) -> Any:
-    """`config` as a node with so many processes has it, for what an application leaves to their number."""
-    return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, processes=processes))
+def at_node(app: Application, config: Any, processes: int, *, nodes: int, cores: int) -> Any:
+    """`config` as a node has it, for what an application leaves to the number of processes.
+
+    Args:
+        app: The application.
+        config: The run's.
+        processes: Of the node, p.
+        nodes: That share its host, itself included.
+        cores: That they share.
+    """
+    config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, processes=processes))
+    return app.on_host(config, nodes * processes, cores)
 
 
 def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:

@@ -198,6 +198,7 @@ def _launch_once(what: Launch, supervisor: _Supervisor) -> int:
         console = _console(what)
         console.start()
         console.say(f"1 thread in each process ({', '.join(THREAD_CAPS)}, torch)")
+        _say_what_starts(console, what)
         try:
             with supervisor.catching_signals():
                 job = subprocess.Popen(
@@ -234,6 +235,7 @@ def join(what: Launch, world: World) -> int:
         return job.main(arguments)
     console = _console(what)
     console.start()
+    _say_what_starts(console, what)
     done = threading.Event()
 
     def show() -> None:
@@ -248,6 +250,11 @@ def join(what: Launch, world: World) -> int:
         done.set()
         viewer.join()
         console.stop()
+
+
+def _say_what_starts(console: Console, what: Launch) -> None:
+    if words := application.load(what.app).starting(what.config):
+        console.say(words)
 
 
 def _console(what: Launch) -> Console:
