@@ -212,7 +212,13 @@ class LockFreeCrew:
         self._order = b""  # the present round's
         self._selector = selectors.DefaultSelector()
         self._foreman = Foreman(partial(_live, make_problem, self._shared, layout))
-        self._hands = [self._hire(index) for index in range(p)]
+        self._hands: list[_Hand] = []
+        try:
+            for index in range(p):
+                self._hands.append(self._hire(index))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def pids(self) -> list[int]:

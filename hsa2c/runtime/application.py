@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 
 from hsa2c.config import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig
 from hsa2c.console import Field
@@ -111,6 +111,14 @@ class Tracker(Protocol):
         """Share of the limit on work that is done, 0 to 1; 0 without a limit."""
 
 
+class Footprint(NamedTuple):
+    """What an actor-learner takes of its host, at least: a run is refused if not even that is there."""
+
+    memory_bytes: int
+    tasks: int
+    """Processes and threads."""
+
+
 class ProblemFactory(Protocol):
     """Makes the problem of one actor-learner, in its process."""
 
@@ -166,6 +174,10 @@ class Application(Protocol):
     def starting(self, config: Any) -> str:
         """What starts, in numbers, for those who wait until it has; empty: nothing that takes long."""
         return ""
+
+    def footprint(self, config: Any) -> Footprint:
+        """Of an actor-learner; `config` is its node's own (`at_node`)."""
+        return Footprint(memory_bytes=5 << 20, tasks=1)
 
     def dim(self, config: Any) -> int:
         """Length of v."""

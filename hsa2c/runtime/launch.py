@@ -32,8 +32,8 @@ from hsa2c.console import Console
 from hsa2c.dpsgd.lifetime import die_with_parent
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError
 from hsa2c.runlog import Journal
-from hsa2c.runtime import allocation, application, hosts, mpiexec, rundir, verdict
-from hsa2c.runtime.application import RunConfig
+from hsa2c.runtime import allocation, application, capacity, hosts, mpiexec, rundir, verdict
+from hsa2c.runtime.application import Application, RunConfig
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
 from hsa2c.runtime.hosts import Host
 from hsa2c.runtime.loopback import confine
@@ -99,16 +99,29 @@ class Launch:
         return self.config.cluster.nodes > 1 or bool(self.hosts)
 
 
-def check(config: RunConfig, world: World) -> None:
-    """That the ranks of a run will find each other, if it has any; before anything is written.
+def check(app: Application, config: RunConfig, world: World, *, force: bool = False) -> None:
+    """That the ranks of a run will find each other, if it has any, and have room here; before anything is written.
+
+    Args:
+        app: The application.
+        config: The run's.
+        world: That this process is in.
+        force: Whatever room there is.
 
     Raises:
         ConfigError: They will not.
     """
+    listed = config.cluster.hosts
     if world.started_by_mpi:
         mpiexec.adopt()
-    elif config.cluster.nodes > 1 or config.cluster.hosts:
-        mpiexec.check(several_hosts=config.cluster.hosts is not None)
+    elif config.cluster.nodes > 1 or listed:
+        mpiexec.check(several_hosts=listed is not None)
+    there = allocation.hosts_of(listed) if listed else ()
+    if not force and world.rank == 0:
+        capacity.check(app, config, world, there)
+    if listed and listed != allocation.ALLOCATION:  # a batch system has seen that its hosts are there
+        cluster = config.cluster
+        hosts.check_answers(there, cluster.nodes + cluster.spares, cluster.masters, listed)
 
 
 def launch(what: Launch) -> int:

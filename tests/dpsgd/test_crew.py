@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import multiprocessing
@@ -296,6 +297,20 @@ def test_a_report_may_be_long(made: Callable[..., LockFreeCrew]) -> None:
     lengths = [len(report["long"]) for report in json.loads(crew.report()) if "long" in report]
     assert len(lengths) >= 2
     assert set(lengths) == {130_000}
+
+
+def test_process_that_the_system_does_not_let_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork of the second one, in the foreman, fails as it does beyond ``ulimit -u``."""
+    fork, forks = os.fork, iter(range(2))  # the node forks the foreman, the foreman the first one
+
+    def limited() -> int:
+        if next(forks, None) is None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    monkeypatch.setattr("os.fork", limited)
+    with pytest.raises(NodeError, match=f"^actor-learner 1 cannot be started: {os.strerror(errno.EAGAIN)} "):
+        LockFreeCrew(lambda _: quadratic(TARGET), DenseLayout(DIM, SGD), 2)
 
 
 def test_signs_of_life_while_a_round_takes_long(made: Callable[..., LockFreeCrew]) -> None:
