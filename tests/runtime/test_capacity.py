@@ -12,7 +12,7 @@ import pytest
 
 from hsa2c.atari import APPLICATION
 from hsa2c.errors import ConfigError
-from hsa2c.runtime import capacity
+from hsa2c.runtime import capacity, launch
 from hsa2c.runtime.application import Footprint
 from hsa2c.runtime.capacity import Limit, Share
 from hsa2c.runtime.hosts import Host
@@ -62,6 +62,14 @@ def test_what_cannot_fit_is_one_line_that_names_the_limit(room, limits, named):
     assert named in text and "--nodes 100000 --p 1" in text and "--force" in text
     assert "MemAvailable" in text or "ulimit -u" in text
     assert len(text.splitlines()) == 1
+
+
+def test_force_tries_all_the_same(monkeypatch):
+    monkeypatch.setattr("hsa2c.runtime.mpiexec.check", lambda **_: None)
+    config = APPLICATION.build_config({"cluster": {"nodes": 100_000, "processes": 1024}})
+    with pytest.raises(ConfigError):
+        launch.check(APPLICATION, config, ALONE)
+    launch.check(APPLICATION, config, ALONE, force=True)
 
 
 def test_only_what_is_on_this_host_counts(room):
