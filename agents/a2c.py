@@ -71,8 +71,10 @@ class A2C:
             self._targets = self._prepare(rollout)
         assert self._targets is not None
         begin = time.perf_counter()
-        parts, norm = self._backward(self._player.rollout, self._targets, self._queue.pop(0))
-        self._told.update(parts, norm, time.perf_counter() - begin)
+        rollout, steps = self._player.rollout, self._queue.pop(0)
+        parts, norm = self._backward(rollout, self._targets, steps)
+        learnt = float(np.count_nonzero(rollout.valid[steps])) / self._config.passes
+        self._told.update(parts, norm, learnt, time.perf_counter() - begin)
         return self._network.g
 
     def report(self) -> Mapping[str, Any]:
@@ -172,13 +174,15 @@ class _Told:
         self._norm = 0.0
         self._parts = torch.zeros(len(_PARTS))
         self._learnt = 0
+        self._learnt_steps = 0.0
         self._rollouts = 0
         self._rollout_sums: dict[str, float] = {}
         self._learning_s = 0.0
 
-    def update(self, parts: LossParts | None, norm: float, seconds: float) -> None:
-        """One gradient was computed."""
+    def update(self, parts: LossParts | None, norm: float, learnt: float, seconds: float) -> None:
+        """One gradient was computed, from so many agent steps: each counts once, whatever the passes."""
         self._updates += 1
+        self._learnt_steps += learnt
         self._learning_s += seconds
         self._norm += norm
         if parts is not None:
@@ -209,6 +213,7 @@ class _Told:
         games, player.games = player.games, []
         report = {
             "agent_steps": player.agent_steps - self._agent_steps,
+            "learnt_steps": self._learnt_steps,
             "updates": self._updates,
             "games": [[game.score, game.frames] for game in games],
             "update_sums": self._update_sums(),

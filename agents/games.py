@@ -53,7 +53,7 @@ class GameTracker:
     def _clear(self) -> None:
         self._new_scores: list[float] = []
         self._new_frames: list[int] = []
-        self._new_steps = dict.fromkeys(range(self._nodes), 0)  # a spare that works has a number above these
+        self._new_steps = dict.fromkeys(range(self._nodes), 0.0)  # a spare that works has a number above these
         self._new_updates = 0
         self._new_rollouts = 0
         self._sums: dict[str, float] = {}
@@ -66,9 +66,14 @@ class GameTracker:
         return self._mean() if len(self._scores) == _WINDOW else None
 
     def add(self, node: int, report: Mapping[str, Any]) -> None:
-        """Take in what `agents.a2c.A2C.report` gave."""
+        """Take in what `agents.a2c.A2C.report` gave.
+
+        Of a speed an agent step is half when it is played and half when it is learnt from, which take about as long:
+        processes play for seconds and then learn for seconds, and a row may see nothing but the one or the other.
+        """
         self.work += report["agent_steps"]
-        self._new_steps[node] = self._new_steps.get(node, 0) + report["agent_steps"]
+        steps = (report["agent_steps"] + report["learnt_steps"]) / 2
+        self._new_steps[node] = self._new_steps.get(node, 0.0) + steps
         self._updates += report["updates"]
         self._new_updates += report["updates"]
         self._new_rollouts += report["rollouts"]

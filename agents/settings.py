@@ -24,6 +24,10 @@ _GAMES_OF_A_NODE, _FEWEST_ENVS, _MOST_ENVS = 128, 16, 64
 """Where `AgentConfig.num_envs` is None: games of a node, and the bounds of a process's share of them: fewer are slow to
 act, and samples of more are older when they are learnt from (docs/performance.md)."""
 
+_GAMES_OF_A_CORE, _FEWEST_SHARING = 128, 4
+"""The same on a host with many processes for a core: its games for each core, and the fewest of a process. A game takes
+0.2 s of a core and 1 MB to start."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AgentConfig:
@@ -31,7 +35,8 @@ class AgentConfig:
 
     num_envs: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Environments that each actor-learner process plays side by side. None: 64 with one or two processes on a node, 32
-    with three or four, 16 with more, so that a sample is not much older when all of them learn from theirs."""
+    with three or four, 16 with more, so that a sample is not much older when all of them learn from theirs; fewer, but
+    4 at least, where the processes of all nodes on a host would have more than 128 for each of its cores."""
 
     t_max: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Length of a rollout in agent steps of each environment. t_max in Mnih et al. 2016."""
@@ -99,14 +104,20 @@ class AgentConfig:
             raise ValueError(f"a divisor of t_max = {t_max}")
         return minibatches
 
-    def environments(self, processes: int) -> int:
-        """What `num_envs` comes to where a node has so many processes.
+    def environments(self, processes: int, on_host: int, cores: int) -> int:
+        """What `num_envs` comes to.
 
         A sample waits while all processes learn from their rollouts: num_envs * processes * t_max / _BATCH updates.
+
+        Args:
+            processes: Of the node.
+            on_host: Of all nodes on its host.
+            cores: Of the host.
         """
         if self.num_envs is not None:
             return self.num_envs
-        share = min(max(_GAMES_OF_A_NODE // processes, _FEWEST_ENVS), _MOST_ENVS)
+        of_node = min(max(_GAMES_OF_A_NODE // processes, _FEWEST_ENVS), _MOST_ENVS)
+        share = min(of_node, max(_GAMES_OF_A_CORE * cores // on_host, _FEWEST_SHARING))
         return 1 << (share.bit_length() - 1)  # a power of 2, so that updates of whole time steps have _BATCH samples
 
     def updates_per_pass(self, num_envs: int) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 
 from bench import machine
 from bench.runs import rows
-from hsa2c.runtime.host import cap_threads, keep_freed_memory
+from hsa2c.runtime.host import cap_threads, cores, keep_freed_memory
 
 _SEED = 1
 
@@ -109,7 +109,7 @@ def _play(setting: Setting, index: int, barrier: Barrier, results: Any) -> None:
     from envs.settings import EnvConfig
 
     keep_freed_memory()
-    num_envs = AgentConfig().environments(setting.processes)
+    num_envs = AgentConfig().environments(setting.processes, setting.processes, cores())
     envs = AtariEnvs(resolve_game(setting.game), EnvConfig(), num_envs, seed=_SEED + index * num_envs)
     random = np.random.default_rng(index)
     envs.reset()

@@ -18,7 +18,8 @@ from envs.settings import EnvConfig
 from hsa2c import console
 from hsa2c.config import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig, build
 from hsa2c.dpsgd.transport import Vector
-from hsa2c.runtime.application import Application, ProblemFactory
+from hsa2c.runtime.application import Application, Footprint, ProblemFactory
+from hsa2c.runtime.sharing import cores_here, nodes_here
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -77,12 +78,33 @@ class Atari(Application):
     def title(self, config: AtariConfig) -> str:
         """What runs, in one line."""
         nodes, p = config.cluster.nodes, config.cluster.processes
-        num_envs = config.agent.num_envs if p is None else config.agent.environments(p)  # each host may have its own p
+        num_envs = _num_envs_everywhere(config)
         return (
             f"HSA2C {config.game}: {nodes} node{'s' if nodes > 1 else ''}"
             f" x {p or 'p'} actor-learner{'s' if p != 1 else ''}"
             f"{f' x {num_envs} environments' if num_envs else ''}, B = {config.dpsgd.local_updates}"
         )
+
+    def starting(self, config: AtariConfig) -> str:
+        """How many emulators."""
+        nodes, p = config.cluster.nodes + config.cluster.spares, config.cluster.processes
+        num_envs = _num_envs_everywhere(config)
+        if p is None or num_envs is None:
+            return ""
+        return (
+            f"starting {nodes} node{'s' if nodes > 1 else ''} x {p} actor-learner{'s' if p != 1 else ''}"
+            f" x {num_envs} environments = {nodes * p * num_envs:,} emulators"
+        )
+
+    def footprint(self, config: AtariConfig) -> Footprint:
+        """Two thirds of what was measured with 4 and with 64 environments; emulators have a thread of their own."""
+        num_envs = _num_envs(config)
+        return Footprint(memory_bytes=(24 << 20) + num_envs * ((768 << 10) + config.agent.t_max * (150 << 10)), tasks=2)
+
+    def on_host(self, config: AtariConfig, processes: int, cores: int) -> AtariConfig:
+        """Environments of each actor-learner."""
+        num_envs = config.agent.environments(config.cluster.processes or 1, processes, cores)
+        return dataclasses.replace(config, agent=dataclasses.replace(config.agent, num_envs=num_envs))
 
     def identity(self, config: AtariConfig) -> dict[str, str]:
         """Game and network."""
@@ -149,7 +171,9 @@ class Atari(Application):
         return {"precision": _precision(config), "num_envs": _num_envs(config)}
 
     def chosen(self, config: AtariConfig, said: Mapping[str, Any]) -> AtariConfig:
-        """With a node's precision, which a measurement may have chosen, and its environments, which follow from p."""
+        """With a node's precision, which a measurement may have chosen, and its environments, which follow from p and
+        from what else its host had.
+        """
         agent = config.agent
         given = {name: said.get(name, getattr(agent, name)) for name in ("precision", "num_envs")}
         return dataclasses.replace(config, agent=dataclasses.replace(agent, **given))
@@ -161,7 +185,16 @@ def _actions(config: AtariConfig) -> int:
 
 def _num_envs(config: AtariConfig) -> int:
     """Of each process of the node whose configuration this is."""
-    return config.agent.environments(config.cluster.processes or 1)
+    return config.agent.environments(config.cluster.processes or 1, on_host=1, cores=1)  # set, unless it is alone
+
+
+def _num_envs_everywhere(config: AtariConfig) -> int | None:
+    """Of each process of a run; None: hosts may differ."""
+    cluster, agent = config.cluster, config.agent
+    if cluster.hosts is not None or cluster.processes is None:
+        return agent.num_envs
+    on_host = nodes_here(cluster.nodes) * cluster.processes
+    return agent.environments(cluster.processes, on_host, cores_here())
 
 
 def _batch(config: AtariConfig) -> int:

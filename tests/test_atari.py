@@ -164,9 +164,10 @@ def test_games_are_shared_out_to_the_processes_of_each_node(monkeypatch):
     monkeypatch.setattr("envs.atari.AtariEnvs", lambda game, config, num_envs, *, seed: num_envs)
     monkeypatch.setattr("agents.a2c.A2C", lambda config, environments, *_, **__: environments)
     config = APPLICATION.build_config({"agent": {"precision": "float32"}})
-    for p, num_envs in ((2, 64), (3, 32), (28, 16)):
-        assert APPLICATION.problems(at_node(config, p), 0, 0)(0) == num_envs
-        assert APPLICATION.work_per_update(at_node(config, p)) == 64
+    for nodes, p, num_envs in ((1, 2, 64), (1, 3, 32), (1, 28, 16), (20, 1, 16), (40, 2, 4)):
+        config_there = at_node(APPLICATION, config, p, nodes=nodes, cores=4)
+        assert APPLICATION.problems(config_there, 0, 0)(0) == num_envs
+        assert APPLICATION.work_per_update(config_there) == 64
 
 
 def test_problem_learns_from_the_game():
@@ -202,8 +203,21 @@ def test_title_says_what_environments_come_to():
     def title(**cluster):
         return APPLICATION.title(APPLICATION.build_config({"cluster": cluster}))
 
-    assert title(processes=4) == "HSA2C Pong: 1 node x 4 actor-learners x 32 environments, B = 8"
+    assert title(nodes=1, processes=4) == "HSA2C Pong: 1 node x 4 actor-learners x 32 environments, B = 8"
     assert title(nodes=3, hosts="hosts.txt") == "HSA2C Pong: 3 nodes x p actor-learners, B = 8"
+
+
+def test_the_console_is_told_how_many_emulators_start(monkeypatch):
+    monkeypatch.setattr("hsa2c.atari.cores_here", lambda: 2)
+
+    def starting(**cluster):
+        return APPLICATION.starting(APPLICATION.build_config({"cluster": cluster}))
+
+    words = "starting 40 nodes x 1 actor-learner x 4 environments = 160 emulators"
+    assert starting(nodes=40, processes=1) == words
+    assert starting(nodes=1, processes=2) == "starting 1 node x 2 actor-learners x 64 environments = 128 emulators"
+    assert starting(nodes=2, processes=1, spares=1).endswith("= 192 emulators")
+    assert starting(nodes=3, hosts="hosts.txt") == ""
 
 
 def test_limits_and_tracker_follow_the_stop_conditions():
@@ -225,11 +239,14 @@ def test_what_the_console_shows_is_in_the_rows():
 def test_node_says_what_it_chose_and_others_choose_the_same():
     assert APPLICATION.describe(config_of()) == {"precision": "float32", "num_envs": 2}
     left = APPLICATION.build_config({"agent": {"precision": "auto", "t_max": 4}})
-    said = APPLICATION.describe(at_node(left, 3))
+    said = APPLICATION.describe(at_node(APPLICATION, left, 3, nodes=1, cores=3))
     assert said["precision"] in ("float32", "bfloat16")
     assert said["num_envs"] == 32
     agent = APPLICATION.chosen(left, said).agent
     assert (agent.precision, agent.num_envs, agent.t_max) == (said["precision"], 32, 4)
+    said = APPLICATION.describe(at_node(APPLICATION, left, 1, nodes=40, cores=2))
+    assert APPLICATION.problems(APPLICATION.chosen(left, said), 0, 0) is not None
+    assert APPLICATION.chosen(left, said).agent.num_envs == said["num_envs"] == 4
     assert APPLICATION.chosen(config_of(), {}) == config_of(), "nodes of an earlier version say nothing"
 
 

@@ -53,6 +53,7 @@ def parser() -> OneLineParser:
     who.add_argument("--spares", type=int, metavar="S", help="nodes that wait until another is lost; MPI only (0)")
     who.add_argument("--masters", type=int, metavar="K", help="ranks that hold a slice of v each; MPI only (1)")
     who.add_argument("--restarts", type=int, metavar="R", help="go on by itself after a failure, so many times (0)")
+    who.add_argument("--force", action="store_true", help="start more than this host seems to have room for")
     how = p.add_argument_group("how")
     how.add_argument(
         "--B",
@@ -150,7 +151,7 @@ def _train(options: argparse.Namespace, world: World, typed: Sequence[str]) -> i
     run = prepared(app, options, world)
     if options.slurm is not None:
         return batch.write(options, run, PROG, typed)
-    check(run.config, world)
+    check(app, run.config, world, force=options.force)
     what = Launch(
         app=APPLICATION,
         config=run.config,

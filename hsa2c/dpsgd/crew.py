@@ -212,7 +212,13 @@ class LockFreeCrew:
         self._order = b""  # the present round's
         self._selector = selectors.DefaultSelector()
         self._foreman = Foreman(partial(_live, make_problem, self._shared, layout))
-        self._hands = [self._hire(index) for index in range(p)]
+        self._hands: list[_Hand] = []
+        try:
+            for index in range(p):
+                self._hands.append(self._hire(index))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def pids(self) -> list[int]:
@@ -524,7 +530,11 @@ class _Refusing:
 
 
 class _Talking:
-    """A problem that reports between two updates when a round takes long, and where its process spends its time."""
+    """A problem that reports when a round takes long, and where its process spends its time.
+
+    It reports between two updates, and within one wherever the problem asks whether it is interrupted: what is counted
+    is then told about when it happens, though a rollout takes many seconds on a busy core.
+    """
 
     def __init__(
         self,
@@ -590,10 +600,18 @@ class _Talking:
 
     def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any | None:
         self._clock.start(self._seconds["waiting"])
+
+        def asked() -> bool:
+            self._tell_when_due()
+            return interrupted()
+
+        self._tell_when_due()
+        return self._problem.gradient(u_hat, asked)
+
+    def _tell_when_due(self) -> None:
         if time.monotonic() - self._told_at >= self._every_s:
             self.send_unless_unheard(_PROGRESS)
             self._told_at = time.monotonic()
-        return self._problem.gradient(u_hat, interrupted)
 
     def report(self) -> Mapping[str, Any]:
         return self._problem.report()

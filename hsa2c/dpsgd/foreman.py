@@ -47,12 +47,15 @@ class Foreman:
         """Fork a process; gives its process id, and the node's end of the connection to it.
 
         Raises:
-            NodeError: The foreman has died.
+            NodeError: The foreman has died, or the system lets it start no more processes.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                return self._ask(_HIRE, index, _HEED_S, [theirs.fileno()]), ours
+                pid = self._ask(_HIRE, index, _HEED_S, [theirs.fileno()])
+                if pid < 0:
+                    raise NodeError(f"actor-learner {index} cannot be started: {os.strerror(-pid)} (see ulimit -u)")
+                return pid, ours
             except BaseException:
                 ours.close()
                 raise
@@ -123,9 +126,12 @@ def _serve(requests: socket.socket, live: Live, foreign: socket.socket, node: in
             return
         what, number = _REQUEST.unpack(request)
         if what == _HIRE:
-            answer = _hire(requests, live, number, fds[0])
+            try:
+                answer = _hire(requests, live, number, fds[0])
+                statuses[answer] = None
+            except OSError as error:  # no more processes, or no memory
+                answer = -(error.errno or 1)
             os.close(fds[0])
-            statuses[answer] = None
         elif what == _FATE:
             answer = _fate(statuses, number, _FATE_S)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 
 from hsa2c.config import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig
 from hsa2c.console import Field
@@ -112,6 +112,14 @@ class Tracker(Protocol):
         """Share of the limit on work that is done, 0 to 1; 0 without a limit."""
 
 
+class Footprint(NamedTuple):
+    """What an actor-learner takes of its host, at least: a run is refused if not even that is there."""
+
+    memory_bytes: int
+    tasks: int
+    """Processes and threads."""
+
+
 class ProblemFactory(Protocol):
     """Makes the problem of one actor-learner, in its process."""
 
@@ -154,6 +162,24 @@ class Application(Protocol):
         """
         return config
 
+    def on_host(self, config: Any, processes: int, cores: int) -> Any:
+        """A node's `config` with what follows from the host that it shares.
+
+        Args:
+            config: The node's own.
+            processes: Actor-learners there, of all nodes.
+            cores: That they share.
+        """
+        return config
+
+    def starting(self, config: Any) -> str:
+        """What starts, in numbers, for those who wait until it has; empty: nothing that takes long."""
+        return ""
+
+    def footprint(self, config: Any) -> Footprint:
+        """Of an actor-learner; `config` is its node's own (`at_node`)."""
+        return Footprint(memory_bytes=5 << 20, tasks=1)
+
     def dim(self, config: Any) -> int:
         """Length of v."""
 
@@ -188,9 +214,18 @@ class Application(Protocol):
         """Plain values into this application's configuration."""
 
 
-def at_node(config: Any, processes: int) -> Any:
-    """`config` as a node with so many processes has it, for what an application leaves to their number."""
-    return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, processes=processes))
+def at_node(app: Application, config: Any, processes: int, *, nodes: int, cores: int) -> Any:
+    """`config` as a node has it, for what an application leaves to the number of processes.
+
+    Args:
+        app: The application.
+        config: The run's.
+        processes: Of the node, p.
+        nodes: That share its host, itself included.
+        cores: That they share.
+    """
+    config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, processes=processes))
+    return app.on_host(config, nodes * processes, cores)
 
 
 def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:

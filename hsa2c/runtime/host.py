@@ -66,11 +66,12 @@ def cores() -> int:
     given = os.environ.get("SLURM_CPUS_ON_NODE", "")  # not every Slurm binds processes to what it gave
     if given.isdecimal():
         allowed = max(1, min(allowed, int(given)))
-    quota = _cgroup_quota()
-    return max(1, min(allowed, quota)) if quota else allowed
+    limit = quota()
+    return max(1, min(allowed, limit)) if limit else allowed
 
 
-def _cgroup_quota() -> int | None:
+def quota() -> int | None:
+    """A container's, in cores; None: it has none."""
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return None if limit == "max" else max(1, round(int(limit) / int(period)))

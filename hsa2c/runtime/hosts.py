@@ -164,6 +164,35 @@ def answering(hosts: Sequence[Host], limit_s: float = _ANSWER_S) -> tuple[Host, 
             process.wait()
 
 
+def check_answers(hosts: Sequence[Host], nodes: int, masters: int, listed: str) -> None:
+    """Refuse a run on hosts of which one does not answer, before mpiexec says so in its own way.
+
+    Args:
+        hosts: Of the run.
+        nodes: That go to them, spares among them.
+        masters: One on each of the first hosts.
+        listed: Where the hosts were read.
+
+    Raises:
+        ConfigError: One does not; names all that do not.
+    """
+    names = {*places(hosts, nodes), *(host.name for host in hosts[:masters])}
+    used = [host for host in hosts if host.name in names]
+    silent = set(used) - set(answering(used))
+    if silent:
+        first = next(host.name for host in used if host in silent)
+        others = f", and {len(silent) - 1} more" if len(silent) > 1 else ""
+        why = "does not answer" if _has_address(first) else "has no address"
+        raise ConfigError(f"{listed}: host {first}{others}: {why}; `ssh {first} true` must work without a password")
+
+
+def _has_address(name: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM))
+    except (OSError, UnicodeError):
+        return False
+
+
 def _agent() -> list[str]:
     if "SLURM_JOB_ID" in os.environ and shutil.which("srun"):  # as mpiexec does there; ssh may be closed
         return ["srun", "--overlap", "--nodes=1", "--ntasks=1", "--quiet", "--nodelist"]

@@ -33,7 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     world = find_world()
     if world.started_by_mpi:
         die_with_parent(os.getppid())  # mpiexec, or its daemon on this host
-    return run(task, world)
+    try:
+        return run(task, world)
+    except HSA2CError as error:  # nobody is there yet whom it could be told: the launcher shows the log's last lines
+        print(error, file=sys.stderr, flush=True)
+        return EXIT_FAILED
 
 
 def prepare(arguments: list[str]) -> None:

@@ -31,8 +31,8 @@ from hsa2c.console import Console
 from hsa2c.dpsgd.lifetime import begin_as_job
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError
 from hsa2c.runlog import Journal
-from hsa2c.runtime import allocation, application, hosts, interpreter, mpiexec, rundir, verdict
-from hsa2c.runtime.application import RunConfig
+from hsa2c.runtime import allocation, application, capacity, hosts, interpreter, mpiexec, rundir, verdict
+from hsa2c.runtime.application import Application, RunConfig
 from hsa2c.runtime.host import THREAD_CAPS, cap_threads
 from hsa2c.runtime.hosts import Host
 from hsa2c.runtime.loopback import confine
@@ -97,16 +97,29 @@ class Launch:
         return self.config.cluster.nodes > 1 or bool(self.hosts)
 
 
-def check(config: RunConfig, world: World) -> None:
-    """That the ranks of a run will find each other, if it has any; before anything is written.
+def check(app: Application, config: RunConfig, world: World, *, force: bool = False) -> None:
+    """That the ranks of a run will find each other, if it has any, and have room here; before anything is written.
+
+    Args:
+        app: The application.
+        config: The run's.
+        world: That this process is in.
+        force: Whatever room there is.
 
     Raises:
         ConfigError: They will not.
     """
+    listed = config.cluster.hosts
     if world.started_by_mpi:
         mpiexec.adopt()
-    elif config.cluster.nodes > 1 or config.cluster.hosts:
-        mpiexec.check(several_hosts=config.cluster.hosts is not None)
+    elif config.cluster.nodes > 1 or listed:
+        mpiexec.check(several_hosts=listed is not None)
+    there = allocation.hosts_of(listed) if listed else ()
+    if not force and world.rank == 0:
+        capacity.check(app, config, world, there)
+    if listed and listed != allocation.ALLOCATION:  # a batch system has seen that its hosts are there
+        cluster = config.cluster
+        hosts.check_answers(there, cluster.nodes + cluster.spares, cluster.masters, listed)
 
 
 def launch(what: Launch) -> int:
@@ -194,6 +207,7 @@ def _launch_once(what: Launch, supervisor: Supervisor) -> int:
         console = _console(what)
         console.start()
         console.say(f"1 thread in each process ({', '.join(THREAD_CAPS)}, torch)")
+        _say_what_starts(console, what)
         try:
             job = subprocess.Popen(
                 command,
@@ -231,6 +245,7 @@ def join(what: Launch, world: World) -> int:
         return job.main(arguments)
     console = _console(what)
     console.start()
+    _say_what_starts(console, what)
     done = threading.Event()
 
     def show() -> None:
@@ -245,6 +260,11 @@ def join(what: Launch, world: World) -> int:
         done.set()
         viewer.join()
         console.stop()
+
+
+def _say_what_starts(console: Console, what: Launch) -> None:
+    if words := application.load(what.app).starting(what.config):
+        console.say(words)
 
 
 def _console(what: Launch) -> Console:

@@ -14,6 +14,7 @@ from hsa2c.runtime import application
 from hsa2c.runtime.allocation import less_in_allocation
 from hsa2c.runtime.application import Application, RunConfig, at_node
 from hsa2c.runtime.host import share_of_cores
+from hsa2c.runtime.sharing import cores_here, nodes_here
 from hsa2c.runtime.world import REPLACES
 
 
@@ -43,8 +44,14 @@ class Task:
         return own or cluster.processes or share_of_cores(here, less=less_in_allocation(self.config))
 
     def config_at(self, node: int) -> RunConfig:
-        """With this node's p."""
-        config: RunConfig = at_node(self.config, self.processes(node))
+        """With this node's p, and what follows from the nodes beside it."""
+        nodes = self.config.cluster.nodes
+        if self.beside:
+            nodes = self.beside[node]
+        elif self.replaces is None:  # MPI gives a node that it starts later a world of its own
+            nodes = nodes_here(nodes)
+        p = self.processes(node)
+        config: RunConfig = at_node(self.app, self.config, p, nodes=nodes, cores=cores_here())
         return config
 
     @property

@@ -322,6 +322,21 @@ def test_report_tells_what_happened_since_the_last_one(make_envs):
     assert second["seconds"]["learning"] > 0
 
 
+def test_report_in_the_middle_of_a_rollout_tells_the_steps_so_far(make_envs):
+    agent, _ = agent_of(make_envs([3, None]), passes=2)
+    said = []
+
+    def asked():
+        said.append(agent.report())
+        return False
+
+    for _ in range(2):
+        agent.gradient(vector(), asked)
+    said.append(agent.report())
+    assert [report["agent_steps"] for report in said] == [0, 2, 2, 2, 1], "the last step of one is a reset"
+    assert sum(report["learnt_steps"] for report in said) == 7, "each once, though there are two passes"
+
+
 def test_report_of_a_rollout(make_envs):
     envs, v = make_envs([None, None]), vector()
     agent, config = agent_of(envs, returns="n-step")

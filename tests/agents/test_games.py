@@ -6,10 +6,11 @@ import pytest
 from agents.games import GameTracker
 
 
-def report(steps=0, *, games=(), updates=1, **sums):
+def report(steps=0, *, learnt=None, games=(), updates=1, **sums):
     """What an actor-learner tells, with made-up sums."""
     return {
         "agent_steps": steps,
+        "learnt_steps": steps if learnt is None else learnt,
         "updates": updates,
         "games": [list(game) for game in games],
         "update_sums": sums,
@@ -48,6 +49,16 @@ def test_spare_that_works_counts():
     row = games.row(4.0)
     assert (row["agent_steps"], row["speed/agent_steps_per_s"]) == (160, 40.0)
     assert [row[f"speed/node_0{node}"] for node in range(3)] == [25.0, 0.0, 15.0]
+
+
+def test_speed_is_even_where_processes_play_for_long_and_then_learn_for_long():
+    games = tracker(nodes=1)
+    speeds = []
+    for played, learnt in ((2000, 0), (0, 2000), (1000, 1000)):
+        games.add(0, report(played, learnt=learnt))
+        speeds.append(games.row(5.0)["speed/agent_steps_per_s"])
+    assert speeds == [200.0] * 3
+    assert games.work == 3000, "agent steps are counted when they are played"
 
 
 def test_row_by_hand():

@@ -40,8 +40,22 @@ def test_bad_value_is_refused_by_its_name(values, field, message):
 
 @pytest.mark.parametrize(("processes", "num_envs"), [(1, 64), (2, 64), (3, 32), (4, 32), (5, 16), (8, 16), (1024, 16)])
 def test_games_of_a_node_are_shared_out_to_its_processes(processes, num_envs):
-    assert AgentConfig().environments(processes) == num_envs
-    assert AgentConfig(num_envs=7).environments(processes) == 7
+    assert AgentConfig().environments(processes, processes, cores=processes) == num_envs
+    assert AgentConfig(num_envs=7).environments(processes, processes, cores=1) == 7
+
+
+@pytest.mark.parametrize(
+    ("nodes", "processes", "cores", "num_envs"),
+    [
+        *((1, 1, 1, 64), (1, 2, 1, 64), (2, 1, 1, 64), (2, 1, 2, 64)),  # small runs are as they were
+        *((4, 1, 2, 64), (8, 1, 2, 32), (10, 1, 2, 16), (40, 1, 2, 4), (40, 1, 40, 64), (1000, 1, 2, 4)),
+        *((1, 8, 1, 16), (1, 28, 2, 8), (4, 28, 2, 4), (4, 28, 112, 16)),
+    ],
+)
+def test_games_of_a_host_are_shared_out_to_the_processes_of_all_its_nodes(nodes, processes, cores, num_envs):
+    config = AgentConfig()
+    assert config.environments(processes, nodes * processes, cores) == num_envs
+    assert num_envs * config.t_max / config.updates_per_pass(num_envs) == 64
 
 
 @pytest.mark.parametrize(

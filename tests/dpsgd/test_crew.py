@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import multiprocessing
@@ -298,6 +299,20 @@ def test_a_report_may_be_long(made: Callable[..., LockFreeCrew]) -> None:
     assert set(lengths) == {130_000}
 
 
+def test_process_that_the_system_does_not_let_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork of the second one, in the foreman, fails as it does beyond ``ulimit -u``."""
+    fork, forks = os.fork, iter(range(2))  # the node forks the foreman, the foreman the first one
+
+    def limited() -> int:
+        if next(forks, None) is None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    monkeypatch.setattr("os.fork", limited)
+    with pytest.raises(NodeError, match=f"^actor-learner 1 cannot be started: {os.strerror(errno.EAGAIN)} "):
+        LockFreeCrew(lambda _: quadratic(TARGET), DenseLayout(DIM, SGD), 2)
+
+
 def test_signs_of_life_while_a_round_takes_long(made: Callable[..., LockFreeCrew]) -> None:
     ear = Ear()
     crew = made(lambda _: quadratic(TARGET, seconds=0.02), p=2, limits=CrewLimits(tell_s=0.05))
@@ -323,6 +338,30 @@ def test_a_process_reports_in_the_middle_of_its_updates() -> None:
         said = [ours.recv(1000) for _ in range(2)]
         assert [text[:1] for text in said] == [b"P", b"P"]
         assert [json.loads(text[1:])["updates"] for text in said] == [0, 1]
+
+
+def test_a_process_reports_in_the_middle_of_a_gradient() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        played = 0
+
+        class Rollout:
+            def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor:
+                nonlocal played
+                for _ in range(3):
+                    assert not interrupted()
+                    played += 1
+                return u_hat
+
+            def report(self) -> dict[str, int]:
+                return {"played": played}
+
+            def close(self) -> None: ...
+
+        crew_module._Talking(Rollout(), theirs, every_s=0.0).gradient(torch.zeros(DIM), lambda: False)
+        said = [ours.recv(1000) for _ in range(4)]
+        assert [json.loads(text[1:])["played"] for text in said] == [0, 0, 1, 2]
+        assert {text[:1] for text in said} == {b"P"}
 
 
 def test_reports_say_where_a_process_spends_its_time(made: Callable[..., LockFreeCrew]) -> None:

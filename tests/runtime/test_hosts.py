@@ -143,3 +143,17 @@ def test_hosts_that_answer(tmp_path, monkeypatch):
     assert [host.name for host in hosts.answering(asked, limit_s=2.0)] == ["localhost", "198.51.100.1"]
     assert time.monotonic() - began_at < 10
     assert not any(str(agent) in command_line(process) for process in psutil.process_iter()), "nobody is left asking"
+
+
+@pytest.mark.parametrize(
+    ("silent", "why"),
+    [("no-such-host.invalid", "has no address"), ("198.51.100.1", "does not answer")],
+)
+def test_host_that_does_not_answer_is_refused_by_its_name(monkeypatch, silent, why):
+    monkeypatch.setenv(hosts.AGENT, "false")
+    listed = (Host("localhost", 2), Host(silent), Host("no-other.invalid"))
+    hosts.check_answers(listed, 2, 1, "file")  # neither has a node
+    with pytest.raises(ConfigError, match=f"^file: host {silent}: {why}; `ssh {silent} true` must work"):
+        hosts.check_answers(listed, 3, 1, "file")
+    with pytest.raises(ConfigError, match=f"^file: host {silent}, and 1 more: {why}"):
+        hosts.check_answers(listed, 4, 1, "file")

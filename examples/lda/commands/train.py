@@ -99,6 +99,7 @@ def parser() -> OneLineParser:
     who.add_argument("--spares", type=int, metavar="S", help="nodes that wait until another is lost; MPI only (0)")
     who.add_argument("--masters", type=int, metavar="K", help="ranks that hold a slice of v each; MPI only (1)")
     who.add_argument("--restarts", type=int, metavar="R", help="go on by itself after a failure, so many times (0)")
+    who.add_argument("--force", action="store_true", help="start more than this host seems to have room for")
     how = p.add_argument_group("how")
     how.add_argument("--batch", type=int, metavar="G", help="documents of an update (64)")
     how.add_argument("--B", type=int, help="updates of each process between two exchanges with the master (8)")
@@ -159,7 +160,7 @@ def _train(options: argparse.Namespace, world: World) -> int:
         remark_on(corpus.source, corpus.pattern),
     )
     run.remarks = (*run.remarks, *filter(None, warnings))
-    check(run.config, world)
+    check(app, run.config, world, force=options.force)
     what = Launch(
         app=APPLICATION,
         config=run.config,
