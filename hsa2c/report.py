@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsa2c.errors import ConfigError
+from hsa2c.jsonlines import Row
 from hsa2c.node_pictures import pictures, read_totals
 from hsa2c.plot import COLOURS, LABELS, STYLE
-from hsa2c.runlog import JOURNAL, ROW_KEYS, Row, number, read_history, read_rows, read_settings
+from hsa2c.runlog import JOURNAL, ROW_KEYS, number, read_history, read_rows, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,7 +19,8 @@ from hsa2c import checkpoint as checkpoints
 from hsa2c.config import merge, nested, parse_assignment, read_yaml, to_dict, to_yaml
 from hsa2c.dpsgd.steps import constant_factor_rho
 from hsa2c.errors import ConfigError
-from hsa2c.runlog import JOURNAL, METRICS, Journal, Row, number, read_rows
+from hsa2c.jsonlines import Row
+from hsa2c.runlog import JOURNAL, METRICS, Journal, number, read_rows
 from hsa2c.runtime import allocation, hosts
 from hsa2c.runtime.allocation import ALLOCATION
 from hsa2c.runtime.application import Application, RunConfig
