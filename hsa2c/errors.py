@@ -33,6 +33,10 @@ class NodeError(HSA2CError):
     """A node, or one of its actor-learners, failed; the message holds its traceback if there is one."""
 
 
+class ProblemError(HSA2CError):
+    """An application gave vectors that do not fit each other: its gradient, its v_0 or its optimiser's state."""
+
+
 class StorageError(HSA2CError):
     """A file could not be written: the disk is full or read-only. What was there before is still there."""
 
