@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hsa2c.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HSA2CError
@@ -33,6 +33,12 @@ def number_or_auto(text: str) -> int | str:
         return text if text == "auto" else int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, or auto") from None
+
+
+def tell_skipped(prog: str, skipped: Sequence[str]) -> None:
+    """Say on stderr which checkpoints were passed over, a line each."""
+    for line in skipped:
+        print(f"{prog}: passed over: {line}", file=sys.stderr)
 
 
 def guarded(prog: str, act: Callable[[], int], *, quiet: bool = False) -> int:

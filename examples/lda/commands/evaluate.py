@@ -49,7 +49,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise ConfigError(f"--seed {options.seed}: must be at least 0")
     if options.vocab is not None and options.corpus is None:
         raise ConfigError(f"--vocab {options.vocab}: belongs to --corpus, which is not given")
-    result = _score(load(options.target, newest=options.newest), options)
+    result = _score(load(options.target, newest=options.newest, prog=PROG), options)
     if options.json:
         print(json.dumps(result))
     else:
