@@ -286,6 +286,16 @@ def nested(dotted: str, value: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
+def flatten(dotted: str, value: Any) -> dict[str, Any]:
+    """The fields below a setting by dotted name, as ``{"agent.gamma": 0.9}``; of a value, itself."""
+    if not isinstance(value, Mapping) or not value:
+        return {dotted: value}
+    fields: dict[str, Any] = {}
+    for key, item in value.items():
+        fields |= flatten(f"{dotted}.{key}", item)
+    return fields
+
+
 def parse_assignment(text: str) -> tuple[str, Any]:
     """``agent.gamma=0.9`` (an option ``--set``) as the field's dotted name and its value, which is read as YAML.
 

@@ -5,6 +5,8 @@ Messages are one line that names the value, the rule and who: ``node 3: no reply
 
 from __future__ import annotations
 
+from pathlib import Path
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -23,6 +25,20 @@ class ConfigError(HSA2CError):
     """Bad input: an option, a YAML field, a game, a run directory."""
 
     exit_code = EXIT_BAD_INPUT
+
+
+class FinishedError(HSA2CError):
+    """There is nothing left to do: a run that was to go on, if it can, has reached its limit.
+
+    Attributes:
+        directory: The run's.
+    """
+
+    exit_code = EXIT_DONE
+
+    def __init__(self, directory: Path, reached: str) -> None:
+        super().__init__(f"{directory}: nothing left to do: {reached}; raise the limit to go on")
+        self.directory = directory
 
 
 class CheckpointError(ConfigError):
