@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
 
+from hsa2c.config import is_text
 from hsa2c.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, HSA2CError
 
 
@@ -20,11 +24,27 @@ class OneLineParser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        self.register("type", Path, _path)  # for every option and argument with type=Path
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; text that is not UTF-8 is refused, since it can be neither shown nor kept."""
+        words = sys.argv[1:] if args is None else list(args)
+        for before, word in pairwise(["", *words]):
+            if not is_text(word):
+                option, equals, _ = word.partition("=")
+                where = option if equals and option.startswith("--") else before
+                self.error(f"{where if where.startswith('-') else 'argument'}: must be UTF-8 text: {word!a}")
+        return super().parse_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and end."""
         print(f"{self.prog}: {' '.join(message.split())} (--help shows all options)", file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
+
+
+def _path(text: str) -> Path:
+    """A path; ``~`` is the user's home also where a shell has not said so, as in ``--video=~/x.mp4``."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's fails where there is no home
 
 
 def number_or_auto(text: str) -> int | str:

@@ -93,8 +93,8 @@ class Run:
                     journal.event("warning", remark)
         except BlockingIOError:
             raise ConfigError(f"{self.directory}: another process is training in it") from None
-        except FileExistsError:
-            raise ConfigError(_exists(self.directory)) from None
+        except FileExistsError as error:
+            raise ConfigError(_exists(Path(error.filename or self.directory))) from None
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
             why = getattr(error, "strerror", None) or error
             raise ConfigError(f"{self.directory}: cannot be written: {why}") from None
@@ -235,7 +235,7 @@ def with_nodes(app: Application, config: Any, nodes: int) -> Any:
 
 def find_config(name: str) -> Path:
     """A YAML file, or the shipped one of this name (``pong``, ``paper/hsa2c``)."""
-    path = Path(name)
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's fails where there is no home
     folder = Path(str(importlib.resources.files("configs")))
     shipped = folder / f"{name.removesuffix('.yaml')}.yaml"
     for candidate in (path, shipped):
@@ -440,6 +440,10 @@ def _is_there(path: Path) -> bool:
 
 
 def _exists(directory: Path) -> str:
+    if directory.is_symlink() and not _is_there(directory):
+        return f"{directory}: is a link to {directory.readlink()}, which does not exist; --name starts another"
+    if not directory.is_dir():
+        return f"{directory}: is not a folder; --name starts another run"
     return f"{directory}: exists; --resume {directory} goes on with it, --name starts another"
 
 

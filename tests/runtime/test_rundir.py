@@ -145,6 +145,19 @@ def test_run_that_comes_to_exist_meanwhile_is_left_alone(prepare):
     assert read_yaml(first.directory / "config.yaml")["seed"] == 1
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_what_lies_in_a_runs_place_is_named(tmp_path, again):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    for name, rule in {"link": "is a link to .*nowhere, which does not exist", "file": "is not a folder"}.items():
+        given = {"output.run_dir": str(tmp_path), "output.name": name}
+        with pytest.raises(ConfigError, match=rf"{name}: {rule}"):
+            rundir.prepare(APPLICATION, given, "smoke", ALONE, again=again).open()
+        with pytest.raises(ConfigError, match=rf"{name}: {rule}" if name == "link" else "cannot be written"):
+            rundir.prepare(APPLICATION, given | {"output.run_dir": str(tmp_path / name)}, "smoke", ALONE).open()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
 def test_names_given_by_the_clock_do_not_meet(prepare):
     names = []
     for _ in range(3):
