@@ -172,6 +172,7 @@ def _parse(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a checkpoint of this project: its metadata lack 'checkpoint'")
     try:
         about = json.loads(metadata["checkpoint"])
+        json.dumps(about, allow_nan=False)  # 1e400 is JSON, and no number that could be written again
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: its metadata are not JSON: {error}") from None
     version = about.get("format") if isinstance(about, dict) else None

@@ -14,6 +14,8 @@ EXIT_NOT_STARTED = 3  # of the job, to its launcher: stopped before every node w
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
+_LONGEST = 1000  # characters of a message
+
 
 class HSA2CError(Exception):
     """Whatever this project raises on purpose."""
@@ -22,9 +24,15 @@ class HSA2CError(Exception):
 
 
 class ConfigError(HSA2CError):
-    """Bad input: an option, a YAML field, a game, a run directory."""
+    """Bad input: an option, a YAML field, a game, a run directory. One line; of a very long one the middle is left out,
+    which repeats the input.
+    """
 
     exit_code = EXIT_BAD_INPUT
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.splitlines())
+        super().__init__(line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}")
 
 
 class FinishedError(HSA2CError):
