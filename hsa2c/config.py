@@ -232,7 +232,8 @@ def build(config_type: type[T], values: Mapping[str, Any]) -> T:
     except UnicodeEncodeError:
         fields = list(flatten("configuration", values).items())
         wrong = next((item for item in fields if isinstance(item[1], str) and not is_text(item[1])), fields[0])
-        raise ConfigError(f"{wrong[0].removeprefix('configuration.')} = {wrong[1]!a}: must be UTF-8 text") from None
+        name = _flat(wrong[0].removeprefix("configuration."))
+        raise ConfigError(f"{name} = {wrong[1]!a}: must be UTF-8 text") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"configuration: holds a value that is neither number, text nor list: {_flat(error)}"
@@ -240,7 +241,7 @@ def build(config_type: type[T], values: Mapping[str, Any]) -> T:
     try:
         return TypeAdapter(config_type).validate_json(text)
     except ValidationError as error:
-        raise ConfigError(_one_line(config_type, error)) from None
+        raise ConfigError(_flat(_one_line(config_type, error))) from None
 
 
 def is_text(value: str) -> bool:

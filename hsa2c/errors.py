@@ -31,8 +31,8 @@ class ConfigError(HSA2CError):
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, message: str) -> None:
-        line = " ".join(message.splitlines())
-        super().__init__(line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}")
+        half = _LONGEST // 2
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:half]} ... {message[-half:]}")
 
 
 class FinishedError(HSA2CError):
