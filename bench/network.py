@@ -38,6 +38,7 @@ from bench.reaching import draw_seconds
 from bench.runs import execute, rows
 from bench.sleeping import WorkConfig, measurement
 from bench.turns import signal_all, speed, take_turns
+from hsa2c.jsonlines import Lines
 from hsa2c.plot import COLOURS, STYLE, save
 from hsa2c.runlog import read_rows
 
@@ -133,8 +134,8 @@ class Results:
     def put(self, row: dict[str, Any]) -> dict[str, Any]:
         """Keep a measurement."""
         self._found.append(row)
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        with contextlib.closing(Lines(self._path)) as lines:
+            lines.append(row)
         told = {key: value for key, value in row.items() if not isinstance(value, list)}
         print(" ".join(f"{key}={value}" for key, value in told.items()), file=sys.stderr, flush=True)
         return row

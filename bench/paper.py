@@ -91,7 +91,7 @@ def _check(options: argparse.Namespace) -> None:
         if options.what == "table2" and not set(options.games) <= set(GAMES):
             raise ConfigError(f"--games {' '.join(options.games)}: must be of {', '.join(GAMES)}")
     for run in options.runs:
-        checkpoints.find(run, prefer="best")
+        checkpoints.read(run, prefer="best")
     if options.hosts is not None:
         host_files.read(options.hosts)
 

@@ -1,18 +1,8 @@
-"""Checkpoints: a run's state in one safetensors file, written whole or not at all, never loaded wrongly.
+"""Checkpoints: a run's states in a folder, written whole or not at all, never loaded wrongly.
 
 A folder of checkpoints holds ``step-000000123.safetensors`` (t = 123, complete, the newest few) and
-``best.safetensors`` (the parameter alone, for evaluation). In a file:
-
-==========================  ==================================================================================
-tensor ``v``                float32 [dim], the global parameter
-tensor ``momentum``         float32 [dim], the global step's velocity; left out where it is zero throughout
-tensors ``optimiser/N``     float32 [state_dim], one for each node, N from 000000
-metadata ``checkpoint``     JSON: format, t, counters, config, identity
-metadata ``sha256``         digest of that JSON and of every tensor's name, type, shape and bytes
-==========================  ==================================================================================
-
-safetensors checks its header's layout but not its data; the digest covers what was parsed from both, so whatever byte
-is damaged, the file is refused or means what it meant. No pickle: a checkpoint from elsewhere cannot run code.
+``best.safetensors`` (the parameter alone, for evaluation). What is in a file says `hsa2c.checkpoint_file`. Damaged
+files are passed over, and told of: they are neither loaded nor counted among the newest few.
 """
 
 from __future__ import annotations
@@ -20,119 +10,90 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import hashlib
-import json
 import os
 import re
 import stat
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_safetensors
 
-from hsa2c.errors import CheckpointError, HSA2CError, StorageError
+from hsa2c.checkpoint_file import Checkpoint, encode, load
+from hsa2c.errors import CheckpointError, StorageError
+from hsa2c.wholefile import write_whole
 
-Vector = npt.NDArray[np.float32]
+__all__ = ["Checkpoint", "best", "check_identity", "load", "load_newest", "read", "save", "save_best", "steps"]
 
 FOLDER = "checkpoints"
 """Name of the folder of checkpoints inside a run's."""
 
-FORMAT = 1
-"""Version of the layout above. A reader refuses versions it does not know."""
-
 _BEST = "best.safetensors"
 _STEP = re.compile(r"step-(\d{9,})\.safetensors")
 _TEMPORARY = re.compile(r"\.(?:step-\d{9,}|best)\.safetensors\.(\d+)\.tmp")
-_OPTIMISER = "optimiser/"
-_MAX_HEADER_BYTES = 16 * 2**20  # room for 100,000 nodes' states; a larger claim is damage, not a checkpoint
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 #: One writer at a time in this process: a save clears what dead writers left, and must not take another for one.
 _writing = threading.Lock()
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Checkpoint:
-    """What a run needs to go on as if it had not stopped."""
-
-    v: Vector
-    """The global parameter, float32 [dim]. Finite."""
-
-    momentum: Vector
-    """The global step's velocity, float32 [dim]; zeros where the momentum is 0. Finite."""
-
-    optimiser_states: tuple[Vector, ...]
-    """The local optimiser's state of each node, float32 [state_dim]; empty in a best checkpoint."""
-
-    t: int
-    """Global steps done."""
-
-    counters: Mapping[str, Any]
-    """What a run counts over its sessions, as JSON values: agent steps, updates, games, seconds."""
-
-    config: Mapping[str, Any]
-    """The resolved configuration, as plain values."""
-
-    identity: Mapping[str, str]
-    """What must be equal for the parameter to mean the same: application, game, network, number of actions."""
+#: Files that were looked at, as they were then, and whether they were whole: each is read once.
+_seen: dict[Path, tuple[tuple[int, int, int], bool]] = {}
 
 
-def save(directory: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write ``step-<t>.safetensors``, then remove all but the newest `keep` up to this t.
+def save(directory: Path, checkpoint: Checkpoint, *, keep: int, tell: Callable[[str], object] = str) -> Path:
+    """Write ``step-<t>.safetensors``, then remove all but the newest `keep` up to this t that are whole.
 
-    The arrays are copied first, so they may be live shared memory. Checkpoints of a later t (of a run that went back to
-    an earlier one) and the best one are left alone.
+    The arrays are copied first, so they may be live shared memory. Where there is no room, the oldest goes first, as
+    long as a whole one is left. Checkpoints of a later t (of a run that went back to an earlier one) and the best one
+    are left alone.
 
     Args:
         directory: The folder of checkpoints; made where it is missing.
         checkpoint: What to write.
         keep: Newest checkpoints that stay, this one included; at least 1.
+        tell: Is told, in a line, of a checkpoint that had to make room.
 
     Returns:
         The path written.
 
     Raises:
         HSA2CError: The checkpoint cannot be one: wrong shapes, not finite, not JSON.
-        StorageError: Writing failed: the disk is full, the folder is read-only. What was there before is still there.
+        StorageError: Writing failed: the disk is full, the folder is read-only. The newest one before is still there.
     """
     if keep < 1:
         raise ValueError(f"keep = {keep}: must be at least 1")
     path = directory / f"step-{checkpoint.t:09d}.safetensors"
-    _write_whole(path, _encode(path, checkpoint))
-    for older in [p for t, p in _steps(directory) if t <= checkpoint.t][keep:]:
-        with contextlib.suppress(OSError):  # this checkpoint is safe already; the next save tries again
-            older.unlink()
+    _write(path, checkpoint, tell)
+    kept = 0
+    for older in [p for t, p in _steps(directory) if t <= checkpoint.t]:
+        if kept < keep:
+            kept += older == path or _is_whole(older)
+        else:
+            with contextlib.suppress(OSError):  # this checkpoint is safe already; the next save tries again
+                older.unlink()
+                _seen.pop(older, None)
     return path
 
 
-def save_best(directory: Path, checkpoint: Checkpoint) -> Path:
+def save_best(directory: Path, checkpoint: Checkpoint, *, tell: Callable[[str], object] = str) -> Path:
     """Write ``best.safetensors``: for evaluation, so without momentum and optimiser states (2.7 MB for Atari).
+
+    Args:
+        directory: As `save`.
+        checkpoint: As `save`.
+        tell: As `save`.
 
     Raises:
         HSA2CError: As `save`; the best checkpoint of before is still there.
     """
-    path = directory / _BEST
     bare = dataclasses.replace(checkpoint, momentum=np.zeros_like(checkpoint.v), optimiser_states=())
-    _write_whole(path, _encode(path, bare))
-    return path
-
-
-def newest(directory: Path) -> Path:
-    """The checkpoint of the largest t in a folder of checkpoints, whole or not.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    return _some_steps(directory)[0]
+    _write(directory / _BEST, bare, tell)
+    return directory / _BEST
 
 
 def steps(directory: Path) -> dict[int, Path]:
-    """The complete checkpoints in a folder by t, newest first; empty where there is no such folder."""
+    """The checkpoints of steps in a folder by t, newest first, whole or not; empty where there is no such folder."""
     return dict(_steps(directory))
 
 
@@ -142,56 +103,36 @@ def best(directory: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def find(target: Path, *, prefer: Literal["best", "newest"]) -> Path:
-    """The checkpoint file that a user means.
+def read(target: Path, *, prefer: Literal["best", "newest"]) -> tuple[Checkpoint, Path, list[str]]:
+    """Read the checkpoint that a user means.
 
     Args:
         target: A run's folder, a folder of checkpoints, or a checkpoint file.
-        prefer: In a folder: the newest of the steps; or the best if there is one, else the newest.
+        prefer: In a folder: the newest of the steps that is whole; or the best if there is one, else the newest.
+
+    Returns:
+        As `load_newest`.
 
     Raises:
-        CheckpointError: `target` does not exist, or holds no checkpoint.
+        CheckpointError: `target` does not exist, or holds no checkpoint that can be loaded.
     """
     try:
         mode = target.stat().st_mode
-    except OSError as error:
-        raise CheckpointError(f"{target}: no such run or checkpoint: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{target}: no such run or checkpoint: {why}") from None
     if not stat.S_ISDIR(mode):
-        return target
+        return load(target), target, []
     directory = target / FOLDER if (target / FOLDER).is_dir() else target
-    if prefer == "best" and (found := best(directory)):
-        return found
-    return newest(directory)
-
-
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint.
-
-    Returns:
-        The checkpoint, bit for bit as saved; JSON's types in the mappings (a tuple has become a list).
-
-    Raises:
-        CheckpointError: One line: the file is missing, unreadable, damaged, no checkpoint of this project, of an
-            unknown format, or its arrays are not finite float32 vectors of matching sizes.
-    """
-    try:
-        _check_layout(path)
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            about = _parse(path, metadata)
-            tensors: dict[str, Vector] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, TypeError) as error:  # TypeError: a type that numpy does not have
-        raise CheckpointError(f"{path}: damaged: {' '.join(str(error).split())}") from None
-    if _digest(metadata["checkpoint"], tensors) != metadata.get("sha256"):
-        raise CheckpointError(f"{path}: damaged: its content does not match its sha256")
-    checkpoint = _assemble(path, about, tensors)
-    if fault := _fault(checkpoint):
-        raise CheckpointError(f"{path}: {fault}")
-    return checkpoint
+    if prefer == "best" and (top := best(directory)):
+        try:
+            return load(top), top, []
+        except CheckpointError as error:
+            if not steps(directory):
+                raise
+            checkpoint, path, skipped = load_newest(directory)
+            return checkpoint, path, [str(error), *skipped]
+    return load_newest(directory)
 
 
 def load_newest(directory: Path) -> tuple[Checkpoint, Path, list[str]]:
@@ -203,13 +144,22 @@ def load_newest(directory: Path) -> tuple[Checkpoint, Path, list[str]]:
     Raises:
         CheckpointError: There is none, or none that can be loaded.
     """
+    if not (paths := steps(directory)):
+        raise CheckpointError(f"{directory}: holds no checkpoint (step-*.safetensors)")
     skipped: list[str] = []
-    for path in _some_steps(directory):
+    for t, path in paths.items():
         try:
-            return load(path), path, skipped
+            return _load_step(t, path), path, skipped
         except CheckpointError as error:
             skipped.append(str(error))
     raise CheckpointError(f"{directory}: none of {len(skipped)} checkpoints can be loaded; the newest: {skipped[0]}")
+
+
+def _load_step(t: int, path: Path) -> Checkpoint:
+    checkpoint = load(path)
+    if checkpoint.t != t:
+        raise CheckpointError(f"{path}: holds t = {checkpoint.t}, by its name {t}")
+    return checkpoint
 
 
 def check_identity(checkpoint: Checkpoint, expected: Mapping[str, str], *, source: Path | None = None) -> None:
@@ -233,7 +183,7 @@ def check_identity(checkpoint: Checkpoint, expected: Mapping[str, str], *, sourc
 
 
 def _steps(directory: Path) -> list[tuple[int, Path]]:
-    """(t, path) of each complete checkpoint, newest first; empty where there is no such folder."""
+    """(t, path) of each checkpoint of a step, newest first; empty where there is no such folder."""
     try:
         paths = list(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -243,152 +193,51 @@ def _steps(directory: Path) -> list[tuple[int, Path]]:
     return sorted(((int(m[1]), path) for path in paths if (m := _STEP.fullmatch(path.name))), reverse=True)
 
 
-def _some_steps(directory: Path) -> list[Path]:
-    """The complete checkpoints, newest first; an error if there is none."""
-    if not (steps := _steps(directory)):
-        raise CheckpointError(f"{directory}: holds no checkpoint (step-*.safetensors)")
-    return [path for _, path in steps]
-
-
-def _encode(path: Path, checkpoint: Checkpoint) -> bytes:
-    """The file's content."""
-    # Copies, since actor-learners may be writing: what is checked, digested and written must be the same bytes.
-    checkpoint = dataclasses.replace(
-        checkpoint,
-        v=np.array(checkpoint.v, order="C"),
-        momentum=np.array(checkpoint.momentum, order="C"),
-        optimiser_states=tuple(np.array(state, order="C") for state in checkpoint.optimiser_states),
-    )
-    if fault := _fault(checkpoint):
-        raise HSA2CError(f"{path}: not saved: {fault}")
-    about = {"format": FORMAT, "t": checkpoint.t, "counters": dict(checkpoint.counters)}
-    about |= {"config": dict(checkpoint.config), "identity": dict(checkpoint.identity)}
+def _is_whole(path: Path) -> bool:
+    """Whether a checkpoint can be loaded; a file is read once, and again when it is another."""
     try:
-        text = json.dumps(about, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise HSA2CError(f"{path}: not saved: counters, config or identity are not JSON: {error}") from None
-
-    tensors = {"v": checkpoint.v}
-    if checkpoint.momentum.view(np.uint32).any():  # of the bits: -0.0 must come back as -0.0
-        tensors["momentum"] = checkpoint.momentum
-    tensors |= {f"{_OPTIMISER}{node:06d}": state for node, state in enumerate(checkpoint.optimiser_states)}
-    content = to_safetensors(tensors, metadata={"checkpoint": text, "sha256": _digest(text, tensors)})
-    if (length := _header_bytes(content)) > _MAX_HEADER_BYTES:
-        raise HSA2CError(f"{path}: not saved: its header of {length} bytes is above {_MAX_HEADER_BYTES}")
-    return content
-
-
-def _assemble(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Vector]) -> Checkpoint:
-    """The checkpoint that verified metadata and tensors stand for."""
-    nodes = sum(name.startswith(_OPTIMISER) for name in tensors)
-    states = [f"{_OPTIMISER}{node:06d}" for node in range(nodes)]
-    if "v" not in tensors or tensors.keys() - {"momentum"} != {"v", *states}:
-        raise CheckpointError(f"{path}: not a checkpoint of this project: its tensors are {', '.join(sorted(tensors))}")
-    return Checkpoint(
-        v=tensors["v"],
-        momentum=tensors["momentum"] if "momentum" in tensors else np.zeros(tensors["v"].shape, np.float32),
-        optimiser_states=tuple(tensors[name] for name in states),
-        t=about["t"],
-        counters=about["counters"],
-        config=about["config"],
-        identity=about["identity"],
-    )
-
-
-def _check_layout(path: Path) -> None:
-    """Refuse what is no regular file, or claims a header that it cannot hold, before anything is allocated for it."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError(f"{path}: not a regular file")
-    with path.open("rb") as file:
-        start = file.read(8)
-    if len(start) < 8:
-        raise CheckpointError(f"{path}: damaged: {status.st_size} bytes are too few for a checkpoint")
-    if (length := _header_bytes(start)) > min(status.st_size - 8, _MAX_HEADER_BYTES):
-        raise CheckpointError(f"{path}: damaged: {status.st_size} bytes that claim a header of {length}")
-
-
-def _header_bytes(content: bytes) -> int:
-    """Length of a safetensors header: the first eight bytes, little-endian."""
-    return int.from_bytes(content[:8], "little")
-
-
-def _parse(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata's JSON, its types checked."""
-    if "checkpoint" not in metadata:
-        raise CheckpointError(f"{path}: not a checkpoint of this project: its metadata lack 'checkpoint'")
-    try:
-        about = json.loads(metadata["checkpoint"])
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged: its metadata are not JSON: {error}") from None
-    version = about.get("format") if isinstance(about, dict) else None
-    if version != FORMAT:
-        raise CheckpointError(f"{path}: format {version!r} is unknown; this version reads {FORMAT}")
-    for name, kind in {"t": int, "counters": dict, "config": dict, "identity": dict}.items():
-        if type(about.get(name)) is not kind:
-            raise CheckpointError(f"{path}: damaged: its metadata lack {name} ({kind.__name__})")
-    return dict(about)
-
-
-def _digest(text: str, tensors: Mapping[str, Vector]) -> str:
-    """SHA-256 over the JSON and over every tensor's name, type, shape and bytes, in the order of names."""
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\0{name} {tensor.dtype.str} {tensor.shape}\0".encode())
-        digest.update(tensor.data)
-    return digest.hexdigest()
-
-
-def _fault(checkpoint: Checkpoint) -> str | None:
-    """What makes this no checkpoint, in a few words; None if nothing does."""
-    arrays = {"v": checkpoint.v, "momentum": checkpoint.momentum}
-    arrays |= {f"optimiser state {node}": state for node, state in enumerate(checkpoint.optimiser_states)}
-    for name, array in arrays.items():
-        like = arrays["optimiser state 0"] if name.startswith("optimiser") else checkpoint.v
-        if array.dtype != np.float32 or array.ndim != 1:
-            return f"{name} is {array.dtype} {list(array.shape)}, must be a float32 vector"
-        if array.shape != like.shape:
-            return f"{name} has {array.size} entries, must have {like.size}"
-    for name in ("v", "momentum"):
-        if bad := int(np.count_nonzero(~np.isfinite(arrays[name]))):
-            return f"{name} has {bad} of {arrays[name].size} entries that are not finite"
-    if checkpoint.t < 0:
-        return f"t is {checkpoint.t}, must not be negative"
-    if wrong := [f"{k}: {v!r}" for k, v in checkpoint.identity.items() if not isinstance(v, str)]:
-        return f"identity holds {wrong[0]}, must be text"
-    return None
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment leaves either what was there or all of `content`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _writing:
+        status = path.stat()
+    except OSError:
+        return False
+    now = (status.st_ino, status.st_size, status.st_mtime_ns)
+    before, whole = _seen.get(path, (None, False))
+    if before != now:
+        match = _STEP.fullmatch(path.name)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(path.parent)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_directory(path.parent)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            _load_step(int(match[1]) if match else -1, path)
+            whole = True
+        except CheckpointError:
+            whole = False
+        _seen[path] = (now, whole)
+    return whole
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make a rename durable: without this a power cut may bring the old name back."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems sync no directories
-            raise
-    finally:
-        os.close(descriptor)
+def _write(path: Path, checkpoint: Checkpoint, tell: Callable[[str], object]) -> None:
+    """Write a checkpoint whole, and make room for it where there is none."""
+    content = encode(path, checkpoint)
+    with _writing:
+        while True:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _remove_leftovers(path.parent)
+                write_whole(path, content)
+                return
+            except OSError as error:
+                oldest = _dispensable(path.parent, checkpoint.t) if error.errno in _FULL else None
+                if oldest is None:
+                    raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from None
+            try:
+                oldest.unlink()
+            except OSError as error:
+                raise StorageError(f"{oldest}: cannot be removed: {error.strerror or error}") from None
+            tell(f"no room for {path.name}: {oldest.name} was removed for it")
+
+
+def _dispensable(directory: Path, t: int) -> Path | None:
+    """The oldest checkpoint before t, damaged ones first; None where no whole one would be left."""
+    earlier = [path for step, path in reversed(_steps(directory)) if step < t]
+    whole = [path for path in earlier if _is_whole(path)]
+    return next(iter([path for path in earlier if path not in whole] + whole[:-1]), None)
 
 
 def _remove_leftovers(directory: Path) -> None:

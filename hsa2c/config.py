@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import os
 import re
 import reprlib
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from hsa2c.errors import ConfigError
@@ -28,6 +29,9 @@ T = TypeVar("T")
 
 #: Every section is declared with these: frozen, keyword-only, no unknown keys, no silent conversion of types.
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+#: A path as text; ``~`` is the user's home.
+PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 
 
 def _two_bytes(dtype: Any) -> Any:
@@ -46,7 +50,7 @@ class ClusterConfig:
     """Nodes (MPI ranks beside the master's). nW in section 4.1. Not given, with `hosts`: the sum of their slots; in an
     allocation of Slurm or PBS: the number of its hosts."""
 
-    hosts: Annotated[str, Field(min_length=1)] | None = None
+    hosts: PathText | None = None
     """File of the hosts to run on, one a line, each perhaps with ``slots=N`` (1): its nodes before the next host gets
     one, and with ``p=K``: their processes. The master runs on the first. allocation: those of the Slurm or PBS job that
     this is, and so if nothing is given there and it has other hosts than this one. None: this machine."""
@@ -168,7 +172,7 @@ class StopConfig:
 class OutputConfig:
     """What a run writes, and where."""
 
-    run_dir: Annotated[str, Field(min_length=1)] = "runs"
+    run_dir: PathText = "runs"
     """Folder that holds runs."""
 
     name: Name | None = None
@@ -231,6 +235,11 @@ def build(config_type: type[T], values: Mapping[str, Any]) -> T:
     try:
         # As JSON: there strict means no "2" for 2 and no 2.0 for 2, but mappings still make dataclasses.
         text = json.dumps(dict(values), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        fields = list(flatten("configuration", values).items())
+        wrong = next((item for item in fields if isinstance(item[1], str) and not is_text(item[1])), fields[0])
+        name = _flat(wrong[0].removeprefix("configuration."))
+        raise ConfigError(f"{name} = {wrong[1]!a}: must be UTF-8 text") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"configuration: holds a value that is neither number, text nor list: {_flat(error)}"
@@ -238,7 +247,16 @@ def build(config_type: type[T], values: Mapping[str, Any]) -> T:
     try:
         return TypeAdapter(config_type).validate_json(text)
     except ValidationError as error:
-        raise ConfigError(_one_line(config_type, error)) from None
+        raise ConfigError(_flat(_one_line(config_type, error))) from None
+
+
+def is_text(value: str) -> bool:
+    """Whether UTF-8 has it; bytes of a command line that are none come as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -290,6 +308,16 @@ def nested(dotted: str, value: Any) -> dict[str, Any]:
     for key in reversed(dotted.split(".")):
         value = {key: value}
     return cast("dict[str, Any]", value)
+
+
+def flatten(dotted: str, value: Any) -> dict[str, Any]:
+    """The fields below a setting by dotted name, as ``{"agent.gamma": 0.9}``; of a value, itself."""
+    if not isinstance(value, Mapping) or not value:
+        return {dotted: value}
+    fields: dict[str, Any] = {}
+    for key, item in value.items():
+        fields |= flatten(f"{dotted}.{key}", item)
+    return fields
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

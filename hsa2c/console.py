@@ -30,7 +30,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hsa2c import streams
-from hsa2c.runlog import JOURNAL, METRICS, ROW_KEYS, Row, Tail, append_row, number
+from hsa2c.jsonlines import Row
+from hsa2c.runlog import JOURNAL, METRICS, ROW_KEYS, Tail, append_row, number
 
 MISSING = "-"
 BLOCKS = "▁▂▃▄▅▆▇█"

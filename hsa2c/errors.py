@@ -5,12 +5,16 @@ Messages are one line that names the value, the rule and who: ``node 3: no reply
 
 from __future__ import annotations
 
+from pathlib import Path
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_NOT_STARTED = 3  # of the job, to its launcher: stopped before every node was ready
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_TERMINATED = 143  # 128 + SIGTERM
+
+_LONGEST = 1000  # characters of a message
 
 
 class HSA2CError(Exception):
@@ -20,9 +24,29 @@ class HSA2CError(Exception):
 
 
 class ConfigError(HSA2CError):
-    """Bad input: an option, a YAML field, a game, a run directory."""
+    """Bad input: an option, a YAML field, a game, a run directory. One line; of a very long one the middle is left out,
+    which repeats the input.
+    """
 
     exit_code = EXIT_BAD_INPUT
+
+    def __init__(self, message: str) -> None:
+        half = _LONGEST // 2
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:half]} ... {message[-half:]}")
+
+
+class FinishedError(HSA2CError):
+    """There is nothing left to do: a run that was to go on, if it can, has reached its limit.
+
+    Attributes:
+        directory: The run's.
+    """
+
+    exit_code = EXIT_DONE
+
+    def __init__(self, directory: Path, reached: str) -> None:
+        super().__init__(f"{directory}: nothing left to do: {reached}; raise the limit to go on")
+        self.directory = directory
 
 
 class CheckpointError(ConfigError):
@@ -31,6 +55,10 @@ class CheckpointError(ConfigError):
 
 class NodeError(HSA2CError):
     """A node, or one of its actor-learners, failed; the message holds its traceback if there is one."""
+
+
+class ProblemError(HSA2CError):
+    """An application gave vectors that do not fit each other: its gradient, its v_0 or its optimiser's state."""
 
 
 class StorageError(HSA2CError):

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsa2c.errors import ConfigError
+from hsa2c.jsonlines import Row
 from hsa2c.node_pictures import pictures, read_totals
 from hsa2c.plot import COLOURS, LABELS, STYLE
-from hsa2c.runlog import JOURNAL, ROW_KEYS, Row, number, read_history, read_rows, read_settings
+from hsa2c.runlog import JOURNAL, ROW_KEYS, number, read_history, read_rows, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,8 +124,10 @@ def _processes(cluster: Row, events: Sequence[Row]) -> str:
     """P: as configured, else as the nodes have it."""
     if (p := cluster.get("processes")) is not None:
         return str(p)
-    last = {event.get("node"): event.get("actor_learners") for event in events if event.get("kind") == "node_ready"}
-    numbers = sorted({len(pids) for pids in last.values() if pids})
+    last = {
+        str(event.get("node")): event.get("actor_learners") for event in events if event.get("kind") == "node_ready"
+    }
+    numbers = sorted({len(pids) for pids in last.values() if isinstance(pids, list) and pids})
     return " to ".join(str(number) for number in dict.fromkeys((*numbers[:1], *numbers[-1:]))) or "by their cores"
 
 
@@ -133,11 +136,11 @@ def _facts(run: Path, history: Sequence[Row], events: Sequence[Row]) -> str:
     stop = next((event for event in reversed(events) if event.get("kind") == "stop"), None)
     config = read_settings(run / "config.yaml")
     about = read_settings(run / "about.yaml")
-    cluster, dpsgd = config.get("cluster") or {}, config.get("dpsgd") or {}
+    cluster, dpsgd, corpus = (_mapping(config.get(name)) for name in ("cluster", "dpsgd", "corpus"))
     hosts = sorted({str(event["host"]) for event in events if event.get("host")})
     facts = {
-        "what": config.get("game") or (config.get("corpus") or {}).get("source"),
-        "state": stop["message"] if stop else "no word of its end",
+        "what": config.get("game") or corpus.get("source"),
+        "state": stop.get("message") if stop else "no word of its end",
         "trained for": f"{last['elapsed_s'] / 60:.1f} min, step {last['step']:,}",
         "nodes, processes": f"{cluster.get('nodes')} of {_processes(cluster, events)}",
         "masters": masters if (masters := cluster.get("masters", 1)) != 1 else None,
@@ -153,6 +156,10 @@ def _facts(run: Path, history: Sequence[Row], events: Sequence[Row]) -> str:
         if value not in (None, "")
     )
     return f"<table>{rows}</table>"
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _sections(history: Sequence[Row]) -> list[tuple[str, list[str], str]]:
@@ -229,12 +236,20 @@ def _picture(figure: Figure, title: str) -> str:
     return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
 
 
+def _clock(value: object) -> str:
+    """Seconds since 1970 as date and time; nothing for what is none."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(number(value) or 0))
+    except (OverflowError, ValueError, OSError):
+        return ""
+
+
 def _story(events: Sequence[Mapping[str, Any]]) -> str:
     """What happened, in words; checkpoints left out."""
     told = [event for event in events if event.get("kind") != "checkpoint"]
     rows = []
     for event in told[-_MOST_EVENTS:]:
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(number(event.get("time")) or 0))
+        at = _clock(event.get("time"))
         kind, message = (html.escape(str(event.get(key, ""))) for key in ("kind", "message"))
         rows.append(f'<tr class="{kind}"><td>{at}</td><td>{kind.replace("_", " ")}</td><td>{message}</td></tr>')
     left_out = len(told) - len(rows)

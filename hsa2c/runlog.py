@@ -3,7 +3,8 @@
 A run directory holds ``metrics.jsonl`` (a row of numbers every few seconds), ``journal.jsonl`` (what happened, in
 words), ``nodes.jsonl`` (the numbers of each node, more rarely) and TensorBoard event files with those of the first.
 They are the whole record: the console shows them, plots are drawn from them. Files are only appended to, one write for
-one line, so a reader at any moment, or after a ``kill -9``, meets whole lines and at most one torn one at the end.
+one line, so a reader at any moment, or after a ``kill -9``, meets whole lines and at most one torn one at the end. The
+next writer mends that one first.
 
 A run that is resumed goes on in the same files as a new session. It may start from a checkpoint older than the last
 row; what earlier sessions wrote after that step then never happened, see `append_row`.
@@ -12,8 +13,6 @@ row; what earlier sessions wrote after that step then never happened, see `appen
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hsa2c.errors import ConfigError
+from hsa2c.jsonlines import Lines, Row, parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,8 +37,6 @@ NODES = "nodes.jsonl"
 #: Keys that every row has; the others are the values.
 ROW_KEYS = frozenset({"time", "session", "step"})
 
-Row = dict[str, Any]
-
 
 class Journal:
     """What happened in a run, one event a line; the master and the launcher may both append to one journal."""
@@ -46,7 +44,7 @@ class Journal:
     def __init__(self, directory: Path, *, session: int) -> None:
         """Open ``journal.jsonl`` in `directory`, which is made if it is missing."""
         self._session = session
-        self._lines = _Lines(directory / JOURNAL)
+        self._lines = Lines(directory / JOURNAL)
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         """Append an event.
@@ -89,8 +87,8 @@ class RunLog:
         """
         self._directory = directory
         self._session = session
-        self._rows = _Lines(directory / METRICS)
-        self._nodes = _Lines(directory / NODES)
+        self._rows = Lines(directory / METRICS)
+        self._nodes = Lines(directory / NODES)
         self._journal = Journal(directory, session=session)
         if purge_step is not None:
             self._append_row(time.time(), purge_step, {})
@@ -183,7 +181,7 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _append_row(self, now: float, step: int, values: Mapping[str, Any], lines: _Lines | None = None) -> None:
+    def _append_row(self, now: float, step: int, values: Mapping[str, Any], lines: Lines | None = None) -> None:
         assert not ROW_KEYS & values.keys(), f"reserved keys among the values: {sorted(ROW_KEYS & values.keys())}"
         head = {"time": round(now, 3), "session": self._session, "step": int(step)}
         (lines or self._rows).append(head | dict(values))
@@ -208,7 +206,7 @@ def read_rows(path: Path) -> list[Row]:
         text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return list(_parse(text))
+    return list(parse(text))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -302,60 +300,7 @@ class Tail:
             return []
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return list(_parse(whole))
-
-
-class _Lines:
-    """A JSON-lines file opened for appending."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torn = _lacks_newline(path)
-        self._path = path
-        self._file = path.open("ab", buffering=0)
-        self._torn = torn
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        line = json.dumps(_plain(record), allow_nan=False, default=str).encode() + b"\n"
-        if self._torn:
-            line = b"\n" + line
-        # One unbuffered write to a file in append mode: lines of two processes do not mix, and readers see it at once.
-        written = self._file.write(line) or 0
-        if written:
-            self._torn = written < len(line)
-        if written < len(line):
-            raise OSError(errno.ENOSPC, "line written in part", str(self._path))
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _lacks_newline(path: Path) -> bool:
-    """Whether a file ends inside a line: its writer was killed."""
-    if not path.exists() or path.stat().st_size == 0:
-        return False
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read(1) != b"\n"
-
-
-def _parse(text: bytes) -> Iterator[Row]:
-    for line in text.split(b"\n"):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # not JSON, not UTF-8, a number too long for Python
-            continue
-        if isinstance(record, dict):
-            yield record
-
-
-def _plain(value: Any) -> Any:
-    """`value` with null for the floats JSON has no word for, at any depth."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return list(parse(whole))
 
 
 def _plain_number(value: Any) -> float | int | None:

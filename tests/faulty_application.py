@@ -1,8 +1,9 @@
 """An application of the core that fails where it is told to, in real processes: ``FOLDER FAULT [SETTING=VALUE ...]``.
 
 The fault is the run's name: ``problem`` when an actor-learner builds its problem, ``gradient-N`` in the third gradient
-of each actor-learner of node N, ``nan-N`` when some of its gradients are not finite, ``nans-N`` when all are, anything
-else never. u counts updates: a gradient is -1 everywhere, and the rate is 1. A run that is there already goes on.
+of each actor-learner of node N, ``nan-N`` when some of its gradients are not finite, ``nans-N`` when all are, ``short``
+when the third one of each is shorter than v, ``start`` when v_0 is longer, anything else never. u counts updates: a
+gradient is -1 everywhere, and the rate is 1. A run that is there already goes on.
 """
 
 import dataclasses
@@ -46,7 +47,7 @@ class Config:
 class Problem:
     def __init__(self, fault, node):
         self._fault, _, at = fault.partition("-")
-        self._here = at == str(node)
+        self._here = at in ("", str(node))
         self._gradients = self._new = 0
         if fault == "problem":
             raise LookupError("no data for the problem")
@@ -59,6 +60,8 @@ class Problem:
         time.sleep(GRADIENT_S)
         if self._here and self._fault == "gradient" and self._gradients == 3:
             raise ArithmeticError("the gradient is lost")
+        if self._here and self._fault == "short" and self._gradients == 3:
+            return -torch.ones(DIM - 1)
         if self._here and (self._fault == "nans" or (self._fault == "nan" and self._gradients % 50 == 7)):
             return torch.tensor([-1.0, float("nan"), -1.0, float("-inf")])
         return -torch.ones(DIM)
@@ -121,7 +124,7 @@ class Faulty(Application):
         return DIM
 
     def initial(self, config):
-        return np.zeros(DIM, np.float32)
+        return np.zeros(DIM + (config.output.name == "start"), np.float32)
 
     def problems(self, config, node, t):
         return lambda index: Problem(config.output.name, node)

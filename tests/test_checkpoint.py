@@ -20,7 +20,8 @@ from hypothesis.extra.numpy import arrays
 from safetensors.numpy import save as to_safetensors
 
 from hsa2c import checkpoint as cp
-from hsa2c.errors import CheckpointError, HSA2CError
+from hsa2c import checkpoint_file
+from hsa2c.errors import CheckpointError, HSA2CError, StorageError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -63,7 +64,7 @@ def error_of(path):
 def write(path, tensors, about, digest=None):
     """A file in the checkpoint's layout with a right digest, whatever it says."""
     text = about if isinstance(about, str) else json.dumps(about)
-    metadata = {"checkpoint": text, "sha256": digest or cp._digest(text, tensors)}
+    metadata = {"checkpoint": text, "sha256": digest or checkpoint_file._digest(text, tensors)}
     path.write_bytes(to_safetensors(tensors, metadata=metadata))
 
 
@@ -109,14 +110,14 @@ def test_views_that_are_not_contiguous_are_saved_by_value(tmp_path):
 
 def test_arrays_that_change_while_saving_are_saved_as_one_snapshot(tmp_path, monkeypatch):
     live = make()
-    digest = cp._digest
+    digest = checkpoint_file._digest
 
     def digest_then_race(text, tensors):
         result = digest(text, tensors)
         live.v[:] += 1  # an actor-learner writes between digest and serialisation
         return result
 
-    monkeypatch.setattr(cp, "_digest", digest_then_race)
+    monkeypatch.setattr(checkpoint_file, "_digest", digest_then_race)
     path = cp.save(tmp_path, live, keep=1)
     monkeypatch.undo()
     assert cp.load(path).v.tolist() == [7, 8, 9]
@@ -136,7 +137,7 @@ def test_tuples_become_lists_and_other_objects_are_refused(tmp_path):
     for value in (float("nan"), float("inf"), Path("x"), np.float32(1)):
         with pytest.raises(HSA2CError, match="not saved: counters, config or identity are not JSON"):
             cp.save(tmp_path, make(t=8, counters={"a": value}), keep=1)
-    assert cp.newest(tmp_path).name == "step-000000007.safetensors"
+    assert cp.load_newest(tmp_path)[1].name == "step-000000007.safetensors"
 
 
 # Folders
@@ -154,31 +155,31 @@ def test_pruning_keeps_the_newest_the_written_and_the_best(tmp_path):
         "step-000000100.safetensors",
         "step-2000000000.safetensors",
     ]
-    assert cp.newest(tmp_path).name == "step-2000000000.safetensors"
+    assert cp.load_newest(tmp_path)[1].name == "step-2000000000.safetensors"
     cp.save(tmp_path, make(101), keep=1)
     assert [cp.load(p).t for p in sorted(tmp_path.glob("step-*"))] == [101, 2_000_000_000]
     with pytest.raises(ValueError, match="keep = 0"):
         cp.save(tmp_path, make(), keep=0)
 
 
-def test_find(tmp_path):
+def test_read(tmp_path):
     run, folder = tmp_path / "run", tmp_path / "run" / "checkpoints"
     with pytest.raises(CheckpointError, match="run: no such run or checkpoint"):
-        cp.find(run, prefer="best")
+        cp.read(run, prefer="best")
     folder.mkdir(parents=True)
     with pytest.raises(CheckpointError, match=r"checkpoints: holds no checkpoint"):
-        cp.find(run, prefer="best")
+        cp.read(run, prefer="best")
     cp.save(folder, make(1), keep=5)
     last = cp.save(folder, make(2), keep=5)
     for target in (run, folder):
-        assert cp.find(target, prefer="best") == last  # there is no best one yet
+        assert cp.read(target, prefer="best")[1] == last  # there is no best one yet
     top = cp.save_best(folder, make(1))
     for target in (run, folder):
-        assert cp.find(target, prefer="best") == top
-        assert cp.find(target, prefer="newest") == last
-    assert cp.find(last, prefer="best") == last
+        assert cp.read(target, prefer="best")[1] == top
+        assert cp.read(target, prefer="newest")[1] == last
+    assert cp.read(last, prefer="best")[1] == last
     with pytest.raises(CheckpointError, match="no such run or checkpoint: File name too long"):
-        cp.find(tmp_path / ("x" * 300), prefer="best")
+        cp.read(tmp_path / ("x" * 300), prefer="best")
 
 
 def test_load_newest_skips_what_is_damaged_and_says_why(tmp_path):
@@ -199,6 +200,42 @@ def test_load_newest_skips_what_is_damaged_and_says_why(tmp_path):
     for empty in (tmp_path / "none", paths[0]):
         with pytest.raises(CheckpointError, match=r"holds no checkpoint \(step-\*\.safetensors\)"):
             cp.load_newest(empty)
+
+
+def test_damaged_checkpoints_take_no_places_and_confuse_no_t(tmp_path):
+    cp.save(tmp_path, make(1), keep=3)
+    for t in (2, 4, 6, 999_999_999):
+        (tmp_path / f"step-{t:09d}.safetensors").write_bytes(b"")
+    torn = (tmp_path / "step-000000001.safetensors").read_bytes()[:-1]
+    for t in (3, 5):
+        cp.save(tmp_path, make(t), keep=3)
+    assert [t for t in cp.steps(tmp_path) if cp._is_whole(cp.steps(tmp_path)[t])] == [5, 3, 1]
+    (tmp_path / "step-000000005.safetensors").write_bytes(torn)  # damaged after it was written
+    cp.save(tmp_path, make(7), keep=2)
+    assert sorted(cp.steps(tmp_path)) == [3, 4, 5, 6, 7, 999_999_999]
+    checkpoint, path, skipped = cp.load_newest(tmp_path)
+    assert (checkpoint.t, path.name) == (7, "step-000000007.safetensors")
+    assert [line.split(": ")[0] for line in skipped] == [str(tmp_path / "step-999999999.safetensors")]
+
+
+def test_checkpoint_of_another_t_than_its_name_says_is_passed_over(tmp_path):
+    path = cp.save(tmp_path, make(7), keep=1)
+    (tmp_path / "step-000000009.safetensors").write_bytes(path.read_bytes())
+    checkpoint, found, skipped = cp.load_newest(tmp_path)
+    assert (checkpoint.t, found) == (7, path)
+    assert skipped == [f"{tmp_path / 'step-000000009.safetensors'}: holds t = 7, by its name 9"]
+
+
+@pytest.mark.parametrize("prefer", ["best", "newest"])
+def test_read_passes_over_damaged_files(tmp_path, prefer):
+    cp.save(tmp_path, make(3), keep=1)
+    for name in ("best", "step-000000009", "step-999999999"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    checkpoint, _, skipped = cp.read(tmp_path, prefer=prefer)
+    assert checkpoint.t == 3
+    assert len(skipped) == (3 if prefer == "best" else 2)
+    with pytest.raises(CheckpointError, match="0 bytes are too few"):
+        cp.read(tmp_path / "best.safetensors", prefer=prefer)
 
 
 # Damage
@@ -401,7 +438,8 @@ def fail(code):
 
 def disk_full(monkeypatch):
     opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, *mode: HalfWritten(opened(path, *mode)))
+    full = lambda path, mode: HalfWritten(opened(path, mode)) if "w" in mode else opened(path, mode)
+    monkeypatch.setattr(Path, "open", full)
     return "No space left on device"
 
 
@@ -432,6 +470,89 @@ def test_a_failed_save_names_path_and_reason_and_keeps_what_was_there(tmp_path, 
     monkeypatch.undo()
     assert sorted(tmp_path.iterdir()) == [top, step]
     assert [cp.load(p).t for p in (top, step)] == [1, 1]
+
+
+@pytest.fixture
+def little_room(tmp_path, monkeypatch):
+    """A folder, and what limits the files in it to so many whole checkpoints; a write beyond meets a full disk."""
+
+    def limit(checkpoints):
+        size = (tmp_path / "step-000000001.safetensors").stat().st_size
+        synced = os.fsync
+
+        def fsync(descriptor):
+            if sum(p.stat().st_size for p in tmp_path.iterdir()) > checkpoints * size + 100:
+                fail(errno.ENOSPC)()
+            synced(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    return tmp_path, limit
+
+
+def names(folder):
+    return sorted(p.name.removesuffix(".safetensors") for p in folder.iterdir())
+
+
+def test_oldest_goes_first_where_there_is_no_room(little_room):
+    folder, limit = little_room
+    told = []
+    for t in (1, 2, 3):
+        cp.save(folder, make(t), keep=3)
+    limit(2)
+    for t in (4, 5):
+        cp.save(folder, make(t), keep=3, tell=told.append)
+        assert cp.load_newest(folder)[0].t == t
+    assert names(folder) == ["step-000000004", "step-000000005"]
+    assert told[0] == "no room for step-000000004.safetensors: step-000000001.safetensors was removed for it"
+    assert len(told) == 3
+
+
+def test_only_whole_checkpoint_is_not_removed_for_another(little_room):
+    folder, limit = little_room
+    cp.save(folder, make(1), keep=3)
+    limit(1)
+    (folder / "step-000000002.safetensors").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"step-000000003\.safetensors: cannot be written: No space left"):
+        cp.save(folder, make(3), keep=3)
+    assert names(folder) == ["step-000000001"]  # what is damaged was in the way
+
+
+def test_best_makes_room_too_and_is_never_removed(little_room):
+    folder, limit = little_room
+    cp.save_best(folder, make(1, nodes=0))
+    for t in (1, 2, 3):
+        cp.save(folder, make(t), keep=3)
+    limit(3)
+    cp.save_best(folder, make(4, dim=40))
+    assert cp.load(folder / "best.safetensors").t == 4
+    assert "step-000000003" in names(folder)
+    assert "step-000000001" not in names(folder)
+
+
+_TMPFS = """
+import sys
+from pathlib import Path
+import numpy as np
+from hsa2c import checkpoint as cp
+
+for t in range(1, 7):
+    v = np.full(250_000, t, np.float32)
+    state = cp.Checkpoint(v=v, momentum=v, optimiser_states=(), t=t, counters={}, config={}, identity={})
+    cp.save(Path(sys.argv[1]), state, keep=3, tell=print)
+"""
+
+
+def test_newest_state_wins_on_a_file_system_that_is_really_full(tmp_path):
+    mounted = ["unshare", "--mount", "--map-root-user", "sh", "-c"]  # a namespace of its own: gone with it
+    mount = f"mount -t tmpfs -o size=5m tmpfs '{tmp_path}'"
+    if subprocess.run([*mounted, mount], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    script = f"{mount} && '{sys.executable}' -c \"$0\" '{tmp_path}' && ls '{tmp_path}'"
+    run = subprocess.run([*mounted, script, _TMPFS], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-2:] == ["step-000000005.safetensors", "step-000000006.safetensors"], run.stdout
+    assert "no room for step-000000003" in run.stdout
 
 
 def test_a_file_in_the_folders_place_is_an_error(tmp_path):
@@ -467,6 +588,7 @@ import os, sys
 from pathlib import Path
 import numpy as np
 from hsa2c import checkpoint as cp
+from hsa2c import checkpoint_file
 
 def checkpoint(t):
     a = np.full(1000, t, np.float32)
@@ -502,6 +624,7 @@ from itertools import count
 from pathlib import Path
 import numpy as np
 from hsa2c import checkpoint as cp
+from hsa2c import checkpoint_file
 
 start = cp.load_newest(Path(sys.argv[1]))[0].t + 1
 for t in count(start):
@@ -543,7 +666,7 @@ def test_a_writer_killed_in_a_loop_of_saves_leaves_a_whole_checkpoint(tmp_path):
     for delay_s in (0.0, 0.007, 0.018):
         with script(LOOP, str(tmp_path)) as child:
             deadline_s = time.monotonic() + 30
-            while cp.newest(tmp_path).name <= f"step-{t + 1:09d}.safetensors" and time.monotonic() < deadline_s:
+            while max(cp.steps(tmp_path)) <= t + 1 and time.monotonic() < deadline_s:
                 time.sleep(0.001)
             time.sleep(delay_s)
             child.send_signal(signal.SIGKILL)

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 import signal
 import time
 
@@ -133,6 +134,27 @@ def test_actor_learner_that_cannot_begin_says_why(tmp_path):
         assert "Traceback (most recent call last):" in stderr
         assert "LookupError: no data for the problem" in stderr
         assert not (run.directory / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("settings", [(), ("cluster.nodes=2",), ("optimiser.name=adam", "cluster.processes=2")])
+def test_gradient_of_another_length_than_v_ends_the_run_with_one_line(tmp_path, settings):
+    with faulty(tmp_path, "short", *settings) as run:
+        assert run.end() == 1
+        run.assert_gone()
+        (error,) = run.events("error")
+        why = run.events("node_lost")[0] if "cluster.nodes=2" in settings else error
+        assert re.match(r"node \d: actor-learner .* \[3\].* must be torch.float32 \[4\]", why["message"])
+        assert "Traceback" not in run.stderr()
+
+
+@pytest.mark.parametrize("settings", [(), ("cluster.nodes=2",)])
+def test_v_0_of_another_length_ends_the_run_with_one_line(tmp_path, settings):
+    with faulty(tmp_path, "start", *settings) as run:
+        assert run.end() == 1
+        run.assert_gone()
+        (error,) = run.events("error")
+        assert error["message"] == "v_0 is float32 [5], must be float32 [4]"
+        assert "Traceback" not in run.stderr()
 
 
 # Numbers that are not

@@ -158,6 +158,69 @@ def test_opening_a_whole_file_adds_nothing_to_it(tmp_path):
     assert (tmp_path / JOURNAL).read_text() == '{"kind": "a"}\n'
 
 
+def whole_lines(path):
+    """The lines of a file, each of which must be JSON, the last one ended."""
+    text = path.read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+_WRITE_WHILE_FULL = """
+import resource, sys
+from pathlib import Path
+from hsa2c.runlog import RunLog
+
+def at_most(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+with RunLog(Path(sys.argv[1]), session=1) as log:
+    for full in (False, True, True, False):
+        at_most(2000 if full else resource.RLIM_INFINITY)
+        for step in range(8):
+            log.row(step, {"score": 0.125, "long": 7 * 10 ** (3 * step + 1)})
+            log.nodes(step, {}, [{"node": node, "updates": 10**step} for node in range(step + 1)])
+            log.event("note", step * "word ")
+"""
+
+
+def test_disk_that_is_full_for_a_while_leaves_whole_lines_only(tmp_path):
+    subprocess.run([sys.executable, "-c", _WRITE_WHILE_FULL, tmp_path], check=True, timeout=60)
+    for name in (METRICS, NODES, JOURNAL):
+        assert len(whole_lines(tmp_path / name)) > 16, name
+    assert any("could not be written" in event["message"] for event in read_rows(tmp_path / JOURNAL))
+
+
+@pytest.mark.parametrize("length", [1, 1000, 70_000, 200_000])
+def test_torn_end_is_cut_back_when_a_log_is_opened_again(tmp_path, length):
+    (tmp_path / JOURNAL).write_text('{"kind": "a"}\n' + json.dumps({"kind": length * "b"})[:-2])
+    Journal(tmp_path, session=1).close()
+    assert whole_lines(tmp_path / JOURNAL) == [{"kind": "a"}]
+
+
+def test_line_that_lacks_only_its_end_is_completed(tmp_path):
+    (tmp_path / JOURNAL).write_text('{"kind": "a"}\n{"kind": "b"}')
+    with Journal(tmp_path, session=1) as journal:
+        journal.event("c", "after")
+    assert [event["kind"] for event in whole_lines(tmp_path / JOURNAL)] == ["a", "b", "c"]
+
+
+def test_writer_mends_what_another_has_left_torn(tmp_path):
+    with Journal(tmp_path, session=1) as journal:
+        with (tmp_path / JOURNAL).open("a") as other:
+            other.write('{"kind": "a", "mess')
+        journal.event("b", "after")
+    assert [event["kind"] for event in whole_lines(tmp_path / JOURNAL)] == ["b"]
+
+
+def test_two_writers_at_a_time_mix_no_lines(tmp_path):
+    code = "import sys; from pathlib import Path; from hsa2c.runlog import Journal\n"
+    code += "with Journal(Path(sys.argv[1]), session=1) as journal:\n"
+    code += "    for step in range(300): journal.event('note', step % 97 * 100 * sys.argv[2])"
+    writers = [subprocess.Popen([sys.executable, "-c", code, tmp_path, letter]) for letter in "xy"]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert len(whole_lines(tmp_path / JOURNAL)) == 600
+
+
 def test_reading_passes_over_what_is_not_a_row(tmp_path):
     deep, long = b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"
     lines = [b'{"a": 1}', b"", b"7", b"[1]", b"nonsense", b'{"a": \xff}', deep, long, b'{"a": 2}']

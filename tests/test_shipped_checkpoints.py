@@ -24,8 +24,8 @@ def test_every_agent_is_listed_here():
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_is_of_its_game_and_small(name):
-    path = checkpoints.find(FOLDER / name, prefer="best")
-    checkpoint = checkpoints.load(path)
+    checkpoint, path, skipped = checkpoints.read(FOLDER / name, prefer="best")
+    assert skipped == []
     config = APPLICATION.build_config(checkpoint.config)
     assert config.game == AGENTS[name][0]
     assert checkpoint.identity == APPLICATION.identity(config)

@@ -61,13 +61,12 @@ def small_job(game: str, seed: int, minutes: float) -> Job:
 
 def evaluated(target: Path, games: int, results: Results) -> dict[str, Any]:
     """What `evaluate.py` finds of a run's best checkpoint, and how that was trained; once for each checkpoint."""
-    path = checkpoints.find(target, prefer="best")
+    trained, path, _ = checkpoints.read(target, prefer="best")
     key = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "games": games}
     kept = results.get(**key)
     if kept is None:
         command = [sys.executable, "-m", "hsa2c", "evaluate", str(path), "--games", str(games), "--json"]
         played = json.loads(execute(command, _EVALUATION_S))
-        trained = checkpoints.load(path)
         config = trained.config
         kept = results.put(
             {

@@ -30,6 +30,7 @@ from examples.lda.rates import MOST_ETA, Rate
 from hsa2c.dpsgd.layout import Access, Layout
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.transport import Vector
+from hsa2c.errors import ProblemError
 
 if TYPE_CHECKING:
     import torch
@@ -117,6 +118,10 @@ class _Hands:
 
     def step(self, g: Step) -> None:
         """Line 6: x <- (1 - eta) x + eta (D / G) s; unlocked: a lost write is S_b of Eq. 3."""
+        if g.statistics.shape != (g.rows.size, self._L.shape[1]):  # compiled code would read past its end
+            raise ProblemError(
+                f"an update's statistics are {list(g.statistics.shape)}, must be {[g.rows.size, self._L.shape[1]]}"
+            )
         eta = min(self._rate(float(self._state[0])) * self._scale_rate, MOST_ETA)
         self._state[0] += 1
         scale = self._rest[0] * np.float32(1.0 - eta)

@@ -13,6 +13,7 @@ from examples.lda.corpora import Corpus, Split
 from examples.lda.dpsvi import Model
 from examples.lda.settings import LDAConfig
 from hsa2c import checkpoint as checkpoints
+from hsa2c.commands.options import tell_skipped
 from hsa2c.errors import CheckpointError, ConfigError
 
 Floats = NDArray[np.float32]
@@ -48,15 +49,15 @@ class Trained:
         return shares
 
 
-def load(target: Path, *, newest: bool = False) -> Trained:
+def load(target: Path, *, newest: bool = False, prog: str = "examples.lda") -> Trained:
     """The topics of a run (its best checkpoint if there is one, else the newest) or of a checkpoint file.
 
     Raises:
         CheckpointError: There is none, it is damaged, or of something else.
         ConfigError: Its corpus cannot be read any more, or has changed.
     """
-    path = checkpoints.find(target, prefer="newest" if newest else "best")
-    checkpoint = checkpoints.load(path)
+    checkpoint, path, skipped = checkpoints.read(target, prefer="newest" if newest else "best")
+    tell_skipped(prog, skipped)
     if (name := checkpoint.identity.get("application")) != application.APPLICATION.name:
         raise CheckpointError(f"{path}: is of {name!r}, not of topics")
     config = application.APPLICATION.build_config(checkpoint.config)

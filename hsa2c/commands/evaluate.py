@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hsa2c import checkpoint as checkpoints
 from hsa2c.checkpoint import Checkpoint
 from hsa2c.commands.files import replacing
-from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.commands.options import OneLineParser, guarded, tell_skipped
 from hsa2c.config import build
 from hsa2c.errors import CheckpointError, ConfigError
 from hsa2c.streams import console
@@ -55,8 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    path = _which(options)
-    checkpoint = checkpoints.load(path)
+    checkpoint, path = _which(options)
     result = _play(options, path, checkpoint)
     if options.json:
         print(json.dumps(result))
@@ -65,11 +64,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _which(options: argparse.Namespace) -> Path:
-    path = checkpoints.find(options.target, prefer="newest" if options.newest else "best")
+def _which(options: argparse.Namespace) -> tuple[Checkpoint, Path]:
+    checkpoint, path, skipped = checkpoints.read(options.target, prefer="newest" if options.newest else "best")
+    tell_skipped(PROG, skipped)
     if options.best and options.target.is_dir() and path.name != "best.safetensors":
         raise CheckpointError(f"{options.target}: has no best checkpoint yet (it takes 100 games)")
-    return path
+    return checkpoint, path
 
 
 def _play(options: argparse.Namespace, path: Path, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hsa2c import signals, streams
+from hsa2c.config import is_text
 from hsa2c.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HSA2CError
 from hsa2c.runtime import interpreter
 
@@ -24,6 +28,17 @@ class OneLineParser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        self.register("type", Path, _path)  # for every option and argument with type=Path
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; text that is not UTF-8 is refused, since it can be neither shown nor kept."""
+        words = sys.argv[1:] if args is None else list(args)
+        for before, word in pairwise(["", *words]):
+            if not is_text(word):
+                option, equals, _ = word.partition("=")
+                where = option if equals and option.startswith("--") else before
+                self.error(f"{where if where.startswith('-') else 'argument'}: must be UTF-8 text: {word!a}")
+        return super().parse_args(words, namespace)
 
     def print_help(self, file: Any = None) -> None:
         """Print it, and end if that cannot be done."""
@@ -35,6 +50,11 @@ class OneLineParser(argparse.ArgumentParser):
         """Say what is wrong and end."""
         print(f"{self.prog}: {' '.join(message.split())} (--help shows all options)", file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
+
+
+def _path(text: str) -> Path:
+    """A path; ``~`` is the user's home also where a shell has not said so, as in ``--video=~/x.mp4``."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's fails where there is no home
 
 
 def number_or_auto(text: str) -> int | str:
@@ -49,6 +69,12 @@ def settle() -> None:
     """What every command does first about its process: streams, search path, home. More than once does no harm."""
     streams.settle()
     interpreter.settle()
+
+
+def tell_skipped(prog: str, skipped: Sequence[str]) -> None:
+    """Say on stderr which checkpoints were passed over, a line each."""
+    for line in skipped:
+        print(f"{prog}: passed over: {line}", file=sys.stderr)
 
 
 def guarded(prog: str, act: Callable[[], int], *, quiet: bool = False) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hsa2c.commands import batch, replay
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
-from hsa2c.errors import ConfigError
+from hsa2c.errors import EXIT_DONE, ConfigError, FinishedError
 from hsa2c.runtime import application, rundir
 from hsa2c.runtime.allocation import lone_task
 from hsa2c.runtime.application import Application
@@ -148,7 +148,12 @@ def _train(options: argparse.Namespace, world: World, typed: Sequence[str]) -> i
         return _replay(options)
     app = application.load(APPLICATION)
     batch.check(options, world)
-    run = prepared(app, options, world)
+    try:
+        run = prepared(app, options, world)
+    except FinishedError as finished:
+        if options.json and world.rank == 0:
+            print(json.dumps(rundir.summary(app, finished.directory, EXIT_DONE)))
+        raise
     if options.slurm is not None:
         return batch.write(options, run, PROG, typed)
     check(app, run.config, world, force=options.force)

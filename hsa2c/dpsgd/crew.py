@@ -34,13 +34,13 @@ from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.selfwatch import Clock, Overlap
 from hsa2c.dpsgd.transport import Listener, Vector
 from hsa2c.dpsgd.worker import actor_learner
-from hsa2c.errors import NodeError
+from hsa2c.errors import NodeError, ProblemError
 
 MakeProblem = Callable[[int], Problem]
 T = TypeVar("T")
 
 _ORDER = struct.Struct("=qd?")  # B, rate scale, whether to go on until interrupted
-_READY, _PROGRESS, _DONE, _RESTS, _FAILED = b"R", b"P", b"D", b"H", b"F"
+_READY, _PROGRESS, _DONE, _RESTS, _FAILED, _UNFIT = b"R", b"P", b"D", b"H", b"F", b"U"
 _MAX_MESSAGE = 128 * 1024  # a sequenced packet must fit the socket's buffer
 _POLL_S = 0.05  # how often a waiting parent looks for the master's stop
 _FINISH_S = 10.0  # how long a process may take to end when asked
@@ -81,6 +81,21 @@ class SharedVectors:
         floats = torch.frombuffer(self._memory, dtype=torch.float32, count=size + state_dim)
         self.u = floats[:size]
         self.state = floats[size:]
+
+    def go_on(self, state: Vector | None) -> None:
+        """Take over an optimiser's state, float32 [state_dim], if there is one.
+
+        Raises:
+            ProblemError: It is of another length or type.
+        """
+        if state is None:
+            return
+        own = self.state.numpy()
+        if state.shape != own.shape or state.dtype != own.dtype:
+            raise ProblemError(
+                f"the optimiser's state is {state.dtype} {list(state.shape)}, must be {own.dtype} {list(own.shape)}"
+            )
+        own[:] = state
 
     @property
     def rate_scale(self) -> float:
@@ -137,8 +152,7 @@ class SerialCrew:
 
     def __init__(self, problem: Problem, layout: Layout, *, state: Vector | None = None) -> None:
         self._shared = SharedVectors(layout.size, layout.state_size)
-        if state is not None:
-            self._shared.state.numpy()[:] = state
+        self._shared.go_on(state)
         self._problem = problem
         self._layout = layout
         self._access = layout.attach(self._shared.u, self._shared.state, problem)
@@ -197,8 +211,7 @@ class LockFreeCrew:
         limits: CrewLimits | None = None,
     ) -> None:
         self._shared = SharedVectors(layout.size, layout.state_size, p)
-        if state is not None:
-            self._shared.state.numpy()[:] = state
+        self._shared.go_on(state)
         self._layout = layout
         self._applied = self._reported = 0  # updates in u as it was last copied, and of them those that were reported
         self._shares_done = 0  # of B updates each, since the last exchange began
@@ -265,6 +278,7 @@ class LockFreeCrew:
 
         Raises:
             NodeError: Too many actor-learners raised (a traceback is in the message) or died, or u is not finite.
+            ProblemError: A gradient does not fit u.
         """
         u = self._begin(v, B, rate_scale, running=False)
         for report in self._answers(_DONE, _Attention(self, listener)):
@@ -417,6 +431,8 @@ class LockFreeCrew:
             except ConnectionResetError:  # it died before it read its order
                 message = b""
             kind, body = message[:1], message[1:]
+            if kind == _UNFIT:  # as the next one would be, in its place
+                raise ProblemError(f"{hand}: {body.decode(errors='replace')}")
             if not message or kind == _FAILED:
                 self._replace(hand, body)
                 return
@@ -484,6 +500,9 @@ def _live(make_problem: MakeProblem, shared: SharedVectors, layout: Layout, inde
     """An actor-learner process, from its first to its last instruction."""
     try:
         _work(make_problem(index), shared, layout, orders, index)
+    except ProblemError as error:
+        with contextlib.suppress(OSError):
+            orders.send(_UNFIT + str(error).encode(errors="replace")[: _MAX_MESSAGE // 2])
     except BaseException:
         with contextlib.suppress(OSError):
             orders.send(_FAILED + traceback.format_exc().encode(errors="replace")[-_MAX_MESSAGE // 2 :])

@@ -15,6 +15,7 @@ import torch
 from hsa2c.dpsgd.optimiser import Rule, SharedOptimiser
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.transport import Vector
+from hsa2c.errors import ProblemError
 
 
 class Access(NamedTuple):
@@ -23,11 +24,11 @@ class Access(NamedTuple):
     read: Callable[[], Any]
     """Line 4: a private u_hat, in the form that the problem's gradient takes; constant until the next call."""
     step: Callable[[Any], None]
-    """Line 6: change u by a gradient, without a lock."""
+    """Line 6: change u by a gradient, without a lock; raises `ProblemError` where the gradient does not fit u."""
     scale_rate: Callable[[float], None]
     """Set the learning rate to so many times the one it starts with."""
     finite: Callable[[Any], bool]
-    """Whether a gradient holds neither NaN nor infinity."""
+    """Whether a gradient holds neither NaN nor infinity; raises as `step`."""
 
 
 class Layout(Protocol):
@@ -49,7 +50,7 @@ class Layout(Protocol):
     def state_size(self) -> int: ...  # noqa: D102
 
     def enter(self, v: Vector, u: Vector) -> None:
-        """Line 2: let u, float32 [size], be v, float32 [dim]."""
+        """Line 2: let u, float32 [size], be v, float32 [dim]; raises `ProblemError` where v is not."""
 
     def value(self, u: Vector) -> Vector:
         """What u is as a vector, float32 [dim], for line 7; valid until the next call of `enter` or `value`."""
@@ -84,6 +85,8 @@ class DenseLayout(Layout):
 
     def enter(self, v: Vector, u: Vector) -> None:
         """See `Layout.enter`."""
+        if v.shape != u.shape or v.dtype != u.dtype:
+            raise ProblemError(f"v is {v.dtype} {list(v.shape)}, must be {u.dtype} {list(u.shape)}")
         u[:] = v
 
     def value(self, u: Vector) -> Vector:
@@ -94,5 +97,27 @@ class DenseLayout(Layout):
         """See `Layout.attach`."""
         u_hat = torch.empty_like(u)
         optimiser = SharedOptimiser(u, state, self._rule)
-        # One number instead of one for each element: a sum is finite only if all that it adds are.
-        return Access(lambda: u_hat.copy_(u), optimiser.step, optimiser.scale_rate, lambda g: bool(g.sum().isfinite()))
+
+        def step(g: Any) -> None:
+            check_gradient(g, self._dim)
+            optimiser.step(g)
+
+        def finite(g: Any) -> bool:
+            check_gradient(g, self._dim)
+            # One number instead of one for each element: a sum is finite only if all that it adds are.
+            return bool(g.sum().isfinite())
+
+        return Access(lambda: u_hat.copy_(u), step, optimiser.scale_rate, finite)
+
+
+def check_gradient(g: Any, dim: int) -> None:
+    """Refuse a gradient unlike u: torch's fused optimisers read as many numbers as u has, wherever g ends.
+
+    Raises:
+        ProblemError: It is no tensor, or not float32 [dim] without gaps.
+    """
+    is_tensor = isinstance(g, torch.Tensor)
+    if is_tensor and g.shape == (dim,) and g.dtype is torch.float32 and g.is_contiguous():
+        return
+    what = f"{g.dtype} {list(g.shape)}, strides {list(g.stride())}" if is_tensor else f"a {type(g).__name__}"
+    raise ProblemError(f"a gradient is {what}: must be {torch.float32} [{dim}] without gaps, as v has {dim} numbers")

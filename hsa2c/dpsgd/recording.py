@@ -28,7 +28,7 @@ import enum
 import json
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,8 +48,28 @@ _HEAD = struct.Struct("<BBxxIqqqdQI")  # kind, code, node, t, since, count, numb
 _CHECK = struct.Struct("<I")  # of the head
 _SUMS = struct.Struct("<II")
 HEAD_BYTES = _HEAD.size + _CHECK.size
+_MOST_RATE = 1e6  # rho and mu are at most 100
 LAST_BYTES = HEAD_BYTES + 256
 """What is kept of a file's limit for a last word."""
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 1 <= value < 2**31
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, float) and 0 <= value <= _MOST_RATE
+
+
+#: What the master was called with: whether a value may be one.
+_ABOUT: Mapping[str, Callable[[Any], bool]] = {
+    "dim": _is_count,
+    "M": _is_count,
+    "rho": _is_rate,
+    "mu": _is_rate,
+    "mean_of": lambda value: value is None or _is_count(value),
+    "max_delay": lambda value: value is None or _is_count(value),
+}
 
 
 class Kind(enum.IntEnum):
@@ -94,8 +114,10 @@ class Frame:
         """The payload as float32s, however many."""
         return np.frombuffer(self.payload, np.float32)
 
-    def sums(self) -> tuple[int, int]:
-        """Checksums of v and z."""
+    def sums(self) -> tuple[int, int] | None:
+        """Checksums of v and z; None if the payload is none."""
+        if len(self.payload) != _SUMS.size:
+            return None
         v, z = _SUMS.unpack(self.payload)
         return v, z
 
@@ -263,12 +285,13 @@ class Recording:
     def _understand(self, frame: Frame) -> Mapping[str, Any]:
         try:
             about = json.loads(bytes(frame.payload))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{self.path}: damaged: its ABOUT is not JSON: {error}") from None
-        kinds = {"dim": int, "M": int, "rho": float, "mu": float, "mean_of": int | None, "max_delay": int | None}
-        for name, kind in kinds.items():
-            if not isinstance(about, dict) or not isinstance(about.get(name), kind):
+        for name, fits in _ABOUT.items():
+            if not isinstance(about, dict) or name not in about:
                 raise ConfigError(f"{self.path}: damaged: its ABOUT lacks {name}")
+            if not fits(about[name]):
+                raise ConfigError(f"{self.path}: damaged: its ABOUT has {name} = {about[name]!r}")
         return dict(about)
 
     def frames(self) -> Iterator[Frame]:

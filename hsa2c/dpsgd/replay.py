@@ -210,7 +210,9 @@ class _ReplayWatch(Watch):
         assert frame is not None
         if frame.t != t:
             raise DifferenceError(at_step(t - 1, f"in the run it was step {frame.t}"))
-        of_v, of_z = frame.sums()
+        if (sums := frame.sums()) is None:
+            raise DifferenceError(at_step(t - 1, "its checksums are missing"))
+        of_v, of_z = sums
         of = f"the sum of {frame.count} deltas"
         if checksum(v) != of_v:
             raise DifferenceError(at_step(t - 1, f"v is not what it was after {of}"))

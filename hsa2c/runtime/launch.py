@@ -164,7 +164,7 @@ def _after(what: Launch, whole: Launch, left: tuple[Host, ...]) -> Launch | None
         left: The hosts that answer.
     """
     try:
-        _, path, _ = checkpoints.load_newest(what.directory / "checkpoints")
+        _, path, skipped = checkpoints.load_newest(what.directory / "checkpoints")
     except CheckpointError:
         return None
     if what.resume_from is not None and path.resolve() == what.resume_from.resolve():
@@ -178,6 +178,8 @@ def _after(what: Launch, whole: Launch, left: tuple[Host, ...]) -> Launch | None
         config = rundir.with_nodes(app, config, nodes)
         where = f" on {', '.join(host.name for host in left)}, {config.cluster.nodes} of {before} nodes"
     with Journal(what.directory, session=what.session + 1) as journal:
+        for line in skipped:
+            journal.event("warning", line)
         journal.event("restart", f"the job failed; going on from {path.name}{where}", checkpoint=str(path))
     return replace(what, config=config, hosts=left, resume_from=path, session=what.session + 1)
 

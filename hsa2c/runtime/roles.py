@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hsa2c import checkpoint as checkpoints
 from hsa2c.config import to_dict
 from hsa2c.dpsgd import inprocess
@@ -21,7 +23,7 @@ from hsa2c.dpsgd.sharded import Followers, Link
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho
 from hsa2c.dpsgd.transport import MasterPort, Vector, Watch, WorkerPort
 from hsa2c.dpsgd.worker import overlapping_worker, worker
-from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError, HSA2CError
+from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError, HSA2CError, ProblemError
 from hsa2c.runtime.application import RunConfig, Tracker
 from hsa2c.runtime.task import Task
 
@@ -114,11 +116,16 @@ def direct(
     task: Task, port: BaseMasterPort, start_nodes: Callable[[], None], transport: str, links: Sequence[Link] = ()
 ) -> int:
     """The master, from the first message to the last checkpoint; with links to others, the lead of several."""
-    from hsa2c.runlog import RunLog
+    from hsa2c.runlog import Journal, RunLog
 
     config, checkpoint = task.config, task.checkpoint()
     t = checkpoint.t if checkpoint else 0
-    v = checkpoint.v.copy() if checkpoint else task.app.initial(config)
+    try:
+        v = _first_v(task, checkpoint)
+    except ProblemError as error:
+        with Journal(task.directory, session=task.session) as journal:
+            journal.event("error", str(error))
+        return EXIT_FAILED
     step = global_step(config, v.size)
     if checkpoint:
         step.z[:] = checkpoint.momentum
@@ -157,6 +164,20 @@ def direct(
         if recorder is not None:
             recorder.close(watch.reason or "failed")
         log.close()
+
+
+def _first_v(task: Task, checkpoint: checkpoints.Checkpoint | None) -> Vector:
+    """V that training begins with, float32 [dim]; the caller's own.
+
+    Raises:
+        ProblemError: It is of another length or type than the application says.
+    """
+    v = np.array(checkpoint.v if checkpoint else task.app.initial(task.config), order="C")
+    dim = task.app.dim(task.config)
+    if v.dtype != np.float32 or v.shape != (dim,):
+        whose = f"v of {task.resume_from}" if checkpoint else "v_0"
+        raise ProblemError(f"{whose} is {v.dtype} {list(v.shape)}, must be float32 [{dim}]")
+    return v
 
 
 def _recorder(

@@ -17,11 +17,12 @@ from typing import IO, Any, Self
 import yaml
 
 from hsa2c import checkpoint as checkpoints
-from hsa2c.config import merge, nested, parse_assignment, read_yaml, to_dict, to_yaml
+from hsa2c.config import flatten, merge, nested, parse_assignment, read_yaml, to_dict, to_yaml
 from hsa2c.dpsgd.steps import constant_factor_rho
-from hsa2c.errors import ConfigError
-from hsa2c.runlog import JOURNAL, METRICS, Journal, Row, number, read_rows
-from hsa2c.runtime import allocation, hosts
+from hsa2c.errors import ConfigError, FinishedError
+from hsa2c.jsonlines import Row
+from hsa2c.runlog import JOURNAL, METRICS, Journal, number, read_rows
+from hsa2c.runtime import allocation, earlier, hosts
 from hsa2c.runtime.allocation import ALLOCATION
 from hsa2c.runtime.application import Application, RunConfig
 from hsa2c.runtime.host import about, share_of_cores
@@ -86,6 +87,7 @@ class Run:
             self.fresh = _make(self.directory, may_exist=self.again or self.checkpoint is not None)
             self._lock = (self.directory / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            changed = earlier.changes(self.directory / CONFIG, self.config)
             _replace(self.directory / CONFIG, to_yaml(self.config))
             session = "" if self.session == 1 else f"-{self.session}"
             _replace(self.directory / f"{Path(ABOUT).stem}{session}.yaml", yaml.safe_dump(about(), sort_keys=False))
@@ -94,13 +96,15 @@ class Run:
                     journal.event("start", "starting")
                 else:
                     journal.event("resume", f"resuming from {self.checkpoint.name}", checkpoint=str(self.checkpoint))
+                if changed:
+                    journal.event("settings", f"other settings than before: {changed}")
                 for remark in self.remarks:
                     journal.event("warning", remark)
         except BlockingIOError:
             self.fresh = False  # it is theirs
             raise ConfigError(f"{self.directory}: another process is training in it") from None
-        except FileExistsError:
-            raise ConfigError(_exists(self.directory)) from None
+        except FileExistsError as error:
+            raise ConfigError(_exists(Path(error.filename or self.directory))) from None
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
             why = getattr(error, "strerror", None) or error
             raise ConfigError(f"{self.directory}: cannot be written: {why}") from None
@@ -128,6 +132,7 @@ def prepare(
 
     Raises:
         ConfigError: Something in the configuration is wrong, or the run's directory exists.
+        FinishedError: With `again`: the run has reached its limit.
     """
     allocation.refuse_lone_tasks()
     values: dict[str, Any] = {} if config_file is None else read_yaml(find_config(config_file))
@@ -137,21 +142,54 @@ def prepare(
     values = _fit_hosts(values)
     config = _resolve(app, app.build_config(values))
     directory = Path(config.output.run_dir) / (config.output.name or _fresh_name(app, config))
-    if again and has_checkpoint(directory):
-        return resume(app, directory, given, None, world)
+    remarks: list[str] = []
+    if again and (_is_there(directory / CONFIG) or checkpoints.steps(directory / checkpoints.FOLDER)):
+        if (run := _go_on(app, directory, given, config, world)) is not None:
+            return run
+        remarks.append("no checkpoint was written before: begins anew, and its curves at 0")
     config = dataclasses.replace(config, output=dataclasses.replace(config.output, name=directory.name))
     # The other ranks of a world may come when rank 0 has made it already.
     if world.rank == 0 and not again and _is_there(directory):
         raise ConfigError(_exists(directory))
     session = _last_session(directory) + 1 if again and _is_there(directory / JOURNAL) else 1
-    return Run(config=config, directory=directory, session=session, again=again)
+    return Run(config=config, directory=directory, session=session, again=again, remarks=remarks)
 
 
-def resume(app: Application, directory: Path, given: Mapping[str, Any], config_file: str | None, world: World) -> Run:
+def _go_on(app: Application, directory: Path, given: Mapping[str, Any], config: Any, world: World) -> Run | None:
+    """The run in a directory, resumed; None where no session of it came to a checkpoint, so that it may begin anew.
+
+    Raises:
+        ConfigError: It is of something else, or has lost its checkpoints.
+        FinishedError: It has reached its limit.
+    """
+    if not _is_there(directory / CONFIG):
+        raise ConfigError(f"{directory}: holds checkpoints, but no {CONFIG}: put it back; --name starts another")
+    saved = app.build_config(read_yaml(directory / CONFIG))
+    told = to_dict(saved)
+    for dotted, value in given.items():
+        told = merge(told, nested(dotted, value))
+    earlier.check_same(app, directory, saved, app.build_config(told))
+    if checkpoints.steps(directory / checkpoints.FOLDER):
+        return resume(app, directory, given, None, world, again=True)
+    earlier.check_not_lost(directory)
+    earlier.check_same(app, directory, saved, config)
+    return None
+
+
+def resume(
+    app: Application,
+    directory: Path,
+    given: Mapping[str, Any],
+    config_file: str | None,
+    world: World,
+    *,
+    again: bool = False,
+) -> Run:
     """A run that goes on from its newest good checkpoint; nothing is written yet.
 
     Raises:
         ConfigError: There is no run, no good checkpoint, nothing left to do, or a setting that cannot change.
+        FinishedError: With `again`, instead: nothing is left to do.
     """
     allocation.refuse_lone_tasks()
     if config_file is not None:
@@ -180,11 +218,9 @@ def resume(app: Application, directory: Path, given: Mapping[str, Any], config_f
             raise ConfigError(f"{dotted} = {new!r}: cannot change in a resumed run, which has {old!r}")
     checkpoint, path, skipped = checkpoints.load_newest(directory / "checkpoints")
     checkpoints.check_identity(checkpoint, app.identity(config), source=path)
-    reached = app.tracker(config, checkpoint.counters).reached()
-    minutes = config.stop.minutes
-    if minutes is not None and checkpoint.counters.get("elapsed_s", 0.0) >= 60 * minutes:
-        reached = f"{minutes:g} min of training"
-    if reached:
+    if reached := _reached(app, config, checkpoint.counters):
+        if again:
+            raise FinishedError(directory, reached)
         raise ConfigError(f"--resume {directory}: nothing left to do: {reached}; raise the limit")
     return Run(
         config=config,
@@ -203,6 +239,14 @@ def withdraw(directory: Path) -> bool:
     return not directory.exists()
 
 
+def _reached(app: Application, config: Any, counters: Mapping[str, Any]) -> str | None:
+    """The limit that a checkpoint's counters are at, in words; None if there is something left to do."""
+    minutes = config.stop.minutes
+    if minutes is not None and counters.get("elapsed_s", 0.0) >= 60 * minutes:
+        return f"{minutes:g} min of training"
+    return app.tracker(config, counters).reached()
+
+
 def with_nodes(app: Application, config: Any, nodes: int) -> Any:
     """A run's configuration for another number of nodes: what followed it by rule follows it again."""
     values = _follow_nodes(to_dict(config), {"cluster.nodes": nodes})
@@ -211,7 +255,7 @@ def with_nodes(app: Application, config: Any, nodes: int) -> Any:
 
 def find_config(name: str) -> Path:
     """A YAML file, or the shipped one of this name (``pong``, ``paper/hsa2c``)."""
-    path = Path(name)
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's fails where there is no home
     folder = Path(str(importlib.resources.files("configs")))
     shipped = folder / f"{name.removesuffix('.yaml')}.yaml"
     for candidate in (path, shipped):
@@ -225,7 +269,7 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     """``--set`` options as fields by dotted name; ``agent={t_max: 5}`` is the same as ``agent.t_max=5``."""
     fields: dict[str, Any] = {}
     for text in texts:
-        fields |= _flatten(*parse_assignment(text))
+        fields |= flatten(*parse_assignment(text))
     return fields
 
 
@@ -400,15 +444,6 @@ def _at(values: Mapping[str, Any], dotted: str) -> Any:
     return here
 
 
-def _flatten(dotted: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not value:
-        return {dotted: value}
-    fields: dict[str, Any] = {}
-    for key, item in value.items():
-        fields |= _flatten(f"{dotted}.{key}", item)
-    return fields
-
-
 def _fresh_name(app: Application, config: Any) -> str:
     stem = f"{app.label(config)}-{time.strftime('%Y%m%d-%H%M%S')}"
     name, number = stem, 2
@@ -441,6 +476,10 @@ def _is_there(path: Path) -> bool:
 
 
 def _exists(directory: Path) -> str:
+    if directory.is_symlink() and not _is_there(directory):
+        return f"{directory}: is a link to {directory.readlink()}, which does not exist; --name starts another"
+    if not directory.is_dir():
+        return f"{directory}: is not a folder; --name starts another run"
     return f"{directory}: exists; --resume {directory} goes on with it, --name starts another"
 
 

@@ -256,12 +256,14 @@ class MasterWatch(Watch):
         since_s = time.monotonic() - self._checkpoint_at
         # With the optimiser state of every node at hand, v and the states belong together: better now than later.
         complete = len(self._fresh) >= self._nodes - len(self._lost) and since_s >= 0.8 * every_s
+        best = self._best
         try:
             if complete or since_s >= every_s:
                 self.save(v)
             elif self._tracker.measure(v, due=False) and self._is_best():
-                checkpoints.save_best(self._checkpoints, self._checkpoint(v))
+                checkpoints.save_best(self._checkpoints, self._checkpoint(v), tell=self._warn)
         except StorageError as error:  # the disk may have room again in a while: better go on than lose the work
+            self._best = best  # so the best one is tried again, too
             self._faults["checkpoints_unwritten"] += 1
             self._log.event("warning", f"{error}; going on, and trying again in {every_s:g} s")
 
@@ -275,11 +277,15 @@ class MasterWatch(Watch):
             self._tracker.measure(v, due=True)
         improved = self._is_best()
         checkpoint = self._checkpoint(v)
-        path = checkpoints.save(self._checkpoints, checkpoint, keep=self._config.output.keep_checkpoints)
+        keep = self._config.output.keep_checkpoints
+        path = checkpoints.save(self._checkpoints, checkpoint, keep=keep, tell=self._warn)
         if improved:
-            checkpoints.save_best(self._checkpoints, checkpoint)
+            checkpoints.save_best(self._checkpoints, checkpoint, tell=self._warn)
         self._log.event("checkpoint", f"checkpoint {path.name}", path=str(path), best=improved)
         return path
+
+    def _warn(self, message: str) -> None:
+        self._log.event("warning", message)
 
     def _is_best(self) -> bool:
         """Whether the tracker's quality is better than any saved before; it then counts as saved."""

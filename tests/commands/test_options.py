@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from hsa2c.commands.options import OneLineParser, guarded
@@ -50,3 +53,27 @@ def test_options_are_not_guessed_from_their_beginning():
     parser.add_argument("--number", type=int)
     with pytest.raises(SystemExit):
         parser.parse_args(["--num", "3"])
+
+
+@pytest.mark.parametrize("words", [["--file", "~/x"], ["--file=~/x"], ["~/x"]])
+def test_tilde_is_the_home_in_every_path(words, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/of/mine")
+    parser = OneLineParser("prog", "Does things.")
+    group = parser.add_argument_group("files")
+    group.add_argument("--file", type=Path)
+    group.add_argument("run", type=Path, nargs="?")
+    options = parser.parse_args(words)
+    assert (options.file or options.run) == Path("/home/of/mine/x")
+
+
+@pytest.mark.parametrize(
+    ("words", "who"), [(["--name", b"\xff"], "--name"), ([b"--name=\xff"], "--name"), ([b"\xff"], "argument")]
+)
+def test_text_that_is_not_utf_8_names_the_option(words, who, capsys):
+    parser = OneLineParser("prog", "Does things.")
+    parser.add_argument("--name")
+    parser.add_argument("run", nargs="?")
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args([os.fsdecode(word) for word in words])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(f"prog: {who}: must be UTF-8 text: '")

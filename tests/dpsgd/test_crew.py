@@ -26,7 +26,7 @@ from hsa2c.dpsgd.crew import CrewLimits, LockFreeCrew, SerialCrew, SharedVectors
 from hsa2c.dpsgd.layout import DenseLayout
 from hsa2c.dpsgd.optimiser import Rule
 from hsa2c.dpsgd.transport import Listener, Vector
-from hsa2c.errors import NodeError
+from hsa2c.errors import NodeError, ProblemError
 from tests.dpsgd.problems import double_well, quadratic
 from tests.dpsgd.waiting import LIMIT_S, Turns, wait_until
 
@@ -690,6 +690,55 @@ def test_gradient_that_is_not_finite_is_not_used(made: Callable[..., LockFreeCre
     u = run(crew, np.zeros(DIM, np.float32), B=9)
     np.testing.assert_allclose(u, -0.1 * 6, rtol=1e-6)
     assert sum(report.get("refused_gradients", 0) for report in json.loads(crew.report())) == 3
+
+
+#: Gradients that do not fit u, and what is said of them.
+UNFIT = {
+    "short": (torch.ones(DIM - 1), rf"\[{DIM - 1}\].*\[{DIM}\]"),
+    "long": (torch.ones(DIM + 1), rf"\[{DIM + 1}\].*\[{DIM}\]"),
+    "one": (torch.ones(1), rf"\[1\].*\[{DIM}\]"),
+    "row": (torch.ones(1, DIM), rf"\[1, {DIM}\].*\[{DIM}\]"),
+    "double": (torch.ones(DIM, dtype=torch.float64), r"torch\.float64"),
+    "gaps": (torch.ones(2 * DIM)[::2], r"strides \[2\]"),
+    "array": (np.ones(DIM, np.float32), "a ndarray"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("unfit", UNFIT)
+def test_gradient_that_does_not_fit_u_is_refused_at_once(
+    made: Callable[..., LockFreeCrew], unfit: str, rule: Rule
+) -> None:
+    g, said = UNFIT[unfit]
+
+    class Unfit(Behaviour):
+        def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> Any:
+            return g
+
+    crew = made(lambda _: Unfit(lambda: None), p=2, rule=rule)
+    crew.wait_ready()
+    with pytest.raises(ProblemError, match=r"^actor-learner \d \(pid \d+\): a gradient is .*" + said):
+        run(crew)
+    serial = SerialCrew(Unfit(lambda: None), DenseLayout(DIM, rule))
+    with pytest.raises(ProblemError, match=said):
+        run(serial)
+    assert not serial.state().any()
+
+
+@pytest.mark.parametrize("v", [np.ones(1, np.float32), np.ones(DIM + 1, np.float32), np.ones(DIM)], ids=str)
+def test_v_that_does_not_fit_u_is_refused(made: Callable[..., LockFreeCrew], v: Vector) -> None:
+    for crew in (made(), SerialCrew(fine(0), DenseLayout(DIM, SGD))):
+        with pytest.raises(ProblemError, match=rf"^v is {v.dtype} \[{v.size}\], must be float32 \[{DIM}\]$"):
+            run(crew, v)
+
+
+@pytest.mark.parametrize("size", [1, DIM, 2 * DIM, 2 * DIM + 2])
+def test_state_of_another_length_is_refused(size: int) -> None:
+    state = np.zeros(size, np.float32)
+    with pytest.raises(ProblemError, match=rf"\[{size}\], must be float32 \[{2 * DIM + 1}\]$"):
+        SerialCrew(fine(0), DenseLayout(DIM, RULES["adam"]), state=state)
+    with pytest.raises(ProblemError, match=rf"\[{size}\]"):
+        LockFreeCrew(fine, DenseLayout(DIM, RULES["adam"]), 1, state=state)
 
 
 def test_u_that_is_not_finite_is_an_error(made: Callable[..., LockFreeCrew]) -> None:

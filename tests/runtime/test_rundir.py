@@ -1,4 +1,5 @@
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from hsa2c import checkpoint as checkpoints
 from hsa2c.atari import APPLICATION
 from hsa2c.checkpoint import Checkpoint
 from hsa2c.config import read_yaml, to_dict
-from hsa2c.errors import CheckpointError, ConfigError
-from hsa2c.runlog import read_rows
+from hsa2c.errors import CheckpointError, ConfigError, FinishedError
+from hsa2c.runlog import Journal, read_rows
 from hsa2c.runtime import rundir
 from hsa2c.runtime.world import World
 
@@ -142,6 +143,19 @@ def test_run_that_comes_to_exist_meanwhile_is_left_alone(prepare):
     with pytest.raises(ConfigError, match="exists"):
         second.open()
     assert read_yaml(first.directory / "config.yaml")["seed"] == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_lies_in_a_runs_place_is_named(tmp_path, again):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    for name, rule in {"link": "is a link to .*nowhere, which does not exist", "file": "is not a folder"}.items():
+        given = {"output.run_dir": str(tmp_path), "output.name": name}
+        with pytest.raises(ConfigError, match=rf"{name}: {rule}"):
+            rundir.prepare(APPLICATION, given, "smoke", ALONE, again=again).open()
+        with pytest.raises(ConfigError, match=rf"{name}: {rule}" if name == "link" else "cannot be written"):
+            rundir.prepare(APPLICATION, given | {"output.run_dir": str(tmp_path / name)}, "smoke", ALONE).open()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 
 
 def test_names_given_by_the_clock_do_not_meet(prepare):
@@ -621,3 +635,59 @@ def test_start_that_cannot_write_leaves_nothing(prepare, monkeypatch):
     with pytest.raises(ConfigError, match="No space left on device"):
         run.open()
     assert not run.directory.exists()
+
+
+def test_go_on_refuses_another_game_with_or_without_checkpoints(make_run, tmp_path):
+    directory = make_run(game="Pong")
+    go_on = lambda **given: rundir.prepare(
+        APPLICATION, {"output.run_dir": str(tmp_path), "output.name": "old"} | given, "smoke", ALONE, again=True
+    )
+    before = (directory / "config.yaml").read_bytes()
+    for remains in (True, False):
+        if not remains:
+            shutil.rmtree(directory / "checkpoints")
+        with pytest.raises(
+            ConfigError, match=r"old: is a run of game 'Pong', this one is of 'Breakout'; --name starts"
+        ):
+            go_on(game="Breakout")
+        assert (directory / "config.yaml").read_bytes() == before
+
+
+def test_go_on_refuses_to_begin_anew_where_a_checkpoint_was_lost(make_run, tmp_path):
+    directory = make_run(game="Breakout")
+    with Journal(directory, session=1) as journal:
+        journal.event("checkpoint", "checkpoint", path=str(directory / "checkpoints" / "step-000000010.safetensors"))
+    shutil.rmtree(directory / "checkpoints")
+    given = {"output.run_dir": str(tmp_path), "output.name": "old"}
+    for more in ({}, {"game": "Breakout"}):
+        with pytest.raises(
+            ConfigError, match=r"no checkpoint, but step-000000010\.safetensors was written: put it back"
+        ):
+            rundir.prepare(APPLICATION, given | more, "smoke", ALONE, again=True)
+
+
+def test_go_on_refuses_checkpoints_without_a_configuration(make_run, tmp_path):
+    directory = make_run()
+    (directory / "config.yaml").unlink()
+    given = {"output.run_dir": str(tmp_path), "output.name": "old"}
+    with pytest.raises(ConfigError, match=r"old: holds checkpoints, but no config\.yaml"):
+        rundir.prepare(APPLICATION, given, "smoke", ALONE, again=True)
+
+
+def test_beginning_anew_and_other_settings_are_told(tmp_path):
+    for rate in (0.001, 0.002):
+        given = {"output.run_dir": str(tmp_path), "output.name": "old", "optimiser.learning_rate": rate}
+        with rundir.prepare(APPLICATION, given, "smoke", ALONE, again=True).open() as run:
+            pass
+    (told,) = events(run.directory, "settings")
+    assert told["message"] == "other settings than before: optimiser.learning_rate = 0.002, was 0.001"
+    (warning,) = events(run.directory, "warning")
+    assert warning["message"] == "no checkpoint was written before: begins anew, and its curves at 0"
+
+
+def test_going_on_with_a_finished_run_is_no_failure(make_run, tmp_path):
+    make_run(stop__agent_steps=100)
+    given = {"output.run_dir": str(tmp_path), "output.name": "old"}
+    with pytest.raises(FinishedError, match=r"old: nothing left to do: .*; raise the limit to go on$") as told:
+        rundir.prepare(APPLICATION, given, None, ALONE, again=True)
+    assert told.value.exit_code == 0

@@ -662,7 +662,7 @@ def test_full_disk_is_told_and_tried_again(make_watch, clock, monkeypatch):
     watch.begin("queues")
     tries = []
 
-    def save(directory, checkpoint, *, keep):
+    def save(directory, checkpoint, *, keep, tell):
         tries.append(checkpoint.t)
         if len(tries) == 1:
             raise StorageError(f"{directory}: cannot be written: No space left on device")
@@ -675,6 +675,24 @@ def test_full_disk_is_told_and_tried_again(make_watch, clock, monkeypatch):
     assert tries == [1, 2, 3]
     (warning,) = [message for kind, message, _ in log.events if kind == "warning"]
     assert warning.endswith("cannot be written: No space left on device; going on, and trying again in 60 s")
+
+
+def test_best_checkpoint_that_found_no_room_is_tried_again(make_watch, clock, monkeypatch):
+    watch, _, tracker = make_watch()
+    watch.begin("queues")
+    tracker.quality = 7.0
+    tries = []
+
+    def save_best(directory, checkpoint, *, tell):
+        tries.append(checkpoint.counters["best_saved"])
+        if len(tries) == 1:
+            raise StorageError(f"{directory}: cannot be written: No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_best", save_best)
+    for t in range(1, 4):
+        clock.now += 61
+        watch.stepped(t, V)
+    assert tries == [7.0, 7.0]
 
 
 # What nodes say of their exchanges

@@ -53,7 +53,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     for name in ("vocab", "encoding", "pattern"):
         if (value := getattr(options, name)) is not None and options.corpus is None:
             raise ConfigError(f"--{name} {value}: belongs to --corpus, which is not given")
-    result = _score(load(options.target, newest=options.newest), options)
+    result = _score(load(options.target, newest=options.newest, prog=PROG), options)
     if options.json:
         print(json.dumps(result))
     else:

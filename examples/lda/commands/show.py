@@ -50,7 +50,7 @@ def _show(options: argparse.Namespace) -> int:
 
     if options.words < 1:
         raise ConfigError(f"--words {options.words}: must be at least 1")
-    trained = load(options.target, newest=options.newest)
+    trained = load(options.target, newest=options.newest, prog=PROG)
     topics = top_words(trained, options.words)
     if options.json:
         print(json.dumps({"checkpoint": str(trained.path), "topics": topics}))

@@ -148,4 +148,5 @@ def _sweep(cache: Path) -> None:
 
 
 def _unwritable(cache: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"{cache}: cannot be written: {error.strerror or error}")
+    why = error.strerror or error
+    return ConfigError(f"{cache}: corpora cannot be kept in it: {why}; XDG_CACHE_HOME names another folder for them")

@@ -24,6 +24,7 @@ from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.ports import Limits
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.worker import worker
+from hsa2c.errors import ProblemError
 from tests.dpsgd.waiting import LIMIT_S
 from tests.dpsgd.watches import Record
 
@@ -137,6 +138,15 @@ def test_step_by_hand():
     node = Node(Rate(eta=0.25), v=[[8.0], [4.0]], shape=(2, 1))
     node.step([0], [[2.0]], 10.0)
     np.testing.assert_allclose(node.x, [[11.0], [3.0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("statistics", [[[2.0]], [[2.0, 1.0], [1.0, 1.0]], [[2.0], [1.0], [1.0]]])
+def test_statistics_of_another_shape_than_rows_and_topics_are_refused(statistics):
+    node = Node(Rate(eta=0.25), v=[[8.0], [4.0]], shape=(2, 1))
+    with pytest.raises(ProblemError, match=r"must be \[2, 1\]$"):
+        node.step([0, 1], statistics, 10.0)
+    np.testing.assert_array_equal(node.x, [[8.0], [4.0]])
+    assert not node.state.any()
 
 
 @settings(max_examples=50, deadline=None)

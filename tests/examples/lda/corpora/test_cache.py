@@ -233,10 +233,14 @@ def test_the_cache_is_where_the_user_keeps_such_things(monkeypatch, tmp_path):
         assert default_cache() == tmp_path / "home" / ".cache" / "hsa2c" / "lda"
 
 
+def _unkept(cache, why):
+    return f"{cache}: corpora cannot be kept in it: {why}; XDG_CACHE_HOME names another folder for them"
+
+
 def test_a_cache_that_is_no_folder(kitchen):
     kitchen.cache.parent.mkdir()
     kitchen.cache.write_text("")
-    assert message_of(kitchen.open) == f"{kitchen.cache}: cannot be written: File exists"
+    assert message_of(kitchen.open) == _unkept(kitchen.cache, "File exists")
 
 
 def test_a_full_disk(kitchen):
@@ -244,7 +248,7 @@ def test_a_full_disk(kitchen):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     kitchen.meanwhile = fill
-    assert message_of(kitchen.open) == f"{kitchen.cache}: cannot be written: No space left on device"
+    assert message_of(kitchen.open) == _unkept(kitchen.cache, "No space left on device")
     assert list(kitchen.cache.iterdir()) == []
 
 
