@@ -462,7 +462,7 @@ def _make(directory: Path, *, may_exist: bool) -> bool:
     try:
         directory.mkdir(parents=True)
     except FileExistsError:
-        if not may_exist:
+        if not (may_exist and directory.is_dir()):  # a file, or a link to nowhere
             raise
         return False
     return True
