@@ -122,7 +122,7 @@ def _shown(clusters: list[Cluster]) -> Callable[[Progress], None]:
         shown = len(ended)
         if live:
             percent = 100 * sum(progress.shares.values()) / of
-            text = f"{shown} of {of} after {took}, {percent:.0f} % of the work at most" if shown < of else ""
+            text = f"{shown} of {of} done after {took}, {percent:.0f} % of all" if shown < of else ""
             print(f"{_CLEAR}{text}", end="", file=sys.stderr, flush=True)
 
     return show
