@@ -2,7 +2,7 @@
 
 import sys
 
-from hsa2c.signals import enter
+from hsa2c.commands.entry import enter
 
 if __name__ == "__main__":
     sys.exit(enter("evaluate.py", "hsa2c.commands.evaluate"))

@@ -14,7 +14,7 @@ _WINDOW = 100  # games in the mean that curves, the best checkpoint and the stop
 
 
 class GameTracker:
-    """Scores, lengths, losses and speeds over all nodes: a `hsa2c.runtime.application.Tracker`.
+    """Scores, lengths, losses and speeds over all nodes: a `hsa2c.application.Tracker`.
 
     Args:
         nodes: How many there are.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from hsa2c.config import STRICT
+from hsa2c.config.sections import STRICT
 
 Returns = Literal["gae", "n-step"]
 Initialisation = Literal["orthogonal", "torch"]

@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import machine
-from hsa2c.dpsgd.lifetime import die_with_parent
-from hsa2c.runtime.mpiexec import mpi_starter
+from bench.testbed import machine
+from hsa2c.cluster.mpiexec import mpi_starter
+from hsa2c.node.lifetime import die_with_parent
 
 _START_LIMIT_S = 180.0  # until forty ranks are there, and until they have ended
 
@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace, M: int) -> dict[str, Any]:
         starter, extra = mpi_starter(1 + options.nodes, Path(folder))
         if options.transport == "tcp":
             extra["OMPI_MCA_btl"] = "self,tcp"
-        command = [*starter, sys.executable, "-m", "bench.capacity_rank", json.dumps(task)]
+        command = [*starter, sys.executable, "-m", "bench.testbed.capacity_rank", json.dumps(task)]
         job = subprocess.Popen(
             command,
             env=os.environ | extra,

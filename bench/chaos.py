@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from bench import machine
-from bench.runs import events, rows
-from hsa2c import checkpoint as checkpoints
-from hsa2c.runlog import JOURNAL, read_rows
+from bench.testbed import machine
+from bench.testbed.runs import events, rows
+from hsa2c.observe.runlog import JOURNAL, read_rows
+from hsa2c.run import checkpoint as checkpoints
 
 _STOPPED_S = (1.0, 20.0)  # how long a process is stopped: a node's silence is noticed after 15 s
 _KINDS = ("kill actor-learner", "stop actor-learner", "kill node", "stop node")

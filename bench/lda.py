@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hsa2c.runtime.host import cap_threads
+from hsa2c.cluster.machine import cap_threads
 
 cap_threads()
 
@@ -28,9 +28,9 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from scipy.optimize import linear_sum_assignment  # noqa: E402
 
-from bench import machine  # noqa: E402
 from bench.lda_peers import PEERS, Schedule, Trial, order, timed  # noqa: E402
 from bench.lda_runs import large, run_lda, say, write_files  # noqa: E402
+from bench.testbed import machine  # noqa: E402
 from examples.lda.application import initial_counts  # noqa: E402
 from examples.lda.batches import Gatherer, endless  # noqa: E402
 from examples.lda.dpsvi import Model  # noqa: E402

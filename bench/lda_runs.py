@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from bench.runs import execute, rows
+from bench.testbed.runs import execute, rows
 from examples.lda.corpora import Corpus, open_corpus
 from examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uci
 

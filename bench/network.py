@@ -1,16 +1,16 @@
 """What the network costs, on emulated hosts: ``python -m bench.network --part fig5|fig6|real|turns`` (root).
 
-Several hosts on one machine (`bench.emulated_hosts`): the master on the first, a node on each of the others, links of a
-given bandwidth and delay between them, MPI over TCP through a host file.
+Several hosts on one machine (`bench.testbed.emulated_hosts`): the master on the first, a node on each of the others,
+links of a given bandwidth and delay between them, MPI over TCP through a host file.
 
 fig5   data points/s against nodes, a line for each B, with the paper's exchange and with the overlapped one (the
        paper's Fig. 5). Two cores cannot feed many nodes, so the actor-learner sleeps for the time of an update, which
-       is measured first on a real one, and sends a real delta (`bench.sleeping`).
+       is measured first on a real one, and sends a real delta (`bench.testbed.sleeping`).
 fig6   seconds to a score with real learning, against nodes and B (the paper's Fig. 6), on the slowest link.
 real   real actor-learners on two nodes: agent steps/s with the exchange, over those of no exchange at all, in turns;
        and what --B auto makes of a link that changes under it.
 turns  the same for some B (auto, too), more exactly: the runs are all there at once and work in turns of 5 s
-       (`bench.turns`).
+       (`bench.testbed.turns`).
 
 Every measurement is kept in `--run-dir` as soon as it is made, and not made again.
 """
@@ -32,15 +32,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import machine
-from bench.emulated_hosts import EmulatedHosts, why_not
-from bench.reaching import draw_seconds
-from bench.runs import execute, rows
-from bench.sleeping import WorkConfig, measurement
-from bench.turns import signal_all, speed, take_turns
-from hsa2c.jsonlines import Lines
-from hsa2c.plot import COLOURS, STYLE, save
-from hsa2c.runlog import read_rows
+from bench.testbed import machine
+from bench.testbed.emulated_hosts import EmulatedHosts, why_not
+from bench.testbed.reaching import draw_seconds
+from bench.testbed.runs import execute, rows
+from bench.testbed.sleeping import WorkConfig, measurement
+from bench.testbed.turns import signal_all, speed, take_turns
+from hsa2c.observe.jsonlines import Lines
+from hsa2c.observe.plot import COLOURS, STYLE, save
+from hsa2c.observe.runlog import read_rows
 
 _SAMPLES = WorkConfig().samples
 _NO_EXCHANGE = 1_000_000  # B of a run that never gets to an exchange
@@ -202,7 +202,7 @@ def _speed(directory: Path, work: str, warm_up_s: float) -> float:
 
 
 def exact_speeds(history: Sequence[Mapping[str, Any]], nodes: int) -> tuple[float, float]:
-    """Updates and global steps a second, by the times at which they were made (`bench.sleeping.Counter`).
+    """Updates and global steps a second, by the times at which they were made (`bench.testbed.sleeping.Counter`).
 
     Args:
         history: Rows, those of the warm-up left out.
@@ -257,7 +257,7 @@ def sleeping(options: argparse.Namespace, cluster: Cluster, key: dict[str, Any])
     name = f"{key['link']}-{key['exchange']}-{key['nodes']}-{key['B']}-{time.time_ns()}"
     seconds = options.warm_up + options.seconds
     given = measurement(key["nodes"], key["B"], key["exchange"], key["update_s"], seconds)
-    command = [sys.executable, "-m", "bench.sleeping", options.run_dir, name]
+    command = [sys.executable, "-m", "bench.testbed.sleeping", options.run_dir, name]
     command += ["cluster.hosts={hosts}", *given, *options.set]
     cluster.run(command, key["nodes"], seconds + _START_S)
     directory = Path(options.run_dir) / name

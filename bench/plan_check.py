@@ -1,12 +1,12 @@
 """Whether the simulator is right: ``python -m bench.plan_check`` (root, and ``pip install -e '.[plan]'``).
 
 The same settings twice: on emulated hosts, by the product's processes over MPI (`bench.network`, with actor-learners
-that sleep), and by `hsa2c.planning` over the simulated clock. The simulator is told what was measured by itself, and
-nothing of the outcome:
+that sleep), and by `hsa2c.simulation.planning` over the simulated clock. The simulator is told what was measured by
+itself, and nothing of the outcome:
 
     an update, and what a node does for an exchange    one node's processes, without MPI and without a master
-    delay of a link                                    one TCP connection, without MPI (`bench.link_probe`)
-    the master's processor, and what MPI takes         one rank that only exchanges (`bench.capacity_rank`)
+    delay of a link                                    one TCP connection, without MPI (`bench.testbed.link_probe`)
+    the master's processor, and what MPI takes         one rank that only exchanges (`bench.testbed.capacity_rank`)
     how evenly nodes share a link, and what they lose  two and four such ranks
 
 Each is measured alone: what several nodes, B and the kind of exchange make of it is the simulator's own. Data points/s
@@ -35,15 +35,15 @@ from typing import Any
 
 import numpy as np
 
-from bench import machine
-from bench.emulated_hosts import EmulatedHosts, why_not
 from bench.network import LINKS, Cluster, Results, sleeping
-from bench.runs import execute
-from bench.sleeping import Sleeper, SleepingConfig, WorkConfig
-from hsa2c.dpsgd.simulated import Link
-from hsa2c.planning import Cluster as Planned
-from hsa2c.planning import simulate
-from hsa2c.runtime.mpiexec import mpi_starter
+from bench.testbed import machine
+from bench.testbed.emulated_hosts import EmulatedHosts, why_not
+from bench.testbed.runs import execute
+from bench.testbed.sleeping import Sleeper, SleepingConfig, WorkConfig
+from hsa2c.cluster.mpiexec import mpi_starter
+from hsa2c.simulation.links import Link
+from hsa2c.simulation.planning import Cluster as Planned
+from hsa2c.simulation.planning import simulate
 
 BAND = 0.1
 """How far from 1 a ratio may be."""
@@ -80,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
             probes.append({"link": link, **of_link})
             cluster = Cluster(hosts, Path(options.run_dir))
             # Chance, which makes nodes fall out of step, needs many exchanges to be evened out. What is simulated
-            # counts from a third on (`hsa2c.planning.Outcome`), and so does what is measured: nodes begin in step.
+            # counts from a third on (`hsa2c.simulation.planning.Outcome`), and so does what is measured: nodes begin in
+            # step.
             seconds = max(options.seconds, _EXCHANGES / of_link["rank"]["exchanges_per_s"])
             lasting = argparse.Namespace(**vars(options) | {"seconds": seconds, "warm_up": seconds / 2})
             known = {name: of_link[name] for name in ("wire", "rank", "shared")}
@@ -145,8 +146,8 @@ def probe_node(sleep_s: float, *, rounds: int = 40, B: Sequence[int] = (1, 5)) -
     """
     import torch
 
-    from hsa2c.dpsgd.crew import LockFreeCrew
-    from hsa2c.runtime.application import dense_layout
+    from hsa2c.application import dense_layout
+    from hsa2c.node.crew import LockFreeCrew
 
     torch.set_num_threads(1)
     work = WorkConfig(update_s=sleep_s)
@@ -191,8 +192,8 @@ def probe(results: Results, link: str, hosts: EmulatedHosts, node: Mapping[str, 
 
 def probe_link(hosts: EmulatedHosts) -> dict[str, float]:
     """Delay of a link by TCP: half of the median round trip of a byte."""
-    with _background([*hosts.inside("h0"), sys.executable, "-m", "bench.link_probe", "listen"]):
-        command = [*hosts.inside("h1"), sys.executable, "-m", "bench.link_probe", "ask", "h0", str(_PROBE_S)]
+    with _background([*hosts.inside("h0"), sys.executable, "-m", "bench.testbed.link_probe", "listen"]):
+        command = [*hosts.inside("h1"), sys.executable, "-m", "bench.testbed.link_probe", "ask", "h0", str(_PROBE_S)]
         took = json.loads(execute(command, _START_S))
     return {"latency_s": statistics.median(took[1:]) / 2}
 
@@ -215,7 +216,7 @@ def probe_ranks(hosts: EmulatedHosts, nodes: int, seconds: float = _RANKS_S) -> 
         result = Path(folder) / "result.json"
         task = {"dim": _WORK.dim, "M": nodes, "delta_dtype": "float32", "seconds": seconds, "result": str(result)}
         starter, extra = mpi_starter(1 + nodes, Path(folder), hosts.names[: 1 + nodes])
-        command = [*hosts.inside("h0"), *starter, sys.executable, "-m", "bench.capacity_rank", json.dumps(task)]
+        command = [*hosts.inside("h0"), *starter, sys.executable, "-m", "bench.testbed.capacity_rank", json.dumps(task)]
         execute(command, seconds + _START_S, extra | hosts.environment)
         found = json.loads(result.read_text())
     each = {name: spent / found["exchanges"] for name, spent in found["split_s"].items()}
@@ -367,7 +368,7 @@ def draw(found: Sequence[Mapping[str, Any]], output: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    from hsa2c.plot import COLOURS, STYLE, save
+    from hsa2c.observe.plot import COLOURS, STYLE, save
 
     with rc_context(STYLE):
         figure = Figure(figsize=(10, 5), dpi=110, layout="constrained")

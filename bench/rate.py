@@ -26,13 +26,14 @@ import numpy.typing as npt
 
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.problem import Problem
-from hsa2c.dpsgd.simulated import Link, Sizes, connect
-from hsa2c.dpsgd.simulated_clock import SimulatedClock
-from hsa2c.dpsgd.simulated_crew import SteppedCrew, UpdateTimes
+from hsa2c.dpsgd.protocols import Push, Vector, Watch
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.theory import Objective, equal_rates
-from hsa2c.dpsgd.transport import Push, Vector, Watch
 from hsa2c.dpsgd.worker import worker
+from hsa2c.simulation.clock import SimulatedClock
+from hsa2c.simulation.crew import SteppedCrew, UpdateTimes
+from hsa2c.simulation.links import Link, Sizes
+from hsa2c.simulation.network import connect
 
 DIM, _ROWS = 10, 400
 MU = 0.5  # the constant of the theorem's A
@@ -270,7 +271,7 @@ def _draw(groups: Mapping[str, Sequence[Mapping[str, Any]]], output: Path) -> No
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from hsa2c.plot import STYLE, save
+    from hsa2c.observe.plot import STYLE, save
 
     titles = {"simulated": "over the simulated clock", "real": "real processes, over MPI"}
     with rc_context(STYLE):
@@ -285,7 +286,7 @@ def _draw(groups: Mapping[str, Sequence[Mapping[str, Any]]], output: Path) -> No
 
 
 def _draw_lines(axes: Any, lines: Sequence[Mapping[str, Any]]) -> None:
-    from hsa2c.plot import COLOURS
+    from hsa2c.observe.plot import COLOURS
 
     xs = [np.array([math.prod(setting.values()) for setting in line["settings"]]) for line in lines]
     for line, x, colour, marker in zip(lines, xs, COLOURS, "os^D", strict=False):

@@ -21,12 +21,13 @@ from pydantic.dataclasses import dataclass
 
 from bench.network import Results
 from bench.rate import DIM, MU, RobustRegression, Row, Setting
-from bench.runs import execute, launch_new, rows
-from hsa2c import console
-from hsa2c.config import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig, build
+from bench.testbed.runs import execute, launch_new, rows
+from hsa2c.application import Application
+from hsa2c.config.loading import build
+from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
+from hsa2c.dpsgd.protocols import Vector
 from hsa2c.dpsgd.theory import equal_rates
-from hsa2c.dpsgd.transport import Vector
-from hsa2c.runtime.application import Application
+from hsa2c.observe import console
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +101,7 @@ class RealRow(Row):
 
 
 class Norms:
-    """Adds up squared norms of gradients until T steps are done; see `hsa2c.runtime.application.Tracker`."""
+    """Adds up squared norms of gradients until T steps are done; see `hsa2c.application.Tracker`."""
 
     quality = None
 
@@ -141,7 +142,7 @@ class Norms:
 
 
 class Rate(Application):
-    """See `hsa2c.runtime.application.Application`."""
+    """See `hsa2c.application.Application`."""
 
     name = "rate"
     fields = (console.Field("mean squared norm", _NORM),)

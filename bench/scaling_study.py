@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bench import machine
-from bench.runs import events, rows, train
-from hsa2c.runlog import Row
-from hsa2c.runtime.host import cap_threads
+from bench.testbed import machine
+from bench.testbed.runs import events, rows, train
+from hsa2c.cluster.machine import cap_threads
+from hsa2c.observe.runlog import Row
 
 
 @dataclass(frozen=True, order=True)
@@ -133,7 +133,7 @@ def _draw(
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    from hsa2c.plot import COLOURS, STYLE, save
+    from hsa2c.observe.plot import COLOURS, STYLE, save
 
     colours = {B: COLOURS[i % len(COLOURS)] for i, B in enumerate(sorted(set(options.B)))}
     down, across = sorted(set(options.p)), sorted(set(options.nodes))

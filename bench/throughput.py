@@ -21,9 +21,9 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from bench import machine
-from bench.runs import rows
-from hsa2c.runtime.host import cap_threads, cores, keep_freed_memory
+from bench.testbed import machine
+from bench.testbed.runs import rows
+from hsa2c.cluster.machine import cap_threads, cores, keep_freed_memory
 
 _SEED = 1
 

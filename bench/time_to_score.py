@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import machine
-from bench.runs import events, execute, rows, train
+from bench.testbed import machine
+from bench.testbed.runs import events, execute, rows, train
 
 _CAP_MINUTES = 60.0
 

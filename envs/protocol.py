@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from envs.settings import EnvConfig, MaxFrames, NoopMax, Probability
-from hsa2c.config import STRICT
+from hsa2c.config.sections import STRICT
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from hsa2c.config import STRICT
+from hsa2c.config.sections import STRICT
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 NoopMax = Annotated[int, Field(ge=0, le=1000)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from hsa2c.commands.entry import enter
 from hsa2c.errors import EXIT_DONE, ConfigError
-from hsa2c.signals import enter
 
 #: Name, also of the module in `hsa2c.commands`, to what it is for.
 _COMMANDS = {

@@ -2,7 +2,7 @@
 
 While a command loads what it needs, it ends at once; while it works, an exception takes it through all that cleans up.
 Either way it says one line, and its exit code is 128 plus the signal's number. Who has more to do catches the signals
-itself: the launcher (`hsa2c.runtime.launch`), the master (`hsa2c.runtime.watch`).
+itself: the launcher (`hsa2c.run.launcher`), the master (`hsa2c.run.monitor`).
 
 A signal that was ignored when the process started stays ignored, as ``nohup``, ``trap '' INT`` and a shell's
 background jobs want it.
@@ -10,9 +10,7 @@ background jobs want it.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import importlib
 import os
 import signal
 import threading
@@ -62,39 +60,6 @@ def catch_again() -> None:
     for name in STOPPING:
         if (handler := signal.getsignal(name)) is not None:
             signal.signal(name, handler)
-
-
-def enter(prog: str, module: str, arguments: list[str] | None = None) -> int:
-    """Be a command: load its module, which may take seconds, and call its `main`; gives back the exit code.
-
-    Args:
-        prog: The command's name, for the line that a signal makes it say.
-        module: Where its `main` is.
-        arguments: For `main`; None: this process's.
-    """
-    rank = 0  # others of the same world leave the line to the first
-
-    def leave(signum: int, _: FrameType | None) -> None:
-        # No exception: it would pass through the half-loaded modules of others, some of which swallow it.
-        if rank == 0:
-            with contextlib.suppress(OSError):
-                os.write(2, f"{prog}: interrupted\n".encode())
-        os._exit(128 + signum)
-
-    before = catch(leave)
-    from hsa2c.runtime import interpreter
-    from hsa2c.runtime.world import find_world
-
-    interpreter.settle()  # before more is looked for: python -m has put the current directory first
-    rank = find_world().rank
-    code = 0
-    try:
-        code = int(importlib.import_module(module).main(arguments))
-    finally:
-        restore(before)
-        # All is said: what Python takes apart at its end needs no line and no traceback, and a stop has its exit code.
-        atexit.register(catch, signal.SIG_IGN if code > 128 else signal.SIG_DFL)
-    return code
 
 
 @contextlib.contextmanager

@@ -14,21 +14,11 @@ from pathlib import Path
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from hsa2c import checkpoint as checkpoints
-from hsa2c.config import (
-    STRICT,
-    ClusterConfig,
-    DPSGDConfig,
-    OptimiserConfig,
-    OutputConfig,
-    StopConfig,
-    build,
-    merge,
-    nested,
-    parse_assignment,
-)
-from hsa2c.console import Field
-from hsa2c.runtime.application import Application
+from hsa2c.application import Application
+from hsa2c.config.loading import build, merge, nested, parse_assignment
+from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
+from hsa2c.observe.console import Field
+from hsa2c.run import checkpoint as checkpoints
 
 DIM = 4
 GRADIENT_S = 0.005
@@ -140,7 +130,7 @@ APPLICATION = Faulty()
 
 
 def main(folder, fault, *settings):
-    from hsa2c.runtime.launch import Launch, launch
+    from hsa2c.run.launcher import Launch, launch
 
     values = {
         "cluster": {"nodes": 1, "processes": 1},

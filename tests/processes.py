@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from hsa2c import checkpoint as checkpoints
-from hsa2c.runlog import read_rows
+from hsa2c.observe.runlog import read_rows
+from hsa2c.run import checkpoint as checkpoints
 
 TESTS = Path(__file__).resolve().parent
 REPOSITORY = TESTS.parent
@@ -42,7 +42,7 @@ class Run:
     def job(self):
         """The launcher's child that trains, or that starts the ranks; None before it is there."""
         children = psutil.Process(self.launcher.pid).children()
-        jobs = [child for child in children if "hsa2c.runtime.rank" in command_line(child)]  # not the janitor
+        jobs = [child for child in children if "hsa2c.run.entry" in command_line(child)]  # not the janitor
         return jobs[0] if jobs else None
 
     def events(self, kind):

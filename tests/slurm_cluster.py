@@ -7,8 +7,8 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
-from bench import emulated_hosts
-from hsa2c.dpsgd.lifetime import die_with_parent
+from bench.testbed import emulated_hosts
+from hsa2c.node.lifetime import die_with_parent
 from tests.processes import environment, wait_until
 
 TOOLS = ("munged", "slurmctld", "slurmd", "salloc", "sbatch", "scancel", "scontrol", "sinfo", "srun")

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from hsa2c import checkpoint as checkpoints
-from hsa2c.atari import APPLICATION
-from hsa2c.config import read_yaml
-from hsa2c.dpsgd.crew import SerialCrew
-from hsa2c.dpsgd.layout import DenseLayout
-from hsa2c.dpsgd.optimiser import Rule
+from agents.application import APPLICATION
+from hsa2c.cluster.mpiexec import mpi_starter
+from hsa2c.config.loading import read_yaml
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.runlog import read_rows
-from hsa2c.runtime.mpiexec import mpi_starter
+from hsa2c.node.layout import DenseLayout
+from hsa2c.node.optimiser import Rule
+from hsa2c.node.serial import SerialCrew
+from hsa2c.observe.runlog import read_rows
+from hsa2c.run import checkpoint as checkpoints
 from tests.processes import (
     PATIENCE_S,
     REPOSITORY,

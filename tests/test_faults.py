@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from hsa2c.runtime.loopback import listening
+from hsa2c.cluster.loopback import listening
 from tests.processes import TESTS, started, training, wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -319,7 +319,7 @@ def follower(run, rank=1):
     """A master's process id that is not the lead's."""
     for process in run.processes():
         with contextlib.suppress(psutil.Error):
-            ranks = "hsa2c.runtime.rank" in process.cmdline()
+            ranks = "hsa2c.run.entry" in process.cmdline()
             if ranks and process.environ().get("OMPI_COMM_WORLD_RANK") == str(rank):
                 return process.pid
     raise AssertionError("no such master")

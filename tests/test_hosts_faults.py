@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from bench.emulated_hosts import EmulatedHosts, why_not
-from hsa2c.runtime.host import share_of_cores
+from bench.testbed.emulated_hosts import EmulatedHosts, why_not
+from hsa2c.cluster.machine import share_of_cores
 from tests.processes import TESTS, started, wait_until
 from tests.test_faults import children, goes_on, gone, ready
 

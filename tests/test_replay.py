@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from hsa2c.commands import replay
-from hsa2c.dpsgd.recording import Kind, Recording
+from hsa2c.recording.format import Kind, Recording
 from tests.processes import PATIENCE_S, REPOSITORY, SHORT_GAMES, TESTS, environment, started, training
 
 pytestmark = pytest.mark.timeout(300)

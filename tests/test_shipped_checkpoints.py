@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hsa2c import checkpoint as checkpoints
-from hsa2c.atari import APPLICATION
+from agents.application import APPLICATION
 from hsa2c.commands import evaluate
+from hsa2c.run import checkpoint as checkpoints
 
 FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 AGENTS = {

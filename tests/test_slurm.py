@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.emulated_hosts import EmulatedHosts
-from hsa2c import checkpoint as checkpoints
-from hsa2c.runlog import read_rows
-from hsa2c.runtime.allocation import expand
-from hsa2c.runtime.host import cores
+from bench.testbed.emulated_hosts import EmulatedHosts
+from hsa2c.cluster.allocation import expand
+from hsa2c.cluster.machine import cores
+from hsa2c.observe.runlog import read_rows
+from hsa2c.run import checkpoint as checkpoints
 from tests.processes import REPOSITORY, SHORT_GAMES, TINY, environment, wait_until
 from tests.slurm_cluster import LIMIT_S, PATH, slurm, why_not
 
@@ -116,7 +116,7 @@ def test_what_slurm_says_is_understood(cluster):
     for text in ("n1", "n[1-3,07],gpu-[008-011]", "r[1-2]n[09-10,3]", "a,b", "x[5],y.z_1", "n[8-11]", "n[08-11,2]"):
         assert expand(text) == cluster.type("scontrol", "show", "hostnames", text).stdout.split(), text
     # Whether its hosts answer is asked by srun.
-    ask = "from hsa2c.runtime import allocation as a, hosts; print(*(h.name for h in hosts.answering(a.find().hosts)))"
+    ask = "from hsa2c.cluster import allocation as a, hosts; print(*(h.name for h in hosts.answering(a.find().hosts)))"
     asked = cluster.type("salloc", "--nodes=2", "--ntasks-per-node=1", "--exclusive", sys.executable, "-c", ask)
     assert asked.stdout == "h0 h1\n", asked.stderr
     # sbatch reads the lines that we write.

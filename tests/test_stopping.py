@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hsa2c.runtime.mpiexec import mpi_starter
+from hsa2c.cluster.mpiexec import mpi_starter
 from tests.processes import TESTS, TINY, command_line, resuming, started, training, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -28,7 +28,7 @@ def of_module(run, module):
 
 
 def ranks(run):
-    return [process for process in of_module(run, "hsa2c.runtime.rank") if process.name() != "prterun"]
+    return [process for process in of_module(run, "hsa2c.run.entry") if process.name() != "prterun"]
 
 
 def has_directory(run):
@@ -44,7 +44,7 @@ def job_loads_torch(run):
 
 
 def nursery_loads_torch(run):
-    return any(maps(process, "libtorch") for process in of_module(run, "hsa2c.runtime.nursery"))
+    return any(maps(process, "libtorch") for process in of_module(run, "hsa2c.run.fork_server"))
 
 
 def master_loads_mpi(run):
@@ -52,7 +52,7 @@ def master_loads_mpi(run):
 
 
 def actor_learners_begin(run):
-    return len(of_module(run, "hsa2c.runtime.nursery")) >= 6  # itself, two nodes, a foreman and an actor-learner each
+    return len(of_module(run, "hsa2c.run.fork_server")) >= 6  # itself, two nodes, a foreman and an actor-learner each
 
 
 def end_within_limit(run):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hsa2c.runtime.loopback import listening
-from hsa2c.runtime.mpiexec import MPIEXEC
+from hsa2c.cluster.loopback import listening
+from hsa2c.cluster.mpiexec import MPIEXEC
 from tests.processes import TESTS, environment, started, wait_until
 from tests.test_faults import children, goes_on, gone, ready
 
@@ -89,9 +89,9 @@ READY = {
 }
 RANK = """
 import sys
-from hsa2c.runtime import mpiexec
+from hsa2c.cluster import mpiexec
 mpiexec.adopt()
-from hsa2c.dpsgd import mpi
+from hsa2c.transport import mpi
 rank, size = mpi.start()
 sys.stdout.write(f"{rank} {size} {mpi.library()}\\n")  # in one piece, for two ranks write to one pipe
 mpi.finish()

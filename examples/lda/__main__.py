@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from hsa2c.signals import enter
+from hsa2c.commands.entry import enter
 
 _COMMANDS = ("show", "evaluate", "speedup")
 

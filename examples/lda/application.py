@@ -16,16 +16,16 @@ from examples.lda.corpora import Corpus, Split, open_corpus, split
 from examples.lda.corpora.pydocs import NAME as PYDOCS
 from examples.lda.rates import MOST_DECAY, Rate, paper_rate, positivity
 from examples.lda.settings import LDAConfig, limit_documents
-from hsa2c import console
-from hsa2c.config import build
-from hsa2c.dpsgd.sharded import parts
-from hsa2c.dpsgd.transport import Vector
+from hsa2c.application import Application, ProblemFactory, Tracker
+from hsa2c.config.loading import build
+from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
-from hsa2c.runtime.application import Application, ProblemFactory, Tracker
+from hsa2c.observe import console
+from hsa2c.transport.several_masters import parts
 
 
 class LDA(Application):
-    """See `hsa2c.runtime.application.Application`."""
+    """See `hsa2c.application.Application`."""
 
     name = "lda"
     fields = (

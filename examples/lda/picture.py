@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hsa2c.plot import COLOURS, STYLE, save
+from hsa2c.observe.plot import COLOURS, STYLE, save
 
 _ACROSS = 5
 _MOST_TOPICS = 40

@@ -1,4 +1,6 @@
-"""Configuration of the LDA example: what `hsa2c.config` has for every application, and what only this one needs."""
+"""Configuration of the LDA example: what `hsa2c.config.loading` has for every application, and what only this one
+needs.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from hsa2c.config import STRICT, ClusterConfig, DPSGDConfig, OutputConfig
+from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OutputConfig
 
 Inference = Literal["variational", "posterior-mean"]
 

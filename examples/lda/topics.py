@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from examples.lda.dpsvi import Step, UHat
 from examples.lda.rates import MOST_ETA, Rate
-from hsa2c.dpsgd.layout import Access, Layout
 from hsa2c.dpsgd.problem import Problem
-from hsa2c.dpsgd.transport import Vector
+from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ProblemError
+from hsa2c.node.layout import Access, Layout
 
 if TYPE_CHECKING:
     import torch

@@ -9,15 +9,15 @@ from typing import Any
 from examples.lda.dpsvi import Model
 from examples.lda.perplexity import HeldOut, Score
 from examples.lda.settings import TopicStopConfig, limit_documents
-from hsa2c.dpsgd.transport import Vector
-from hsa2c.runtime.application import Tracker
+from hsa2c.application import Tracker
+from hsa2c.dpsgd.protocols import Vector
 
 _SHARE = 0.05  # most of the master's time that measuring may take
 _GAIN = 0.001  # relative fall of the perplexity that counts as one
 
 
 class TopicTracker(Tracker):
-    """Documents, speed, perplexity: a `hsa2c.runtime.application.Tracker`.
+    """Documents, speed, perplexity: a `hsa2c.application.Tracker`.
 
     Args:
         nodes: How many there are.

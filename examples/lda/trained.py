@@ -12,9 +12,9 @@ from examples.lda import application
 from examples.lda.corpora import Corpus, Split
 from examples.lda.dpsvi import Model
 from examples.lda.settings import LDAConfig
-from hsa2c import checkpoint as checkpoints
 from hsa2c.commands.options import tell_skipped
 from hsa2c.errors import CheckpointError, ConfigError
+from hsa2c.run import checkpoint as checkpoints
 
 Floats = NDArray[np.float32]
 

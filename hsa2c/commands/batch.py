@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hsa2c.cluster import slurm
+from hsa2c.cluster.allocation import ALLOCATION
+from hsa2c.cluster.world import World
 from hsa2c.errors import EXIT_DONE, ConfigError
-from hsa2c.runtime import slurm
-from hsa2c.runtime.allocation import ALLOCATION
-from hsa2c.runtime.rundir import CONFIG, Run
-from hsa2c.runtime.world import World
+from hsa2c.run.directory import CONFIG, Run
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

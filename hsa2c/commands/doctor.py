@@ -12,16 +12,16 @@ from typing import Any
 
 from rich.text import Text
 
-from hsa2c import streams
+from hsa2c import application, streams
+from hsa2c.cluster import allocation
+from hsa2c.cluster.machine import cap_threads
+from hsa2c.cluster.world import World, find_world
 from hsa2c.commands import train
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.doctor.examination import Examination
 from hsa2c.doctor.finding import Finding, Level, safe
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
-from hsa2c.runtime import allocation, application
-from hsa2c.runtime.host import cap_threads
-from hsa2c.runtime.launch import Launch
-from hsa2c.runtime.world import World, find_world
+from hsa2c.run.launcher import Launch
 
 PROG = "hsa2c doctor"
 

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hsa2c import checkpoint as checkpoints
-from hsa2c.checkpoint import Checkpoint
 from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded, tell_skipped
-from hsa2c.config import build
+from hsa2c.config.loading import build
 from hsa2c.errors import CheckpointError, ConfigError
+from hsa2c.run import checkpoint as checkpoints
+from hsa2c.run.checkpoint import Checkpoint
 from hsa2c.streams import console
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _play(options: argparse.Namespace, path: Path, checkpoint: Checkpoint) -> di
 def _scores(protocol: Any, game: Any, checkpoint: Checkpoint) -> Any:
     from agents.evaluation import evaluate
     from envs.atari import AtariEnvs
-    from hsa2c.runtime.host import cores
+    from hsa2c.cluster.machine import cores
 
     num_envs = min(protocol.games, _MOST_ENVS)
     with (

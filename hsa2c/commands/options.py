@@ -11,10 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hsa2c import signals, streams
-from hsa2c.config import is_text
+from hsa2c import interpreter, signals, streams
+from hsa2c.config.loading import is_text
 from hsa2c.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HSA2CError
-from hsa2c.runtime import interpreter
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -20,9 +20,9 @@ from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
 from hsa2c.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
-    from hsa2c.dpsgd.simulated import Link
-    from hsa2c.planning import Cluster, Outcome
-    from hsa2c.planning_pool import Progress
+    from hsa2c.simulation.links import Link
+    from hsa2c.simulation.parallel import Progress
+    from hsa2c.simulation.planning import Cluster, Outcome
 
 PROG = "hsa2c plan"
 _CLEAR = "\r\033[K"
@@ -78,8 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _plan(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("greenlet") is None:
         raise ConfigError("needs greenlet: pip install -e '.[plan]'")
-    from hsa2c.planning_picture import check_output
-    from hsa2c.planning_pool import simulate_all
+    from hsa2c.simulation.parallel import simulate_all
+    from hsa2c.simulation.picture import check_output
 
     clusters, picture = _clusters(options), options.output
     if picture is not None:
@@ -98,7 +98,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _draw(clusters: list[Cluster], outcomes: list[Outcome], picture: Path | None) -> None:
-    from hsa2c.planning_picture import draw
+    from hsa2c.simulation.picture import draw
 
     if picture is not None:
         with replacing(PROG, picture):
@@ -132,7 +132,7 @@ def _shown(clusters: list[Cluster]) -> Callable[[Progress], None]:
 
 
 def _clusters(options: argparse.Namespace) -> list[Cluster]:
-    from hsa2c.planning import Cluster
+    from hsa2c.simulation.planning import Cluster
 
     o = options
     _check(o)
@@ -225,7 +225,7 @@ def _numbers(name: str, text: str, count: int) -> list[float]:
 
 def _link(name: str, text: str) -> Link:
     """A speed and a latency, such as 10Gbit,0.1ms."""
-    from hsa2c.dpsgd.simulated import Link
+    from hsa2c.simulation.links import Link
 
     speed, _, latency = text.replace(" ", "").lower().partition(",")
     bits_per_s, latency_s = _measure(speed, _BITS_PER_S), _measure(latency, _SECONDS)
@@ -271,7 +271,7 @@ def table(clusters: list[Cluster], outcomes: list[Outcome]) -> list[str]:
 
 
 def _line(c: Cluster, o: Outcome) -> str:
-    from hsa2c.planning import verdict
+    from hsa2c.simulation.planning import verdict
 
     delay = "-" if math.isnan(o.tau_mean) else f"{o.tau_mean:.1f}, {o.tau_max}"
     return (
@@ -289,7 +289,7 @@ def _span(seconds: float) -> str:
 
 def _plain(c: Cluster, o: Outcome) -> dict[str, Any]:
     """JSON values: what is not a number is null."""
-    from hsa2c.planning import verdict
+    from hsa2c.simulation.planning import verdict
 
     found = {key: value for key, value in asdict(o).items() if key != "limit"}
     values = {

@@ -13,8 +13,8 @@ import numpy as np
 from hsa2c.commands.files import replacing, unused
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import ConfigError
-from hsa2c.plot import DEFAULT_TAGS, plot
-from hsa2c.runlog import metrics_path, read_curve
+from hsa2c.observe.plot import DEFAULT_TAGS, plot
+from hsa2c.observe.runlog import metrics_path, read_curve
 
 PROG = "hsa2c plot"
 

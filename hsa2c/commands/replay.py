@@ -9,19 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hsa2c import application, interpreter
+from hsa2c.cluster.machine import THREAD_CAPS, cap_threads
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
-from hsa2c.runtime import application, interpreter
-from hsa2c.runtime.host import THREAD_CAPS, cap_threads
 
 if TYPE_CHECKING:
-    from hsa2c.dpsgd.recompute import Nodes
-    from hsa2c.dpsgd.recording import Recording
-    from hsa2c.dpsgd.replay import Outcome
-    from hsa2c.runtime.recordings import Beside
+    from hsa2c.recording.format import Recording
+    from hsa2c.recording.recompute import Nodes
+    from hsa2c.recording.replay import Outcome
+    from hsa2c.run.recordings import Beside
 
 PROG = "hsa2c replay"
-APPLICATION = "hsa2c.atari"
+APPLICATION = "agents.application"
 
 _DESCRIPTION = """Repeat a run that was recorded (--record): its deltas in the order in which they came, and after each
 global step v must be what it was, bit for bit. The exit code is 0 if it is; 1 if not: the first difference is told."""
@@ -57,8 +57,8 @@ def replay(run: Path, *, recompute: bool = False, app: str = APPLICATION) -> int
     Raises:
         ConfigError: There is no recording, it cannot be read, or it is of something else than `app`.
     """
-    from hsa2c.dpsgd.recording import Recording
-    from hsa2c.runtime import recordings
+    from hsa2c.recording.format import Recording
+    from hsa2c.run import recordings
 
     paths = recordings.find(run)
     if recompute and any(os.environ.get(name) != "1" for name in THREAD_CAPS):
@@ -79,8 +79,8 @@ def replay(run: Path, *, recompute: bool = False, app: str = APPLICATION) -> int
 
 def _repeat(recording: Recording, app: str | None) -> int:
     """One session; gives back its exit code."""
-    from hsa2c.dpsgd.replay import DifferenceError, replay
-    from hsa2c.runtime.recordings import Beside
+    from hsa2c.recording.replay import DifferenceError, replay
+    from hsa2c.run.recordings import Beside
 
     beside, name = Beside(recording), recording.path.name
     began_at = time.monotonic()
@@ -103,7 +103,7 @@ def _repeat(recording: Recording, app: str | None) -> int:
 
 def _nodes(recording: Recording, app: str) -> tuple[Nodes | None, str | None]:
     """What computes deltas anew; or why that cannot be done."""
-    from hsa2c.runtime import recordings
+    from hsa2c.run import recordings
 
     recorded = recording.about.get("app")
     if recorded != app:

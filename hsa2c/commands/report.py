@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded
-from hsa2c.report import write
+from hsa2c.observe.report import write
 
 PROG = "hsa2c report"
 

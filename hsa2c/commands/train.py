@@ -13,17 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hsa2c import application
+from hsa2c.application import Application
+from hsa2c.cluster.allocation import lone_task
+from hsa2c.cluster.world import World, find_world
 from hsa2c.commands import batch, replay
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
 from hsa2c.errors import EXIT_DONE, ConfigError, FinishedError
-from hsa2c.runtime import application, rundir
-from hsa2c.runtime.allocation import lone_task
-from hsa2c.runtime.application import Application
-from hsa2c.runtime.launch import Launch, check, join, launch
-from hsa2c.runtime.world import World, find_world
+from hsa2c.run import directory as rundir
+from hsa2c.run.launcher import Launch, check, join, launch
 
 PROG = "train.py"
-APPLICATION = "hsa2c.atari"
+APPLICATION = "agents.application"
 
 _DESCRIPTION = """Train an Atari agent with HSA2C on this machine's cores, or on many machines'.
 

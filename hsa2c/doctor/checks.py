@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hsa2c.application import RunConfig
+from hsa2c.cluster.allocation import less_in_allocation
 from hsa2c.doctor.facts import SHARED_MEMORY, Facts
 from hsa2c.doctor.finding import Finding, gathered, ok, problem, warning
 from hsa2c.doctor.site import Site
-from hsa2c.runtime.allocation import less_in_allocation
-from hsa2c.runtime.application import RunConfig
 
 Seen = Sequence[tuple[Site, Facts]]
 

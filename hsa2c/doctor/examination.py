@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hsa2c.config import to_dict
+from hsa2c import interpreter
+from hsa2c.cluster import allocation, hosts
+from hsa2c.cluster.mpiexec import mpi_starter
+from hsa2c.cluster.world import VERDICT
+from hsa2c.config.loading import to_dict
 from hsa2c.doctor import checks, facts
 from hsa2c.doctor.facts import Facts, Trial
 from hsa2c.doctor.finding import Finding, Level, ok, problem, warning
@@ -21,10 +25,7 @@ from hsa2c.doctor.listening import Heard, failure, listen
 from hsa2c.doctor.prediction import predict
 from hsa2c.doctor.site import Site, sites
 from hsa2c.errors import ConfigError
-from hsa2c.runtime import allocation, hosts, interpreter
-from hsa2c.runtime.launch import Launch, private_directory
-from hsa2c.runtime.mpiexec import mpi_starter
-from hsa2c.runtime.world import VERDICT
+from hsa2c.run.launcher import Launch, private_directory
 
 _TRIAL_S = 6.0  # a rollout and its updates take about one
 _SILENCE_S = 60.0  # the longest that a rank says nothing: torch from a cold disk, and forty actor-learners that begin

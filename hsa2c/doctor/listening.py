@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
 
+from hsa2c.cluster.loopback import confine
 from hsa2c.doctor.facts import letters
 from hsa2c.doctor.telling import signed, told
-from hsa2c.dpsgd.lifetime import die_with_parent
-from hsa2c.runtime.loopback import confine
+from hsa2c.node.lifetime import die_with_parent
 
 _TICK_S = 0.2
 _LEAVE_S = 3.0  # to end by themselves once all has been heard, and again after TERM

@@ -1,4 +1,4 @@
-"""How fast the run would be: what was measured, over the simulated clock of `hsa2c.planning`."""
+"""How fast the run would be: what was measured, over the simulated clock of `hsa2c.simulation.planning`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hsa2c.application import RunConfig
 from hsa2c.doctor.checks import Seen, bytes_per_s, processes
 from hsa2c.doctor.finding import Finding, ok, problem, warning
-from hsa2c.dpsgd.codec import Encoding
-from hsa2c.dpsgd.pace import Costs, fewest_updates
-from hsa2c.runtime.application import RunConfig
+from hsa2c.node.pace import Costs, fewest_updates
+from hsa2c.transport.codec import Encoding
 
 if TYPE_CHECKING:
-    from hsa2c.planning import Cluster, Outcome
+    from hsa2c.simulation.planning import Cluster, Outcome
 
 _IN_ONE_PROCESS = {"trip_s": 2 * 2.7e6 / 5e9, "latency_s": 1e-5}  # of one node: queues, and copies in memory
 _EXCHANGES = 6000  # simulated, at least
@@ -46,7 +46,7 @@ def predict(
         ]
         return found, {"auto_B": B}
     cluster = _cluster(c, config)
-    from hsa2c.planning import simulate
+    from hsa2c.simulation.planning import simulate
 
     outcome = simulate(cluster)
     return _findings(c, config, cluster, outcome, over_mpi=bool(links))
@@ -95,8 +95,8 @@ def _median(links: list[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _cluster(c: Mapping[str, Any], config: RunConfig) -> Cluster:
-    from hsa2c.dpsgd.simulated import Link
-    from hsa2c.planning import Cluster
+    from hsa2c.simulation.links import Link
+    from hsa2c.simulation.planning import Cluster
 
     dpsgd, cluster = config.dpsgd, config.cluster
     return Cluster(
@@ -122,7 +122,7 @@ def _cluster(c: Mapping[str, Any], config: RunConfig) -> Cluster:
 
 
 def _by_pace(c: Mapping[str, Any], exchange_s: float, config: RunConfig) -> int:
-    """What ``--B auto`` would choose: `hsa2c.dpsgd.pace`'s rule on a window of one exchange."""
+    """What ``--B auto`` would choose: `hsa2c.node.pace`'s rule on a window of one exchange."""
     dpsgd, p = config.dpsgd, c["p"]
     overlapping = dpsgd.exchange in ("auto", "overlap")
     lost_s = c["node_s"] / p if overlapping else exchange_s + c["node_s"]
@@ -134,7 +134,7 @@ def _by_pace(c: Mapping[str, Any], exchange_s: float, config: RunConfig) -> int:
 def _findings(
     c: Mapping[str, Any], config: RunConfig, cluster: Cluster, outcome: Outcome, *, over_mpi: bool
 ) -> tuple[list[Finding], dict[str, Any]]:
-    from hsa2c.planning import verdict
+    from hsa2c.simulation.planning import verdict
 
     if outcome.ended is not None:
         return [problem("prediction", outcome.ended, "see python -m hsa2c plan")], {}

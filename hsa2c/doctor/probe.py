@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from hsa2c.runtime.host import cap_threads, cores, keep_freed_memory, share_of_cores
+from hsa2c.cluster.machine import cap_threads, cores, keep_freed_memory, share_of_cores
 
 cap_threads()  # before numpy and torch are loaded below
 keep_freed_memory()
@@ -20,14 +20,14 @@ from dataclasses import asdict  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+from hsa2c import application  # noqa: E402
+from hsa2c.application import Application  # noqa: E402
+from hsa2c.cluster.allocation import less_in_allocation  # noqa: E402
+from hsa2c.cluster.world import find_world  # noqa: E402
 from hsa2c.doctor.facts import Facts, gather, letters  # noqa: E402
 from hsa2c.doctor.telling import sign, tell  # noqa: E402
-from hsa2c.dpsgd.lifetime import die_with_parent  # noqa: E402
 from hsa2c.errors import HSA2CError  # noqa: E402
-from hsa2c.runtime import application  # noqa: E402
-from hsa2c.runtime.allocation import less_in_allocation  # noqa: E402
-from hsa2c.runtime.application import Application  # noqa: E402
-from hsa2c.runtime.world import find_world  # noqa: E402
+from hsa2c.node.lifetime import die_with_parent  # noqa: E402
 
 
 def main(task: dict[str, Any]) -> None:

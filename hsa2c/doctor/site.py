@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from hsa2c.runtime.launch import Launch
+from hsa2c.run.launcher import Launch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from hsa2c.runtime.host import cap_threads, keep_freed_memory
+from hsa2c.cluster.machine import cap_threads, keep_freed_memory
 
 cap_threads()  # before numpy is loaded below
 keep_freed_memory()
@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
+from hsa2c.cluster import loopback  # noqa: E402
 from hsa2c.doctor.telling import sign, tell  # noqa: E402
-from hsa2c.dpsgd.codec import Encoding  # noqa: E402
-from hsa2c.dpsgd.lifetime import die_with_parent  # noqa: E402
 from hsa2c.dpsgd.master import master  # noqa: E402
-from hsa2c.dpsgd.ports import Kind, Limits, Message  # noqa: E402
+from hsa2c.dpsgd.protocols import Push, Vector, Watch  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep  # noqa: E402
-from hsa2c.dpsgd.transport import Push, Vector, Watch  # noqa: E402
 from hsa2c.errors import HSA2CError, TransportError  # noqa: E402
-from hsa2c.runtime import loopback  # noqa: E402
+from hsa2c.node.lifetime import die_with_parent  # noqa: E402
+from hsa2c.transport.codec import Encoding  # noqa: E402
+from hsa2c.transport.messages import Kind, Limits, Message  # noqa: E402
 
 if TYPE_CHECKING:
-    from hsa2c.dpsgd.mpi import MPILink
+    from hsa2c.transport.mpi.link import MPILink
 
 _HELLO_S = 15.0
 _ANSWER_S = 20.0  # a vector over the slowest network that one would train over
@@ -52,7 +52,7 @@ def main(task: dict[str, Any]) -> None:
     rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0")))
     die_with_parent(os.getppid())
     sign(rank, "started")
-    from hsa2c.dpsgd import mpi
+    from hsa2c.transport import mpi
 
     rank, size = mpi.start()
     if task["alone"]:
@@ -70,7 +70,7 @@ def main(task: dict[str, Any]) -> None:
 
 
 def _lead(task: dict[str, Any]) -> bool:
-    from hsa2c.dpsgd import mpi
+    from hsa2c.transport import mpi
 
     limits = Limits(start_s=_ANSWER_S, silence_s=_ANSWER_S)
     tell({"library": mpi.library(), "ranks": task["ranks"], "survives": mpi.survives()})
@@ -141,7 +141,7 @@ def _trips(link: MPILink, v: Vector) -> dict[str, float]:
 
 def _capacity(task: dict[str, Any], v: Vector, limits: Limits) -> dict[str, Any]:
     """Algorithm 1 with nodes that do nothing but exchange: the master's processor time for it, and theirs."""
-    from hsa2c.dpsgd import mpi
+    from hsa2c.transport import mpi
 
     nodes = task["ranks"] - 1
     port = mpi.MPIMaster(nodes, v.size, 0, task["run_id"], limits, encoding=Encoding[task["delta_dtype"].upper()])
@@ -199,7 +199,7 @@ class _Count(Watch):
 
 
 def _follow(task: dict[str, Any], rank: int) -> bool:
-    from hsa2c.dpsgd import mpi
+    from hsa2c.transport import mpi
 
     limits = Limits(start_s=_ANSWER_S, silence_s=_ANSWER_S)
     link = mpi.MPILink(0, task["run_id"], limits)

@@ -15,8 +15,8 @@ from hsa2c.doctor.facts import Trial
 from hsa2c.errors import NodeError
 
 if TYPE_CHECKING:
-    from hsa2c.dpsgd.transport import Vector
-    from hsa2c.runtime.application import Application
+    from hsa2c.application import Application
+    from hsa2c.dpsgd.protocols import Vector
 
 _WARM_UP_S = 1.0  # the first rollouts, and memory touched for the first time
 _START_S = 50.0  # until each process has built its problem
@@ -39,7 +39,7 @@ def measure(
     Raises:
         HSA2CError: They cannot start, or fail.
     """
-    from hsa2c.dpsgd.crew import CrewLimits, LockFreeCrew
+    from hsa2c.node.crew import CrewLimits, LockFreeCrew
 
     limits = CrewLimits(start_s=_START_S, tell_s=0.2)
     crew = LockFreeCrew(app.problems(config, 0, 0), app.layout(config), processes, limits=limits)

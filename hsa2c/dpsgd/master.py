@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from hsa2c.dpsgd.transport import MasterPort, Push, Vector, Watch
+from hsa2c.dpsgd.protocols import MasterPort, Push, Vector, Watch
 
 GlobalStep = Callable[[Vector, Vector, int], None]
 

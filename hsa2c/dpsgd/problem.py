@@ -17,7 +17,7 @@ class Problem(Protocol):
 
         Args:
             u_hat: The private copy of the local parameter, constant during the call: a torch.Tensor, float32 [dim], or
-                what the layout of this problem reads (`hsa2c.dpsgd.layout`).
+                what the layout of this problem reads (`hsa2c.node.layout`).
             interrupted: Says that the run is stopping. A gradient that takes seconds asks it now and then; `report` may
                 be called meanwhile, and tells what has happened up to then.
 

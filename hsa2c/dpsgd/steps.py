@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hsa2c.dpsgd.transport import Vector
+from hsa2c.dpsgd.protocols import Vector
 
 
 class GlobalStep:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from hsa2c.dpsgd.problem import Problem
-from hsa2c.dpsgd.transport import Listener, Vector, WorkerPort
+from hsa2c.dpsgd.protocols import Listener, Vector, WorkerPort
 
 
 class Crew(Protocol):
-    """The p actor-learners of a node (`hsa2c.dpsgd.crew`)."""
+    """The p actor-learners of a node (`hsa2c.node.crew`)."""
 
     def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
         """Put v into shared memory as u, let every process run `actor_learner` there, give back u."""
@@ -25,7 +25,7 @@ class Crew(Protocol):
 def worker(port: WorkerPort, crew: Crew, B: int) -> None:
     """Exchange with the master until it has stopped: the outer loop, lines 1 to 7.
 
-    # Paper: B is a constant; here a crew may make another number of updates (`hsa2c.dpsgd.pace.PacedCrew`), because
+    # Paper: B is a constant; here a crew may make another number of updates (`hsa2c.node.pace.PacedCrew`), because
     what an exchange costs is known only when it is seen, and may change.
     """
     while (pulled := port.pull()) is not None:  # lines 1 and 2
@@ -102,7 +102,7 @@ def actor_learner(
 
     Args:
         read: Line 4: gives a private copy of u, the node's parameter in shared memory, or of the part that is needed;
-            all p processes read and write u at any time (`hsa2c.dpsgd.layout`).
+            all p processes read and write u at any time (`hsa2c.node.layout`).
         problem: Gives the gradient.
         step: Line 6 on u.
         B: Local updates.

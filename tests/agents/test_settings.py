@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from agents.settings import AgentConfig, network_identity
-from hsa2c.config import to_yaml
+from hsa2c.config.loading import to_yaml
 
 
 def test_survives_yaml():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench import capacity
-from hsa2c.dpsgd.codec import Encoding
+from hsa2c.transport.codec import Encoding
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.emulated_hosts import EmulatedHosts, why_not
+from bench.testbed.emulated_hosts import EmulatedHosts, why_not
 from tests.processes import wait_until
 
 WHY_NOT = why_not()

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from bench import network
-from bench.emulated_hosts import why_not
-from bench.sleeping import Counter
+from bench.testbed.emulated_hosts import why_not
+from bench.testbed.sleeping import Counter
 from tests.processes import command_line, wait_until
 
 pytestmark = pytest.mark.timeout(300)

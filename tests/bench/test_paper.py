@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from bench import paper
 from bench.network import Results
-from bench.paper_experiments import atari, best, cluster, jobs, published, reach, simulated_topics, speed, topics
-from bench.paper_experiments.jobs import Job
-from bench.paper_experiments.slurm import batch_file
+from bench.paper import __main__ as paper
+from bench.paper import atari, best, cluster, jobs, published, reach, simulated_topics, speed, topics
+from bench.paper.jobs import Job
+from bench.paper.slurm import batch_file
 from examples.lda.application import APPLICATION as LDA
 from examples.lda.commands import train as lda_train
 from examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uci
+from hsa2c import application
+from hsa2c.cluster.world import World
 from hsa2c.commands import train
-from hsa2c.config import merge, nested
-from hsa2c.runtime import application, rundir
-from hsa2c.runtime.world import World
+from hsa2c.config.loading import merge, nested
+from hsa2c.run import directory as rundir
 
 pytestmark = pytest.mark.timeout(120)
 EVERYTHING = ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "table2")

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from bench import network, plan_check
-from bench.emulated_hosts import why_not
-from bench.sleeping import WorkConfig
-from hsa2c.planning import simulate
+from bench.testbed.emulated_hosts import why_not
+from bench.testbed.sleeping import WorkConfig
+from hsa2c.simulation.planning import simulate
 
 BYTES = 4 * WorkConfig().dim
 NODE = {"update_s": 0.026, "node_s": 0.002, "variation": 0.0}

@@ -6,7 +6,7 @@ import json
 from matplotlib.figure import Figure
 
 from bench import network
-from bench.reaching import draw_seconds
+from bench.testbed.reaching import draw_seconds
 
 
 def test_a_line_for_each_B_and_a_cross_where_the_score_was_not_reached():

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bench.runs import events
+from bench.testbed.runs import events
 from bench.time_to_score import main
 
 pytestmark = pytest.mark.timeout(300)

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from bench.emulated_hosts import EmulatedHosts, why_not
-from bench.turns import Turn, speed, take_turns, worked_s
+from bench.testbed.emulated_hosts import EmulatedHosts, why_not
+from bench.testbed.turns import Turn, speed, take_turns, worked_s
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from hsa2c import checkpoint as checkpoints
-from hsa2c.atari import APPLICATION
-from hsa2c.checkpoint import Checkpoint
-from hsa2c.config import to_dict
-from hsa2c.runtime import rundir
-from hsa2c.runtime.world import World
+from agents.application import APPLICATION
+from hsa2c.cluster.world import World
+from hsa2c.config.loading import to_dict
+from hsa2c.run import checkpoint as checkpoints
+from hsa2c.run import directory as rundir
+from hsa2c.run.checkpoint import Checkpoint
 
 
 def files_of(folder):

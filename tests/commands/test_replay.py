@@ -2,18 +2,18 @@ import numpy as np
 import pytest
 
 from hsa2c.commands import replay, train
-from hsa2c.dpsgd.codec import Encoding
-from hsa2c.dpsgd.recorder import Recorder
-from hsa2c.dpsgd.recording import MAGIC
+from hsa2c.dpsgd.protocols import Push
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.dpsgd.transport import Push
+from hsa2c.recording.format import MAGIC
+from hsa2c.recording.recorder import Recorder
+from hsa2c.transport.codec import Encoding
 
 
 @pytest.fixture
 def record(make_run):
     """A run directory with a recording of two steps, each of one delta, and a checkpoint of the second."""
 
-    def record(run=None, *, session=1, app="hsa2c.atari", exchange="paper", p=1):
+    def record(run=None, *, session=1, app="agents.application", exchange="paper", p=1):
         run = run or make_run(t=2)
         v, step = np.ones(3, np.float32), GlobalStep(1.0, 0.0, 3)
         config = {
@@ -96,7 +96,9 @@ def test_bad_input_is_one_line(record, refused, tmp_path, monkeypatch):
         monkeypatch.setenv(name, "1")
     run = record(app="examples.lda.application")
     wrong = refused(replay.main, run, "--recompute")
-    assert wrong.endswith("is of examples.lda.application, not of hsa2c.atari: needs --app examples.lda.application")
+    assert wrong.endswith(
+        "is of examples.lda.application, not of agents.application: needs --app examples.lda.application"
+    )
     assert refused(replay.main, tmp_path / "none").endswith("none: no such run or recording: No such file or directory")
     assert refused(train.main, "--replay", tmp_path).endswith(f"{tmp_path}: was not recorded (--record does it)")
     (tmp_path / "text").write_text("no recording")

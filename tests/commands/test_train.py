@@ -5,7 +5,7 @@ import yaml
 
 from agents.settings import AgentConfig
 from hsa2c.commands import train
-from hsa2c.config import read_yaml
+from hsa2c.config.loading import read_yaml
 
 MPI = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
 

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from hsa2c.atari import APPLICATION
+from agents.application import APPLICATION
+from hsa2c.cluster.machine import THREAD_CAPS
 from hsa2c.doctor import checks
 from hsa2c.doctor.facts import Facts, Trial
 from hsa2c.doctor.finding import Level, safe
 from hsa2c.doctor.site import Site
-from hsa2c.runtime.host import THREAD_CAPS
 
 GIB = 1 << 30
 GOOD = Facts(

@@ -10,7 +10,7 @@ import ale_py
 import pytest
 
 import hsa2c
-from bench.emulated_hosts import EmulatedHosts, why_not
+from bench.testbed.emulated_hosts import EmulatedHosts, why_not
 from tests.doctor.conftest import TINY
 from tests.processes import environment
 

@@ -14,15 +14,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsa2c.dpsgd.crew import LockFreeCrew, SerialCrew
-from hsa2c.dpsgd.inprocess import connect
-from hsa2c.dpsgd.layout import DenseLayout
 from hsa2c.dpsgd.master import master
-from hsa2c.dpsgd.optimiser import Rule
-from hsa2c.dpsgd.ports import Limits
+from hsa2c.dpsgd.protocols import MasterPort, Push, Vector, Watch
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho, corollary_rate
-from hsa2c.dpsgd.transport import MasterPort, Push, Vector, Watch
 from hsa2c.dpsgd.worker import Crew, actor_learner, worker
+from hsa2c.node.crew import LockFreeCrew
+from hsa2c.node.layout import DenseLayout
+from hsa2c.node.optimiser import Rule
+from hsa2c.node.serial import SerialCrew
+from hsa2c.transport.inprocess import connect
+from hsa2c.transport.messages import Limits
 from tests.dpsgd.problems import quadratic
 from tests.dpsgd.waiting import LIMIT_S, Turns, wait_until
 from tests.dpsgd.watches import Record

@@ -20,16 +20,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsa2c.dpsgd.crew import LockFreeCrew
-from hsa2c.dpsgd.inprocess import connect
-from hsa2c.dpsgd.layout import Access, DenseLayout
 from hsa2c.dpsgd.master import master
-from hsa2c.dpsgd.optimiser import Rule
-from hsa2c.dpsgd.ports import Limits
+from hsa2c.dpsgd.protocols import Pulled, Vector, WorkerPort
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.dpsgd.transport import Pulled, Vector, WorkerPort
 from hsa2c.dpsgd.worker import overlapping_worker
 from hsa2c.errors import NodeError
+from hsa2c.node.crew import LockFreeCrew
+from hsa2c.node.layout import Access, DenseLayout
+from hsa2c.node.optimiser import Rule
+from hsa2c.transport.inprocess import connect
+from hsa2c.transport.messages import Limits
 from tests.dpsgd.waiting import LIMIT_S, wait_until
 from tests.dpsgd.watches import Record
 
@@ -370,7 +370,7 @@ def test_halt_does_not_wait_for_one_that_has_not_begun(made: Callable[..., LockF
 
 
 def test_optimiser_state_is_kept_when_due() -> None:
-    from hsa2c.dpsgd.crew import CrewLimits
+    from hsa2c.node.crew import CrewLimits
 
     layout = DenseLayout(1, Rule(name="adam", learning_rate=0.1))
     crew = LockFreeCrew(lambda _: Counting(0, 1, pause_s=1e-3), layout, 1, limits=CrewLimits(keep_s=0.0))

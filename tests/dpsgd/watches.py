@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hsa2c.dpsgd.transport import Push, Vector, Watch
+from hsa2c.dpsgd.protocols import Push, Vector, Watch
 
 
 class Record(Watch):

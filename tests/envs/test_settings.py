@@ -2,7 +2,7 @@ import pytest
 
 from envs.protocol import EvaluationProtocol
 from envs.settings import EnvConfig
-from hsa2c.config import build, to_dict
+from hsa2c.config.loading import build, to_dict
 from hsa2c.errors import ConfigError
 
 

@@ -11,21 +11,21 @@ import numpy as np
 import yaml
 from safetensors.numpy import save as to_safetensors
 
+from agents.application import AtariConfig
 from examples.lda.settings import LDAConfig
-from hsa2c import checkpoint as checkpoints
-from hsa2c import checkpoint_file
-from hsa2c import report as pages
-from hsa2c.atari import AtariConfig
-from hsa2c.checkpoint import Checkpoint
+from hsa2c.cluster import hosts
 from hsa2c.commands.replay import replay
-from hsa2c.config import build, merge, nested, parse_assignment, read_yaml, to_dict, to_yaml
-from hsa2c.dpsgd import recording as recordings
-from hsa2c.dpsgd.recording import Frame, Kind, Writer
+from hsa2c.config.loading import build, merge, nested, parse_assignment, read_yaml, to_dict, to_yaml
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import ConfigError
-from hsa2c.node_pictures import read_totals, slowest_text
-from hsa2c.runlog import NODES, number, read_curve, read_history, read_rows
-from hsa2c.runtime import hosts
+from hsa2c.observe import report as pages
+from hsa2c.observe.node_pictures import read_totals, slowest_text
+from hsa2c.observe.runlog import NODES, number, read_curve, read_history, read_rows
+from hsa2c.recording import format as recordings
+from hsa2c.recording.format import Frame, Kind, Writer
+from hsa2c.run import checkpoint as checkpoints
+from hsa2c.run import checkpoint_file
+from hsa2c.run.checkpoint import Checkpoint
 from tests.fuzz.harness import Reader
 
 DIM = 3

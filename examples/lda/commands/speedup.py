@@ -11,7 +11,7 @@ import numpy as np
 
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import ConfigError
-from hsa2c.runlog import read_curve
+from hsa2c.observe.runlog import read_curve
 
 PROG = "examples.lda speedup"
 _TAG = "perplexity/validation"

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hsa2c import application
+from hsa2c.cluster.allocation import lone_task
+from hsa2c.cluster.world import World, find_world
 from hsa2c.commands.options import OneLineParser, guarded
-from hsa2c.runtime import application, rundir
-from hsa2c.runtime.allocation import lone_task
-from hsa2c.runtime.launch import Launch, check, join, launch
-from hsa2c.runtime.world import World, find_world
+from hsa2c.run import directory as rundir
+from hsa2c.run.launcher import Launch, check, join, launch
 
 PROG = "examples.lda"
 APPLICATION = "examples.lda.application"

@@ -21,7 +21,7 @@ from examples.lda.application import (
     split_of,
 )
 from examples.lda.rates import Rate
-from hsa2c.config import merge, nested
+from hsa2c.config.loading import merge, nested
 from hsa2c.errors import ConfigError
 from tests.examples.lda.planted import Planted
 
@@ -336,7 +336,7 @@ from pathlib import Path
 from examples.lda.application import positivity_warning
 from examples.lda.commands import train
 from hsa2c.runtime import application, launch, rundir
-from hsa2c.runtime.world import World
+from hsa2c.cluster.world import World
 
 options = train.parser().parse_args()
 app = application.load(train.APPLICATION)

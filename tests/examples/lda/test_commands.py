@@ -21,8 +21,8 @@ from examples.lda.commands import train
 from examples.lda.commands.evaluate import in_words_of
 from examples.lda.picture import draw
 from examples.lda.trained import load
-from hsa2c import checkpoint as checkpoints
-from hsa2c.runlog import read_rows
+from hsa2c.observe.runlog import read_rows
+from hsa2c.run import checkpoint as checkpoints
 from tests.examples.lda.planted import Planted
 from tests.examples.lda.reference import corpus_of, documents_of
 from tests.test_end_to_end import started

@@ -7,9 +7,9 @@ import torch
 from examples.lda.application import APPLICATION
 from examples.lda.rates import Rate
 from examples.lda.topics import TopicsLayout
-from hsa2c.dpsgd.crew import SharedVectors
-from hsa2c.dpsgd.layout import DenseLayout
-from hsa2c.dpsgd.optimiser import Rule, SharedOptimiser
+from hsa2c.node.layout import DenseLayout
+from hsa2c.node.memory import SharedVectors
+from hsa2c.node.optimiser import Rule, SharedOptimiser
 
 DIM = 12
 RULES = [Rule(name=name, learning_rate=eta) for name, eta in (("sgd", 0.1), ("rmsprop", 0.01), ("adam", 0.01))]

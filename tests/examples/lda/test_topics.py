@@ -18,13 +18,15 @@ from examples.lda.dpsvi import DPSVI, LocalStep, Model, Step, UHat
 from examples.lda.rates import MOST_ETA, Rate
 from examples.lda.svi import svi
 from examples.lda.topics import TopicsLayout
-from hsa2c.dpsgd.crew import LockFreeCrew, SerialCrew, SharedVectors
-from hsa2c.dpsgd.inprocess import connect
 from hsa2c.dpsgd.master import master
-from hsa2c.dpsgd.ports import Limits
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.worker import worker
 from hsa2c.errors import ProblemError
+from hsa2c.node.crew import LockFreeCrew
+from hsa2c.node.memory import SharedVectors
+from hsa2c.node.serial import SerialCrew
+from hsa2c.transport.inprocess import connect
+from hsa2c.transport.messages import Limits
 from tests.dpsgd.waiting import LIMIT_S
 from tests.dpsgd.watches import Record
 

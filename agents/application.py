@@ -1,0 +1,221 @@
+"""HSA2C, the main application: actor-critic agents on Atari, put together here and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from agents.games import GameTracker
+from agents.settings import AgentConfig, Pixels, Precision, network_identity
+from envs.actions import num_actions
+from envs.names import resolve_game
+from envs.settings import EnvConfig
+from hsa2c.application import Application, Footprint, ProblemFactory
+from hsa2c.cluster.sharing import cores_here, nodes_here
+from hsa2c.config.loading import build
+from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
+from hsa2c.dpsgd.protocols import Vector
+from hsa2c.observe import console
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AtariConfig:
+    """A run of HSA2C."""
+
+    game: Annotated[str, AfterValidator(lambda text: resolve_game(text).name)] = "Pong"
+    """Any one-player game of the ALE, as people type it."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Seed of weights, environments and actions."""
+
+    cluster: ClusterConfig = dataclasses.field(default_factory=ClusterConfig)
+    dpsgd: DPSGDConfig = dataclasses.field(default_factory=DPSGDConfig)
+    optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
+    agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    stop: StopConfig = dataclasses.field(default_factory=StopConfig)
+    output: OutputConfig = dataclasses.field(default_factory=OutputConfig)
+
+
+class Atari(Application):
+    """See `hsa2c.application.Application`."""
+
+    name = "hsa2c"
+    fields = (
+        console.Field("agent steps", "agent_steps"),
+        console.Field("steps/s", "speed/agent_steps_per_s"),
+        console.Field("games", "games"),
+        console.Field("mean score of last 100", "score/mean_100", "{:,.2f}"),
+        console.Field("best", "score/best_mean_100", "{:,.2f}"),
+        console.Field("exchanges", "exchanges"),
+        console.Field("tau", "staleness/mean", "{:.2f}"),
+        console.Field("overlap", "staleness/overlap_mean", "{:.2f}"),
+        console.Field("master busy", "master/busy", "{:.0%}"),
+        console.Field("entropy", "policy/entropy", "{:.3f}"),
+    )
+    curve = console.Field("mean score", "score/mean_100", "{:,.1f}")
+    fixed: ClassVar[Sequence[str]] = ("game", "agent.initialisation")
+    summary: ClassVar[Mapping[str, str]] = {
+        "agent_steps": "agent_steps",
+        "updates": "updates",
+        "games": "games",
+        "mean_score": "score/mean_100",
+        "best_mean_score": "score/best_mean_100",
+    }
+
+    def build_config(self, values: Mapping[str, Any]) -> AtariConfig:
+        """Plain values into a configuration."""
+        return build(AtariConfig, values)
+
+    def label(self, config: AtariConfig) -> str:
+        """The first part of a run's name."""
+        return config.game
+
+    def title(self, config: AtariConfig) -> str:
+        """What runs, in one line."""
+        nodes, p = config.cluster.nodes, config.cluster.processes
+        num_envs = _num_envs_everywhere(config)
+        return (
+            f"HSA2C {config.game}: {nodes} node{'s' if nodes > 1 else ''}"
+            f" x {p or 'p'} actor-learner{'s' if p != 1 else ''}"
+            f"{f' x {num_envs} environments' if num_envs else ''}, B = {config.dpsgd.local_updates}"
+        )
+
+    def starting(self, config: AtariConfig) -> str:
+        """How many emulators."""
+        nodes, p = config.cluster.nodes + config.cluster.spares, config.cluster.processes
+        num_envs = _num_envs_everywhere(config)
+        if p is None or num_envs is None:
+            return ""
+        return (
+            f"starting {nodes} node{'s' if nodes > 1 else ''} x {p} actor-learner{'s' if p != 1 else ''}"
+            f" x {num_envs} environments = {nodes * p * num_envs:,} emulators"
+        )
+
+    def footprint(self, config: AtariConfig) -> Footprint:
+        """Two thirds of what was measured with 4 and with 64 environments; emulators have a thread of their own."""
+        num_envs = _num_envs(config)
+        return Footprint(memory_bytes=(24 << 20) + num_envs * ((768 << 10) + config.agent.t_max * (150 << 10)), tasks=2)
+
+    def on_host(self, config: AtariConfig, processes: int, cores: int) -> AtariConfig:
+        """Environments of each actor-learner."""
+        num_envs = config.agent.environments(config.cluster.processes or 1, processes, cores)
+        return dataclasses.replace(config, agent=dataclasses.replace(config.agent, num_envs=num_envs))
+
+    def identity(self, config: AtariConfig) -> dict[str, str]:
+        """Game and network."""
+        actions = _actions(config)
+        return {
+            "application": self.name,
+            "game": config.game,
+            "network": network_identity(actions, config.agent.pixels),
+            "actions": str(actions),
+        }
+
+    def dim(self, config: AtariConfig) -> int:
+        """Weights of the network."""
+        from agents.network import ActorCritic, num_parameters
+
+        return num_parameters(ActorCritic(_actions(config)))
+
+    def initial(self, config: AtariConfig) -> Vector:
+        """Weights drawn by the run's seed."""
+        from agents.network import initial_vector
+
+        vector: Vector = initial_vector(_actions(config), config.seed, config.agent.initialisation).numpy()
+        return vector
+
+    def problems(self, config: AtariConfig, node: int, t: int) -> ProblemFactory:
+        """Actor-learners; what is random in each depends on the seed, its place and where the run was resumed."""
+        import ale_py.vector_env  # noqa: F401 - before the fork, so that the processes share it
+        import numpy as np
+
+        from agents.a2c import A2C
+        from envs.atari import MAX_SEED, AtariEnvs
+
+        precision = _precision(config)
+        game = resolve_game(config.game)
+
+        def make(index: int) -> A2C:
+            seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
+            num_envs = _num_envs(config)
+            environments = AtariEnvs(game, config.env, num_envs, seed=int(seeds[0]) % (MAX_SEED - num_envs))
+            return A2C(config.agent, environments, _actions(config), precision=precision, seed=int(seeds[1]))
+
+        return make
+
+    def limits(self, config: AtariConfig) -> dict[str, float]:
+        """Where training ends by itself."""
+        return {} if config.stop.agent_steps is None else {"agent_steps": config.stop.agent_steps}
+
+    def tracker(self, config: AtariConfig, counters: Mapping[str, Any]) -> GameTracker:
+        """Learning curves."""
+        return GameTracker(
+            config.cluster.nodes,
+            _actions(config),
+            limit_agent_steps=config.stop.agent_steps,
+            limit_score=config.stop.score,
+            counters=counters,
+        )
+
+    def work_per_update(self, config: AtariConfig) -> float:
+        """Agent steps."""
+        return _batch(config) / config.agent.passes
+
+    def describe(self, config: AtariConfig) -> dict[str, Any]:
+        """What a node chose for itself."""
+        return {"precision": _precision(config), "num_envs": _num_envs(config)}
+
+    def chosen(self, config: AtariConfig, said: Mapping[str, Any]) -> AtariConfig:
+        """With a node's precision, which a measurement may have chosen, and its environments, which follow from p and
+        from what else its host had.
+        """
+        agent = config.agent
+        given = {name: said.get(name, getattr(agent, name)) for name in ("precision", "num_envs")}
+        return dataclasses.replace(config, agent=dataclasses.replace(agent, **given))
+
+
+def _actions(config: AtariConfig) -> int:
+    return num_actions(resolve_game(config.game), full_action_set=config.env.full_action_set)
+
+
+def _num_envs(config: AtariConfig) -> int:
+    """Of each process of the node whose configuration this is."""
+    return config.agent.environments(config.cluster.processes or 1, on_host=1, cores=1)  # set, unless it is alone
+
+
+def _num_envs_everywhere(config: AtariConfig) -> int | None:
+    """Of each process of a run; None: hosts may differ."""
+    cluster, agent = config.cluster, config.agent
+    if cluster.hosts is not None or cluster.processes is None:
+        return agent.num_envs
+    on_host = nodes_here(cluster.nodes) * cluster.processes
+    return agent.environments(cluster.processes, on_host, cores_here())
+
+
+def _batch(config: AtariConfig) -> int:
+    """Samples of an update there."""
+    agent, num_envs = config.agent, _num_envs(config)
+    return num_envs * agent.t_max // agent.updates_per_pass(num_envs)
+
+
+def _precision(config: AtariConfig) -> Precision:
+    agent = config.agent
+    if agent.precision != "auto":
+        return agent.precision
+    return _measured_precision(_actions(config), agent.pixels, _batch(config))
+
+
+@cache
+def _measured_precision(actions: int, pixels: Pixels, batch: int) -> Precision:
+    from agents.fast_network import choose_precision
+
+    return choose_precision(actions, pixels, batch)
+
+
+APPLICATION = Atari()

@@ -1,0 +1,1 @@
+"""The paper's figures and table: ``python -m bench.paper fig1``."""

@@ -1,0 +1,1 @@
+"""Emulated hosts, and what measures on them."""

@@ -1,0 +1,1 @@
+"""Machines: hosts, allocations, mpiexec, Slurm."""

@@ -1,0 +1,212 @@
+"""Whether this host can hold what a run would start on it: told before anything is written or started.
+
+What is needed is counted low, so that a run that would fit is never refused: one that is not refused may still be too
+large. `python -m hsa2c doctor` measures instead.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from hsa2c.application import Application, Footprint, RunConfig, at_node
+from hsa2c.cluster import hosts
+from hsa2c.cluster.hosts import Host
+from hsa2c.cluster.sharing import cores_here, nodes_here
+from hsa2c.cluster.world import World
+from hsa2c.errors import ConfigError
+
+_MIB = 1 << 20
+_BASE_BYTES = 150 * _MIB  # master, or job; what has loaded torch once
+_NODE_BYTES = 25 * _MIB  # a node's own process, its stand-in and its foreman: 40 as measured
+_RANK_TASKS = 5  # of a node over MPI: stand-in, foreman, and its own process with two threads of MPI's
+_LONE_TASKS = 4  # one node without MPI: job, the node's thread in it, foreman, who cleans up
+_MPI_TASKS = 9  # master with its threads, nursery, mpiexec, who cleans up: 13 as measured
+_FILES = 12  # a process that has loaded everything
+_FILES_MPIEXEC, _FILES_RANK = 25, 3  # mpiexec had 37 to 40 with 4 ranks, 164 with 41
+_CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 1 << 21, 1 << 24
+
+
+class Limit(NamedTuple):
+    """What is left of something here, and which limit says so."""
+
+    left: int
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a run has on this host."""
+
+    nodes: int
+    """Spares among them."""
+    processes: int
+    """Actor-learners of each. p."""
+    ranks: int
+    """That mpiexec is to start here, the masters' among them; 0: none, or on other hosts, too, or they are there."""
+    over_mpi: bool
+
+    @property
+    def actor_learners(self) -> int:
+        """Of all nodes here."""
+        return self.nodes * self.processes
+
+
+def check(app: Application, config: RunConfig, world: World, there: Sequence[Host]) -> None:
+    """Refuse what cannot fit; the soft limit on open files is raised where the hard one lets it.
+
+    Args:
+        app: The application.
+        config: The run's.
+        world: That this process is in.
+        there: The hosts of the run; none: this one.
+
+    Raises:
+        ConfigError: This host cannot hold what it is to have; names the limit, what is needed and what is left.
+    """
+    share = _share(config, world, there)
+    own = at_node(app, config, share.processes, nodes=max(1, share.nodes), cores=cores_here())
+    spares = f" --spares {config.cluster.spares}" if config.cluster.spares else ""
+    refuse(share, app.footprint(own), f"--nodes {config.cluster.nodes}{spares} --p {share.processes}")
+
+
+def _share(config: RunConfig, world: World, there: Sequence[Host]) -> Share:
+    cluster = config.cluster
+    nodes, p = cluster.nodes + cluster.spares, cluster.processes
+    over_mpi = world.started_by_mpi or nodes > 1 or bool(there)
+    if there:
+        here = {host.name: host.processes for host in there if hosts.is_here(host.name)}
+        own = max((each or 1 for each in here.values()), default=1)
+        placed = sum(name in here for name in hosts.places(there, nodes))
+        return Share(nodes=placed, processes=p or own, ranks=0, over_mpi=over_mpi)
+    ranks = 0 if world.started_by_mpi or not over_mpi else cluster.masters + nodes
+    return Share(nodes=nodes_here(nodes), processes=p or 1, ranks=ranks, over_mpi=over_mpi)
+
+
+def refuse(share: Share, each: Footprint, run: str) -> None:
+    """Raise a `ConfigError` where this host cannot hold its share.
+
+    Args:
+        share: What is to be started here.
+        each: What an actor-learner takes at least.
+        run: Its size, in words.
+    """
+    memory = _BASE_BYTES + share.nodes * _NODE_BYTES + share.actor_learners * each.memory_bytes
+    of_nodes = share.nodes * _RANK_TASKS + _MPI_TASKS if share.over_mpi else _LONE_TASKS
+    files = max(_FILES + share.processes, _FILES_MPIEXEC + _FILES_RANK * share.ranks if share.ranks else 0)
+    wanted = {
+        "bytes of memory": (memory, memory_limits()),
+        "processes and threads": (of_nodes + share.actor_learners * each.tasks, task_limits()),
+        "open files": (files, [_open_files(files)]),
+    }
+    for what, (needed, limits) in wanted.items():
+        least = min(limits, default=None)
+        if least is not None and needed > least.left:
+            raise ConfigError(
+                f"{run}: needs at least {_in_words(needed, what)} on this host, which has {_in_words(least.left)} left"
+                f" ({least.name}): fewer, or a higher limit (--force tries all the same)"
+            )
+
+
+def _in_words(number: int, what: str = "") -> str:
+    if number >= 10 * _MIB:  # nobody has so many processes
+        return f"{number / (1 << 30):,.1f} GiB{what.removeprefix('bytes')}"
+    return f"{max(0, number):,}{what and ' ' + what}"
+
+
+# What there is.
+
+
+def memory_limits() -> list[Limit]:
+    """Bytes that can be had: of the machine, swap included, and of each control group that this process is in."""
+    found = []
+    said = dict(line.split(":", 1) for line in _read(Path("/proc/meminfo")).splitlines() if ":" in line)
+    machine = [int(said[name].split()[0]) for name in ("MemAvailable", "SwapFree") if name in said]
+    if "MemAvailable" in said:
+        found.append(Limit(1024 * sum(machine), "MemAvailable"))
+    for folder in _groups("memory"):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            most, now = _number(folder / limit), _number(folder / used)
+            if most is not None and now is not None:
+                found.append(Limit(most - now + _reclaimable(folder), f"cgroup {limit}, {_in_words(most)}"))
+    return found
+
+
+def _reclaimable(folder: Path) -> int:
+    """Of files, which the kernel drops when memory is short."""
+    said = dict(line.split() for line in _read(folder / "memory.stat").splitlines() if len(line.split()) == 2)
+    return sum(int(said.get(name, 0)) for name in ("inactive_file", "active_file"))
+
+
+def task_limits() -> list[Limit]:
+    """Processes and threads that can be had: of the user, of each control group, of the machine."""
+    found = []
+    most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if most != resource.RLIM_INFINITY and not _is_privileged():
+        found.append(Limit(most - _tasks_of(os.getuid()), f"ulimit -u, {most:,}"))
+    for folder in _groups("pids"):
+        limit, now = _number(folder / "pids.max"), _number(folder / "pids.current")
+        if limit is not None and now is not None:
+            found.append(Limit(limit - now, f"cgroup pids.max, {limit:,}"))
+    kernel = Path("/proc/sys/kernel")
+    found += [
+        Limit(limit, f"kernel.{name}")
+        for name in ("pid_max", "threads-max")
+        if (limit := _number(kernel / name)) is not None
+    ]
+    return found
+
+
+def _open_files(wanted: int) -> Limit:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, most = (wanted if limit == resource.RLIM_INFINITY else limit for limit in (soft, hard))
+    if soft < wanted <= most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return Limit(max(soft, most), f"ulimit -n, {max(soft, most):,}")
+
+
+def _is_privileged() -> bool:
+    """Whether the kernel counts none of this user's processes."""
+    for line in _read(Path("/proc/self/status")).splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) & (_CAP_SYS_ADMIN | _CAP_SYS_RESOURCE))
+    return False
+
+
+def _tasks_of(user: int) -> int:
+    """Processes and threads that a user has now, on this machine."""
+    total = 0
+    for path in Path("/proc").glob("[0-9]*/status"):
+        said = dict(line.split(":", 1) for line in _read(path).splitlines() if ":" in line)
+        if said.get("Uid", "-1").split()[0] == str(user):
+            total += int(said.get("Threads", "1"))
+    return total
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Folders of the control groups that this process is in, from its own up to the root, of version 2 and 1."""
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, own = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = Path("/sys/fs/cgroup") / (controller if controllers else "")
+        folder = top / own.lstrip("/")
+        yield folder
+        yield from (parent for parent in folder.parents if parent.is_relative_to(top))
+
+
+def _number(path: Path) -> int | None:
+    """None: there is no such limit."""
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # of a process that has ended, or of another kernel
+        return ""

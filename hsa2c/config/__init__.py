@@ -1,0 +1,1 @@
+"""Configuration: sections, and how files and command lines become them."""

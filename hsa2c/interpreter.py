@@ -1,0 +1,63 @@
+"""Python processes: where they look for modules, and where their home is.
+
+Nobody looks into the current directory before the standard library and what is installed: a ``random.py`` that lies
+there is not Python's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+_PACKAGES = str(Path(__file__).resolve().parents[1])
+
+
+def settle() -> None:
+    """Make it so for this process, and for what it starts; more than once does no harm.
+
+    ``python -m`` puts the current directory first. It goes to the end: a module of the user's own may be there.
+    """
+    current = _current_directory()
+    if sys.path and current is not None and sys.path[0] in ("", current) and current != _PACKAGES:
+        sys.path.append(sys.path.pop(0))
+    if not os.environ.get("HOME"):  # Open MPI does not start without
+        os.environ["HOME"] = _home()
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """The command line of a child process that runs a module of this project."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def environment(base: Mapping[str, str]) -> dict[str, str]:
+    """The environment of such a child process: it finds this project also where that is not installed."""
+    given = base.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [_PACKAGES, *(str(Path(path).absolute()) for path in given if path)]  # an empty one: where it stands
+    return dict(base) | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
+def find(module: str) -> None:
+    """Let a module be found that is only in the current directory, as an application of the user's own may be."""
+    current = _current_directory()
+    if importlib.util.find_spec(module.partition(".")[0]) is None and current is not None:
+        sys.path.append(current)
+
+
+def _current_directory() -> str | None:
+    """None where it has been removed."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return None
+
+
+def _home() -> str:
+    """As the user's entry says; the root where there is none, as containers have it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return "/"

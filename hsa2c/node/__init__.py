@@ -1,0 +1,1 @@
+"""A node: p actor-learner processes that share one vector in memory."""

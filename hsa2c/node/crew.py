@@ -1,0 +1,369 @@
+"""The p actor-learners of a node: processes that share u and the optimiser's state, and nothing else.
+
+The memory is an anonymous mapping made before the fork: it has no name, so nothing can be left behind, whoever is
+killed when. The parent waits on sockets between two rounds; between its first and its last update a process touches no
+lock, no queue and no socket.
+
+A process that dies or raises is replaced: another begins with the same u and the same optimiser's state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from hsa2c.dpsgd.protocols import Listener, Vector
+from hsa2c.errors import NodeError, ProblemError
+from hsa2c.node.actor_learner import MakeProblem, live
+from hsa2c.node.fork_server import Foreman
+from hsa2c.node.layout import Layout
+from hsa2c.node.memory import SharedVectors
+from hsa2c.node.orders import DONE, FAILED, MAX_MESSAGE, ORDER, PROGRESS, READY, RESTS, UNFIT, Reports, to_json
+
+_POLL_S = 0.05  # how often a waiting parent looks for the master's stop
+_FINISH_S = 10.0  # how long a process may take to end when asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrewLimits:
+    """A crew's clock, in seconds."""
+
+    start_s: float = 300.0
+    """Until every process has built its problem."""
+    tell_s: float = 1.0
+    """Between two signs of life while a round goes on."""
+    keep_s: float = 50.0
+    """Between two copies of the optimiser's state sent to the master for a checkpoint."""
+    deaths: int = 3
+    """So many processes lost within `deaths_s`, and the node gives up."""
+    deaths_s: float = 60.0
+    """See `deaths`."""
+
+
+@dataclass
+class _Hand:
+    """One actor-learner process, seen from its parent."""
+
+    index: int
+    pid: int
+    socket: socket.socket
+
+    def __str__(self) -> str:
+        return f"actor-learner {self.index} (pid {self.pid})"
+
+
+class LockFreeCrew:
+    """p forked processes that update one u without any lock.
+
+    Make it before anything starts a thread or calls MPI_Init: it forks.
+
+    Args:
+        make_problem: Called in each process with its index, 0 to p - 1.
+        layout: How u lies in memory and is changed; the local optimiser's state is kept from one `run` to the next.
+        p: Processes.
+        state: The optimiser's state to start from, float32 [state_dim].
+        limits: The crew's clock.
+    """
+
+    def __init__(
+        self,
+        make_problem: MakeProblem,
+        layout: Layout,
+        p: int,
+        *,
+        state: Vector | None = None,
+        limits: CrewLimits | None = None,
+    ) -> None:
+        self._shared = SharedVectors(layout.size, layout.state_size, p)
+        self._shared.go_on(state)
+        self._layout = layout
+        self._applied = self._reported = 0  # updates in u as it was last copied, and of them those that were reported
+        self._shares_done = 0  # of B updates each, since the last exchange began
+        self._resting: set[int] = set()
+        self._limits = limits or CrewLimits()
+        self._reports = Reports()
+        self._kept_at = time.monotonic()
+        self._ready = False
+        self._coming: set[int] = set()  # who replace others and have not built their problem
+        self._deaths_at: list[float] = []
+        self._order = b""  # the present round's
+        self._selector = selectors.DefaultSelector()
+        self._foreman = Foreman(partial(live, make_problem, self._shared, layout))
+        self._hands: list[_Hand] = []
+        try:
+            for index in range(p):
+                self._hands.append(self._hire(index))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the actor-learners."""
+        return [hand.pid for hand in self._hands]
+
+    @property
+    def updates(self) -> int:
+        """Updates of u so far, those of processes that were replaced included."""
+        return int(self._shared.applied.sum())
+
+    @property
+    def local_updates(self) -> int:
+        """B, for processes that do not stop for an exchange."""
+        return self._shared.local_updates
+
+    @local_updates.setter
+    def local_updates(self, B: int) -> None:
+        self._shared.local_updates = B
+
+    def _hire(self, index: int) -> _Hand:
+        hand = _Hand(index, *self._foreman.hire(index))
+        self._selector.register(hand.socket, selectors.EVENT_READ, hand)
+        return hand
+
+    def wait_ready(self) -> None:
+        """Return when every process has built its problem; from then on one that dies is replaced.
+
+        Raises:
+            NodeError: One could not, or took too long.
+        """
+        deadline = time.monotonic() + self._limits.start_s
+
+        def check_time() -> None:
+            if time.monotonic() > deadline:
+                raise NodeError(f"actor-learners not ready after {self._limits.start_s:.0f} s")
+
+        for _ in self._answers(READY, check_time):
+            pass
+        self._ready = True
+
+    def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
+        """See `hsa2c.dpsgd.worker.Crew.run`. A process that replaces another does all of the round's B updates.
+
+        Raises:
+            NodeError: Too many actor-learners raised (a traceback is in the message) or died, or u is not finite.
+            ProblemError: A gradient does not fit u.
+        """
+        u = self._begin(v, B, rate_scale, running=False)
+        for report in self._answers(DONE, _Attention(self, listener)):
+            self._reports.add(report)
+        self._order = b""
+        self._keep(listener)
+        self._applied = self.updates
+        return _finite(self._layout.value(u))
+
+    def start(self, v: Vector, B: int, *, rate_scale: float) -> None:
+        """See `hsa2c.dpsgd.worker.RunningCrew.start`."""
+        assert self._layout.in_place
+        self._shares_done = 0
+        self._resting.clear()
+        self._shared.rate_scale = rate_scale
+        self._shared.local_updates = B
+        self._begin(v, B, rate_scale, running=True)
+
+    def after_updates(self, *, listener: Listener) -> Vector:
+        """See `hsa2c.dpsgd.worker.RunningCrew.after_updates`.
+
+        Raises:
+            NodeError: As `run`.
+        """
+        self._listen_until(lambda: self._shares_done >= len(self._hands), _Attention(self, listener))
+        self._take_in(self._hear(0.0))  # what was done before u is copied counts for this exchange
+        self._shares_done = 0
+        self._keep(listener)
+        return self._copy()
+
+    def add(self, difference: Vector, *, rate_scale: float) -> None:
+        """See `hsa2c.dpsgd.worker.RunningCrew.add`."""
+        self._shared.rate_scale = rate_scale
+        u = self._shared.u.numpy()
+        u += difference  # unlocked: a lost write is S_b of Eq. 3
+
+    def halt(self) -> Vector:
+        """See `hsa2c.dpsgd.worker.RunningCrew.halt`.
+
+        Raises:
+            NodeError: As `run`.
+        """
+        self.interrupt()
+        self._listen_until(lambda: False, lambda: None)
+        self._order = b""
+        return self._copy()
+
+    def _copy(self) -> Vector:
+        """U as it is."""
+        self._applied = self.updates
+        return _finite(self._shared.u.numpy().copy())  # unlocked: what lies between two updates is P_{b,j} of Eq. 5
+
+    def _begin(self, v: Vector, B: int, rate_scale: float, *, running: bool) -> Vector:
+        u = self._shared.u.numpy()
+        self._layout.enter(v, u)
+        self._shared.interrupted = False
+        self._order = ORDER.pack(B, rate_scale, running)
+        for hand in self._hands:
+            if hand.index not in self._coming:
+                self._send(hand, self._order)
+        return u
+
+    def _keep(self, listener: Listener) -> None:
+        if time.monotonic() - self._kept_at >= self._limits.keep_s:
+            listener.keep(self.state())
+            self._kept_at = time.monotonic()
+
+    def _listen_until(self, enough: Callable[[], bool], attend: Callable[[], None]) -> None:
+        """Take in what running processes say, until it is enough or all of them rest."""
+        while not enough() and len(self._resting | self._idle()) < len(self._hands):
+            self._take_in(self._hear(_POLL_S))
+            attend()
+
+    def _take_in(self, messages: list[tuple[_Hand, bytes, bytes]]) -> None:
+        for hand, kind, body in messages:
+            self._reports.add(body)
+            if kind == DONE:
+                self._shares_done += 1
+            elif kind == RESTS:
+                self._resting.add(hand.index)
+
+    def mention(self, what: Mapping[str, Any]) -> None:
+        """Put something into the next report, as JSON."""
+        self._reports.add(to_json(what))
+
+    def report(self) -> bytes:
+        """See `hsa2c.dpsgd.worker.Crew.report`.
+
+        It goes with a delta, and says how many updates are in that, those of processes that died included.
+        """
+        if self._applied != self._reported:
+            self._reports.add(to_json({"applied": self._applied - self._reported}))
+            self._reported = self._applied
+        return self._reports.take()
+
+    def news(self) -> bytes:
+        """What happened since the last report, between two deltas."""
+        return self._reports.take()
+
+    def state(self) -> Vector:
+        """See `hsa2c.dpsgd.worker.Crew.state`."""
+        return self._shared.state.numpy()
+
+    def interrupt(self) -> None:
+        """Let the round end early: each process stops before its next update."""
+        self._shared.interrupted = True
+
+    def close(self) -> None:
+        """End the processes: asked first, killed after a while."""
+        self.interrupt()
+        for hand in self._hands:
+            # Shut down, not only closed: another crew's processes may hold copies of this socket, from their fork.
+            with contextlib.suppress(OSError):
+                hand.socket.shutdown(socket.SHUT_RDWR)
+            hand.socket.close()
+        self._foreman.part(_FINISH_S)
+        self._selector.close()
+
+    def _send(self, hand: _Hand, order: bytes) -> None:
+        with contextlib.suppress(OSError):  # it has died: the next look at its socket tells
+            hand.socket.send(order)
+
+    def _idle(self) -> set[int]:
+        """Who will do nothing more in a round that is to end: they have not begun."""
+        return self._coming if self._shared.interrupted else set()
+
+    def _answers(self, last: bytes, attend: Callable[[], None]) -> Iterator[bytes]:
+        """Each process's message of kind `last`; `attend` is called again and again meanwhile."""
+        outstanding = {hand.index for hand in self._hands}
+        while outstanding - self._idle():
+            for hand, kind, body in self._hear(_POLL_S):
+                if kind == last:
+                    outstanding.discard(hand.index)
+                    yield body
+                elif kind == PROGRESS:
+                    self._reports.add(body)
+            attend()
+
+    def _hear(self, patience_s: float) -> list[tuple[_Hand, bytes, bytes]]:
+        """All that the processes have said and nobody has heard yet: who, kind, body."""
+        return [heard for key, _ in self._selector.select(patience_s) for heard in self._hear_all_of(key.data)]
+
+    def _hear_all_of(self, hand: _Hand) -> Iterator[tuple[_Hand, bytes, bytes]]:
+        """What one has said, up to its death if it has died."""
+        while True:
+            try:
+                message = hand.socket.recv(MAX_MESSAGE, socket.MSG_DONTWAIT)
+            except BlockingIOError:  # there is no more
+                return
+            except ConnectionResetError:  # it died before it read its order
+                message = b""
+            kind, body = message[:1], message[1:]
+            if kind == UNFIT:  # as the next one would be, in its place
+                raise ProblemError(f"{hand}: {body.decode(errors='replace')}")
+            if not message or kind == FAILED:
+                self._replace(hand, body)
+                return
+            if kind == READY and hand.index in self._coming:
+                self._coming.discard(hand.index)
+                self._reports.add(to_json({"back": f"{hand} goes on"}))
+                if self._order:
+                    self._send(hand, self._order)
+            else:
+                yield hand, kind, body
+
+    def _replace(self, hand: _Hand, traceback: bytes) -> None:
+        """Start another process in the place of one that has failed with a traceback, or died without."""
+        how = self._death(hand)
+        why = f"{hand} failed" if traceback else f"{hand} {how}"
+        details = traceback.decode(errors="replace")
+        now = time.monotonic()
+        self._deaths_at = [at for at in self._deaths_at if now - at < self._limits.deaths_s] + [now]
+        if not self._ready:
+            raise NodeError("\n".join(filter(None, (why, details))))
+        if len(self._deaths_at) >= self._limits.deaths:
+            headline = (
+                f"{len(self._deaths_at)} actor-learners lost within {self._limits.deaths_s:.0f} s; the last: {why}"
+            )
+            raise NodeError("\n".join(filter(None, (headline, details))))
+        self._selector.unregister(hand.socket)
+        hand.socket.close()
+        new = self._hire(hand.index)
+        self._hands[hand.index] = new
+        self._coming.add(new.index)
+        fault = {"message": f"{why}; {new} takes its place", "traceback": details or None, "pids": self.pids}
+        self._reports.add(to_json({"fault": fault}))
+
+    def _death(self, hand: _Hand) -> str:
+        """How a process has ended, in words; its foreman then knows that it need not keep it any longer."""
+        code = self._foreman.fate(hand.pid)
+        if code is not None and code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended without a word (exit code {code})"
+
+
+class _Attention:
+    """What a node's parent does while its processes work: look for a stop, give signs of life."""
+
+    def __init__(self, crew: LockFreeCrew, listener: Listener) -> None:
+        self._crew = crew
+        self._listener = listener
+        self._told_at = time.monotonic()
+
+    def __call__(self) -> None:
+        if self._listener.stopping():
+            self._crew.interrupt()
+        if time.monotonic() - self._told_at >= self._crew._limits.tell_s:
+            self._listener.tell(self._crew.news())
+            self._told_at = time.monotonic()
+
+
+def _finite(u: Vector) -> Vector:
+    if not np.isfinite(u.sum()):  # a sum that overflows is none of a healthy parameter's either
+        raise NodeError("its local parameter u is no longer finite")
+    return u

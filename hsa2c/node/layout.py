@@ -1,0 +1,123 @@
+"""How a node holds u in its shared memory: a copy of v, or a form that is cheaper to read and to change.
+
+Where an update touches a few rows of a large parameter, copying all of it in line 4 and changing all of it in line 6
+would cost more than the gradient. A layout of the problem's own says how v becomes u, what of it a process reads, how
+it changes, and what vector it then is; Algorithms 1 and 2 and the transports see vectors like v.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from hsa2c.dpsgd.problem import Problem
+from hsa2c.dpsgd.protocols import Vector
+from hsa2c.errors import ProblemError
+from hsa2c.node.optimiser import Rule, SharedOptimiser
+
+
+class Access(NamedTuple):
+    """One process's hands on u."""
+
+    read: Callable[[], Any]
+    """Line 4: a private u_hat, in the form that the problem's gradient takes; constant until the next call."""
+    step: Callable[[Any], None]
+    """Line 6: change u by a gradient, without a lock; raises `ProblemError` where the gradient does not fit u."""
+    scale_rate: Callable[[float], None]
+    """Set the learning rate to so many times the one it starts with."""
+    finite: Callable[[Any], bool]
+    """Whether a gradient holds neither NaN nor infinity; raises as `step`."""
+
+
+class Layout(Protocol):
+    """See the module. An implementation is made before the processes are forked, and must not hold what they change.
+
+    Attributes:
+        size: Floats of u in shared memory.
+        state_size: Floats of the local optimiser's state there.
+        in_place: Whether u is a vector like v throughout, so that it may be copied and added to while processes change
+        it.
+    """
+
+    in_place: bool = False
+
+    @property
+    def size(self) -> int: ...  # noqa: D102
+
+    @property
+    def state_size(self) -> int: ...  # noqa: D102
+
+    def enter(self, v: Vector, u: Vector) -> None:
+        """Line 2: let u, float32 [size], be v, float32 [dim]; raises `ProblemError` where v is not."""
+
+    def value(self, u: Vector) -> Vector:
+        """What u is as a vector, float32 [dim], for line 7; valid until the next call of `enter` or `value`."""
+
+    def attach(self, u: torch.Tensor, state: torch.Tensor, problem: Problem) -> Access:
+        """A process's access to u, float32 [size], and the optimiser's state, float32 [state_size]; both shared."""
+
+
+class DenseLayout(Layout):
+    """U is a copy of v; a process reads all of it, and torch's optimisers change it.
+
+    Args:
+        dim: Length of v.
+        rule: The local optimiser.
+    """
+
+    in_place = True
+
+    def __init__(self, dim: int, rule: Rule) -> None:
+        self._dim = dim
+        self._rule = rule
+
+    @property
+    def size(self) -> int:
+        """See `Layout`."""
+        return self._dim
+
+    @property
+    def state_size(self) -> int:
+        """See `Layout`."""
+        return self._rule.state_size(self._dim)
+
+    def enter(self, v: Vector, u: Vector) -> None:
+        """See `Layout.enter`."""
+        if v.shape != u.shape or v.dtype != u.dtype:
+            raise ProblemError(f"v is {v.dtype} {list(v.shape)}, must be {u.dtype} {list(u.shape)}")
+        u[:] = v
+
+    def value(self, u: Vector) -> Vector:
+        """See `Layout.value`."""
+        return u
+
+    def attach(self, u: torch.Tensor, state: torch.Tensor, problem: Problem) -> Access:
+        """See `Layout.attach`."""
+        u_hat = torch.empty_like(u)
+        optimiser = SharedOptimiser(u, state, self._rule)
+
+        def step(g: Any) -> None:
+            check_gradient(g, self._dim)
+            optimiser.step(g)
+
+        def finite(g: Any) -> bool:
+            check_gradient(g, self._dim)
+            # One number instead of one for each element: a sum is finite only if all that it adds are.
+            return bool(g.sum().isfinite())
+
+        return Access(lambda: u_hat.copy_(u), step, optimiser.scale_rate, finite)
+
+
+def check_gradient(g: Any, dim: int) -> None:
+    """Refuse a gradient unlike u: torch's fused optimisers read as many numbers as u has, wherever g ends.
+
+    Raises:
+        ProblemError: It is no tensor, or not float32 [dim] without gaps.
+    """
+    is_tensor = isinstance(g, torch.Tensor)
+    if is_tensor and g.shape == (dim,) and g.dtype is torch.float32 and g.is_contiguous():
+        return
+    what = f"{g.dtype} {list(g.shape)}, strides {list(g.stride())}" if is_tensor else f"a {type(g).__name__}"
+    raise ProblemError(f"a gradient is {what}: must be {torch.float32} [{dim}] without gaps, as v has {dim} numbers")

@@ -1,0 +1,1 @@
+"""A run: launcher, directory, the processes of master and nodes, checkpoints."""

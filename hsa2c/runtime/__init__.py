@@ -1,1 +1,0 @@
-"""Runs: processes, signals, files. Knows the DPSGD core, but no application of it."""

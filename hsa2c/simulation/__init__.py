@@ -1,0 +1,1 @@
+"""Both algorithms on a simulated clock: how fast a cluster would be."""

@@ -1,0 +1,338 @@
+"""Nodes on a simulated clock: processes whose updates take time drawn from a distribution.
+
+`TimedCrew` has no problem: its vectors never change, only time passes, and B updates of p processes are one draw.
+`SteppedCrew` has one, runs `actor_learner` p times on the clock, and so is what `TimedCrew` is held to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hsa2c.dpsgd.problem import Problem
+from hsa2c.dpsgd.protocols import Listener, Vector
+from hsa2c.dpsgd.worker import actor_learner
+from hsa2c.simulation.clock import Process, SimulatedClock
+
+_POOL = 16_384  # draws that are made at once
+_EXACT = 64  # a sum of more draws is taken to be gamma-distributed, of the same mean and variance
+
+
+class UpdateTimes:
+    """How long an update takes.
+
+    Args:
+        mean_s: Mean, in seconds.
+        variation: Standard deviation over mean; the distribution is lognormal.
+        samples: Measured ones, to be drawn from instead, in seconds.
+        seed: Of the draws.
+    """
+
+    def __init__(
+        self, mean_s: float, variation: float = 0.0, *, samples: Sequence[float] | None = None, seed: int = 0
+    ) -> None:
+        self._samples = None if samples is None else np.array(samples, np.float64)
+        self.mean_s = mean_s if self._samples is None else float(self._samples.mean())
+        if self._samples is not None:
+            variation = float(self._samples.std() / self.mean_s) if self.mean_s else 0.0
+        self._variation = variation
+        self._random = np.random.default_rng(seed)
+        self._pools: dict[tuple[Callable[..., npt.NDArray[np.float64]], int, int], list[float]] = {}
+
+    def one(self) -> float:
+        """Of one update."""
+        return self._drawn(self._slowest, 1, 1)
+
+    def slowest(self, B: int, p: int) -> float:
+        """Until each of p processes has made B updates."""
+        return self._drawn(self._slowest, B, p)
+
+    def together(self, B: int, p: int) -> float:
+        """Until p processes have made p B updates between them, while they go on and on."""
+        return self._drawn(self._together, B, p)
+
+    def _drawn(self, draw: Callable[..., npt.NDArray[np.float64]], B: int, p: int) -> float:
+        pool = self._pools.get((draw, B, p))
+        if not pool:
+            pool = self._pools[draw, B, p] = draw(B, p).tolist()
+        return pool.pop()
+
+    def _slowest(self, B: int, p: int) -> npt.NDArray[np.float64]:
+        n = max(1, min(256, _POOL // (p * min(B, _EXACT))))
+        slowest: npt.NDArray[np.float64] = self._sums(B, n * p).reshape(n, p).max(axis=1)
+        return slowest
+
+    def _together(self, B: int, p: int) -> npt.NDArray[np.float64]:
+        return self._sums(p * B, 256) / p
+
+    def _sums(self, count: int, n: int) -> npt.NDArray[np.float64]:
+        """N sums of `count` updates each."""
+        if self._variation == 0.0 or self.mean_s == 0.0:
+            return np.full(n, count * self.mean_s)
+        if count > _EXACT:
+            shape = count / self._variation**2
+            return self._random.gamma(shape, count * self.mean_s / shape, n)
+        each: npt.NDArray[np.float64]
+        if self._samples is not None:
+            each = self._random.choice(self._samples, (n, count))
+        else:
+            variance = math.log1p(self._variation**2)
+            log_mean = math.log(self.mean_s) - variance / 2
+            each = self._random.lognormal(log_mean, math.sqrt(variance), (n, count))
+        return np.asarray(each.sum(axis=1))
+
+
+class _Node:
+    """What both crews have in common: signs of life, the optimiser's state, and what an exchange takes.
+
+    Args:
+        clock: What tells the time.
+        p: Processes.
+        times: Of their updates.
+        slowness: Factor on these.
+        exchange_s: Processor time of the node for an exchange; see `hsa2c.node.pace`.
+        free_core: Whether the node has a core besides those of its processes, so that they lose nothing of it.
+        tell_s: Between two signs of life; see `hsa2c.node.crew.CrewLimits`.
+        keep_s: Between two copies of the optimiser's state.
+        first_keep_s: Until the first one; None: as long.
+
+    Attributes:
+        updates: Made so far.
+        exchanging_cpu_s: Processor time that exchanges took.
+        local_updates: B, for processes that do not stop for an exchange.
+    """
+
+    def __init__(
+        self,
+        clock: SimulatedClock,
+        p: int,
+        times: UpdateTimes,
+        *,
+        slowness: float = 1.0,
+        exchange_s: float = 0.0,
+        free_core: bool = False,
+        tell_s: float = 1.0,
+        keep_s: float = 50.0,
+        first_keep_s: float | None = None,
+    ) -> None:
+        self.updates = 0
+        self.exchanging_cpu_s = 0.0
+        self.local_updates = 1
+        self._clock = clock
+        self._p = p
+        self._times = times
+        self._slowness = slowness
+        self._exchange_s = exchange_s
+        self._lost_s = 0.0 if free_core else exchange_s / p  # by each process that goes on
+        self._tell_s = tell_s
+        self._keep_s = keep_s
+        self._keep_at = clock.now + (keep_s if first_keep_s is None else first_keep_s)
+
+    def mention(self, what: Mapping[str, Any]) -> None:
+        """See `hsa2c.node.pace.PaceableCrew`; nobody reads it here."""
+
+    def report(self) -> bytes:
+        """See `hsa2c.dpsgd.worker.Crew.report`."""
+        return b"[]"
+
+    def state(self) -> Vector:
+        """See `hsa2c.dpsgd.worker.Crew.state`."""
+        return np.zeros(0, np.float32)
+
+    def _wait(self, enough: Callable[[], bool], until: float, listener: Listener) -> None:
+        """Let time pass until it is enough, or until then, or until the master says stop."""
+        clock = self._clock
+        tell_at = clock.now + self._tell_s
+        while not listener.stopping() and clock.now < until and not enough():
+            clock.wait(min(until, tell_at))
+            if clock.now >= tell_at:
+                listener.tell(b"[]")
+                tell_at = clock.now + self._tell_s
+
+    def _exchange(self, listener: Listener) -> None:
+        self.exchanging_cpu_s += self._exchange_s
+        if self._clock.now >= self._keep_at:
+            listener.keep(self.state())
+            self._keep_at = self._clock.now + self._keep_s
+
+
+class TimedCrew(_Node):
+    """A node that only takes time; see `_Node` for what it is made of. Its u is v."""
+
+    _since: float | None = None  # the beginning of the updates that are under way
+    _owed = 0.0  # a part of an update, not yet counted
+
+    @property
+    def made(self) -> float:
+        """Updates so far, with those under way that can be expected to be there."""
+        if self._since is None:
+            return float(self.updates)
+        rate = self._p / (self._slowness * self._times.mean_s) if self._times.mean_s else 0.0
+        return self.updates + self._owed + (self._clock.now - self._since) * rate
+
+    def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
+        """See `hsa2c.dpsgd.worker.Crew.run`."""
+        self._since, lasts_s = self._clock.now, self._slowness * self._times.slowest(B, self._p)
+        self._wait(lambda: False, self._since + lasts_s, listener)
+        done = 1.0 if lasts_s == 0.0 else min(1.0, (self._clock.now - self._since) / lasts_s)
+        self._since = None
+        self.updates += round(done * self._p * B)
+        self._clock.sleep(self._exchange_s)
+        self._exchange(listener)
+        return v
+
+    def start(self, v: Vector, B: int, *, rate_scale: float) -> None:
+        """See `hsa2c.dpsgd.worker.RunningCrew.start`."""
+        self.local_updates = B
+        self._u = v.copy()
+        self._since = self._clock.now
+
+    def after_updates(self, *, listener: Listener) -> Vector:
+        """See `hsa2c.dpsgd.worker.RunningCrew.after_updates`."""
+        assert self._since is not None
+        B = self.local_updates
+        lasts_s = self._slowness * self._times.together(B, self._p) + self._lost_s
+        self._wait(lambda: False, self._since + lasts_s, listener)
+        now = self._clock.now
+        # They went on during the exchange, so there may be more than p B.
+        done = self._owed + self._p * B * (1.0 if lasts_s == 0.0 else (now - self._since) / lasts_s)
+        self.updates += int(done)
+        self._owed = done - int(done)
+        self._since = now
+        self._clock.sleep(self._exchange_s)
+        self._exchange(listener)
+        return self._u
+
+    def add(self, difference: Vector, *, rate_scale: float) -> None:
+        """See `hsa2c.dpsgd.worker.RunningCrew.add`."""
+
+    def halt(self) -> Vector:
+        """See `hsa2c.dpsgd.worker.RunningCrew.halt`."""
+        self.updates, self._since = int(self.made), None
+        return self._u
+
+
+class Step(Protocol):
+    """Line 6: change u, float32 [dim], by a gradient, in place."""
+
+    def __call__(self, u: Vector, g: Any, rate_scale: float) -> None: ...  # noqa: D102
+
+
+class SteppedCrew(_Node):
+    """A node whose p processes minimise a problem, update by update.
+
+    An update reads u_hat when it begins and changes u when it ends; whatever the others did meanwhile it has not seen.
+
+    Args:
+        problems: One for each process; a gradient is of the form that `step` takes.
+        step: Line 6.
+        dim: Length of u.
+        clock: See `_Node`.
+        times: See `_Node`.
+        options: See `_Node`.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        step: Step,
+        dim: int,
+        clock: SimulatedClock,
+        times: UpdateTimes,
+        **options: Any,
+    ) -> None:
+        super().__init__(clock, len(problems), times, **options)
+        self._problems = [_Slow(problem, self._sleep) for problem in problems]
+        self._step = step
+        self._u = np.zeros(dim, np.float32)
+        self._rate_scale = 1.0
+        self._interrupted = False
+        self._shares_done = 0  # of B updates each
+        self._working = 0
+        self._parent: Process | None = None
+
+    def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
+        """See `hsa2c.dpsgd.worker.Crew.run`."""
+        self.start(v, B, rate_scale=rate_scale, forever=False)
+        self._wait(lambda: not self._working, math.inf, listener)
+        self.halt()
+        self._clock.sleep(self._exchange_s)
+        self._exchange(listener)
+        return self._u
+
+    def start(self, v: Vector, B: int, *, rate_scale: float, forever: bool = True) -> None:
+        """See `hsa2c.dpsgd.worker.RunningCrew.start`."""
+        self._u[:] = v
+        self._rate_scale = rate_scale
+        self.local_updates = B
+        self._interrupted = False
+        self._parent = self._clock.current()
+        self._working = self._p
+        for problem in self._problems:
+            self._clock.start(self._live, problem, forever)
+
+    def after_updates(self, *, listener: Listener) -> Vector:
+        """See `hsa2c.dpsgd.worker.RunningCrew.after_updates`."""
+        self._wait(lambda: self._shares_done >= self._p, math.inf, listener)
+        self._shares_done = 0
+        self._exchange(listener)
+        return self._u.copy()
+
+    def add(self, difference: Vector, *, rate_scale: float) -> None:
+        """See `hsa2c.dpsgd.worker.RunningCrew.add`."""
+        self._rate_scale = rate_scale
+        self._u += difference
+
+    def halt(self) -> Vector:
+        """See `hsa2c.dpsgd.worker.RunningCrew.halt`."""
+        self._interrupted = True
+        while self._working:
+            self._clock.wait(math.inf)
+        return self._u.copy()
+
+    def _live(self, problem: Problem, forever: bool) -> None:
+        """One actor-learner process."""
+
+        def step(g: Any) -> None:
+            self._step(self._u, g, self._rate_scale)
+            self.updates += 1
+
+        while True:
+            actor_learner(self._u.copy, problem, step, self.local_updates, lambda: self._interrupted)
+            if self._interrupted or not forever:
+                break
+            self._shares_done += 1
+            if self._shares_done >= self._p:
+                self._wake_parent()
+        self._working -= 1
+        self._wake_parent()
+
+    def _sleep(self) -> None:
+        self._clock.sleep(self._slowness * self._times.one())
+
+    def _wake_parent(self) -> None:
+        if self._parent is not None:
+            self._clock.wake(self._parent)
+
+
+class _Slow(Problem):
+    """A problem whose gradients take time."""
+
+    def __init__(self, problem: Problem, sleep: Callable[[], None]) -> None:
+        self._problem = problem
+        self._sleep = sleep
+
+    def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any | None:
+        g = self._problem.gradient(u_hat, interrupted)
+        self._sleep()
+        return g
+
+    def report(self) -> Mapping[str, Any]:
+        return self._problem.report()
+
+    def close(self) -> None:
+        self._problem.close()

@@ -1,0 +1,1 @@
+"""What carries the messages of Algorithms 1 and 2."""
