@@ -80,7 +80,7 @@ class GameTracker:
         _accumulate(self._sums, report["update_sums"])
         _accumulate(self._rollout_sums, report["rollout_sums"])
         _accumulate(self._seconds, report["seconds"])
-        _accumulate(self._seconds, report.get("crew_s", {}))
+        _accumulate(self._seconds, report.get("pool_s", {}))
         for score, frames in report["games"]:
             self._games += 1
             self._scores.append(score)

@@ -231,7 +231,7 @@ def _actor_learners(directory: Path) -> list[int]:
     """Of every node the processes of its last word about them."""
     told = [event for event in _journal(directory) if event.get("actor_learners")]
     pids = {event["node"]: event["actor_learners"] for event in told}
-    return [pid for crew in pids.values() for pid in crew if psutil.pid_exists(pid)]
+    return [pid for pool in pids.values() for pid in pool if psutil.pid_exists(pid)]
 
 
 def _master(directory: Path, launcher: int) -> int | None:

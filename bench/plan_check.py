@@ -125,7 +125,7 @@ def _kept(results: Results, key: dict[str, Any], measure: Callable[[], dict[str,
 
 
 class _Nobody:
-    """A listener for a crew that has no master."""
+    """A listener for a process pool that has no master."""
 
     def stopping(self) -> bool:
         return False
@@ -147,26 +147,26 @@ def probe_node(sleep_s: float, *, rounds: int = 40, B: Sequence[int] = (1, 5)) -
     import torch
 
     from hsa2c.application import dense_layout
-    from hsa2c.node.crew import LockFreeCrew
+    from hsa2c.node.process_pool import ProcessPool
 
     torch.set_num_threads(1)
     work = WorkConfig(update_s=sleep_s)
     v = np.zeros(work.dim, np.float32)
     outbox = np.empty(work.dim, np.float32)
     layout = dense_layout(work.dim, SleepingConfig().optimiser)
-    crew = LockFreeCrew(lambda index: Sleeper(work, torch.ones(work.dim)), layout, 1)
+    pool = ProcessPool(lambda index: Sleeper(work, torch.ones(work.dim)), layout, 1)
     took: dict[int, list[float]] = {}
     try:
-        crew.wait_ready()
+        pool.wait_ready()
         for count in B:
             for _ in range(2 + rounds):
                 began_at = time.perf_counter()
-                u = crew.run(v, count, rate_scale=1.0, listener=_Nobody())
+                u = pool.run(v, count, rate_scale=1.0, listener=_Nobody())
                 np.copyto(outbox, u - v)
-                crew.report()
+                pool.report()
                 took.setdefault(count, []).append(time.perf_counter() - began_at)
     finally:
-        crew.close()
+        pool.close()
     few, many = (float(np.median(took[count][2:])) for count in B)
     update_s = (many - few) / (B[1] - B[0])
     spread = np.subtract(*np.percentile(took[B[0]][2:], (75, 25))) / 1.349  # of a normal distribution

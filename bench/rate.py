@@ -26,14 +26,14 @@ import numpy.typing as npt
 
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.problem import Problem
-from hsa2c.dpsgd.protocols import Push, Vector, Watch
+from hsa2c.dpsgd.protocols import Monitor, Push, Vector
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.theory import Objective, equal_rates
 from hsa2c.dpsgd.worker import worker
 from hsa2c.simulation.clock import SimulatedClock
-from hsa2c.simulation.crew import SteppedCrew, UpdateTimes
 from hsa2c.simulation.links import Link, Sizes
 from hsa2c.simulation.network import connect
+from hsa2c.simulation.process_pool import SteppedPool, UpdateTimes
 
 DIM, _ROWS = 10, 400
 MU = 0.5  # the constant of the theorem's A
@@ -100,7 +100,7 @@ class Row(Problem):
         pass
 
 
-class Norms(Watch):
+class Norms(Monitor):
     """Adds up squared norms of gradients until T steps are done."""
 
     def __init__(self, f: RobustRegression, T: int) -> None:
@@ -115,15 +115,15 @@ class Norms(Watch):
         return self._total / self._T
 
     def stopping(self) -> bool:
-        """See `Watch`."""
+        """See `Monitor`."""
         return self._t >= self._T
 
     def received(self, push: Push, tau: int) -> None:
-        """See `Watch`."""
+        """See `Monitor`."""
         self.tau_max = max(self.tau_max, tau)
 
     def stepped(self, t: int, v: Vector) -> None:
-        """See `Watch`."""
+        """See `Monitor`."""
         if t <= self._T:
             self._total += float(np.sum(self._f.gradient(v) ** 2))
         self._t = t
@@ -150,7 +150,7 @@ def mean_squared_norm(f: RobustRegression, setting: Setting, seed: int) -> tuple
     rate = equal_rates(f, MU, T=s.T, M=s.M, B_tilde=s.p * s.B)
     clock = SimulatedClock()
     times = UpdateTimes(0.01, 0.3, seed=seed)
-    watch = Norms(f, s.T)
+    monitor = Norms(f, s.T)
     port, workers = connect(clock, s.M, node_link=_LINK, sizes=_SIZES)
 
     def step(u: Vector, g: Any, rate_scale: float) -> None:
@@ -158,15 +158,15 @@ def mean_squared_norm(f: RobustRegression, setting: Setting, seed: int) -> tuple
 
     def lead() -> None:
         v = np.zeros(DIM, np.float32)
-        if port.assemble(watch):
-            master(v, GlobalStep(rate, 0.0, DIM), port, watch, s.M)
+        if port.assemble(monitor):
+            master(v, GlobalStep(rate, 0.0, DIM), port, monitor, s.M)
 
     clock.start(lead)
     for node, end in enumerate(workers):
         problems = [Row(f, (seed, node, k)) for k in range(s.p)]
-        clock.start(worker, end, SteppedCrew(problems, step, DIM, clock, times), s.B)
+        clock.start(worker, end, SteppedPool(problems, step, DIM, clock, times), s.B)
     clock.run()
-    return watch.mean, watch.tau_max
+    return monitor.mean, monitor.tau_max
 
 
 def slope(products: Sequence[int], norms: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RateConfig(Protocol):
-    """What the master's watch needs of the local optimiser's section; `hsa2c.config.sections.OptimiserConfig` says
+    """What the master's monitor needs of the local optimiser's section; `hsa2c.config.sections.OptimiserConfig` says
     more.
     """
 

@@ -21,7 +21,7 @@ from hsa2c.config.loading import read_yaml
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.node.layout import DenseLayout
 from hsa2c.node.optimiser import Rule
-from hsa2c.node.serial import SerialCrew
+from hsa2c.node.serial import SerialPool
 from hsa2c.observe.runlog import read_rows
 from hsa2c.run import checkpoint as checkpoints
 from tests.processes import (
@@ -225,13 +225,13 @@ def reference(config, seams):
     step = GlobalStep(config.dpsgd.global_rate, config.dpsgd.momentum, v.size)
     for rounds in seams:
         problem = APPLICATION.problems(config, 0, t)(0)
-        crew = SerialCrew(problem, DenseLayout(v.size, rule), state=state)
+        pool = SerialPool(problem, DenseLayout(v.size, rule), state=state)
         for _ in range(rounds):
             w_sum = np.zeros_like(v)
-            w_sum += crew.run(v, config.dpsgd.local_updates, rate_scale=1.0, listener=Nobody()) - v
+            w_sum += pool.run(v, config.dpsgd.local_updates, rate_scale=1.0, listener=Nobody()) - v
             step(v, w_sum, 1)
             t += 1
-        state = crew.state().copy()
+        state = pool.state().copy()
         problem.close()
     return v, state
 

@@ -43,7 +43,7 @@ def job_loads_torch(run):
     return any(maps(process, "libtorch") for process in ranks(run))
 
 
-def nursery_loads_torch(run):
+def fork_server_loads_torch(run):
     return any(maps(process, "libtorch") for process in of_module(run, "hsa2c.run.fork_server"))
 
 
@@ -52,7 +52,9 @@ def master_loads_mpi(run):
 
 
 def actor_learners_begin(run):
-    return len(of_module(run, "hsa2c.run.fork_server")) >= 6  # itself, two nodes, a foreman and an actor-learner each
+    return (
+        len(of_module(run, "hsa2c.run.fork_server")) >= 6
+    )  # itself, two nodes, a fork server and an actor-learner each
 
 
 def end_within_limit(run):
@@ -76,7 +78,7 @@ def assert_nothing_is_left(run):
         (2, has_directory, ["SIGTERM"]),
         (2, has_job, ["SIGINT", "SIGINT"]),
         (2, master_loads_mpi, ["SIGUSR1"]),
-        (2, nursery_loads_torch, ["SIGINT"]),
+        (2, fork_server_loads_torch, ["SIGINT"]),
         (2, actor_learners_begin, ["SIGTERM"]),
     ],
 )
@@ -102,7 +104,7 @@ def test_resumed_run_that_is_stopped_while_it_starts_keeps_what_it_had(tmp_path)
         run.assert_gone()
         before = {path: path.read_bytes() for path in (run.directory / "checkpoints").iterdir()}
     with resuming(tmp_path / "run", "--nodes", 2) as run:
-        wait_until(lambda: nursery_loads_torch(run), "the nursery")
+        wait_until(lambda: fork_server_loads_torch(run), "the fork server")
         run.launcher.send_signal(signal.SIGINT)
         assert end_within_limit(run) == 130
         run.assert_gone()

@@ -30,13 +30,13 @@ from examples.lda.perplexity import HeldOut  # noqa: E402
 from examples.lda.rates import paper_rate  # noqa: E402
 from hsa2c.dpsgd.master import master  # noqa: E402
 from hsa2c.dpsgd.problem import Problem  # noqa: E402
-from hsa2c.dpsgd.protocols import Push, Vector, Watch  # noqa: E402
+from hsa2c.dpsgd.protocols import Monitor, Push, Vector  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep  # noqa: E402
 from hsa2c.dpsgd.worker import worker  # noqa: E402
 from hsa2c.simulation.clock import SimulatedClock  # noqa: E402
-from hsa2c.simulation.crew import SteppedCrew, UpdateTimes  # noqa: E402
 from hsa2c.simulation.links import Link, Sizes, Work  # noqa: E402
 from hsa2c.simulation.network import connect  # noqa: E402
+from hsa2c.simulation.process_pool import SteppedPool, UpdateTimes  # noqa: E402
 
 _VARIATION = 0.3  # standard deviation of an update's time over its mean
 
@@ -92,7 +92,7 @@ class Documents(Problem):
         """See `Problem`."""
 
 
-class Curve(Watch):
+class Curve(Monitor):
     """Perplexity of the validation documents after each global step."""
 
     def __init__(self, clock: SimulatedClock, s: Setting, model: Model, held_out: HeldOut, most_pushes: float) -> None:
@@ -104,7 +104,7 @@ class Curve(Watch):
         self._over = False
 
     def stopping(self) -> bool:
-        """See `Watch`, here and below."""
+        """See `Monitor`, here and below."""
         return self._over
 
     def received(self, push: Push, tau: int) -> None:
@@ -128,7 +128,7 @@ def simulate(s: Setting, source: str = "pydocs", vocabulary: str | None = None) 
     rate = paper_rate(p=s.p, B=s.B, M=s.M)
     clock = SimulatedClock()
     most_pushes = s.passes * parts.training.size / (s.batch * s.p * s.B)
-    watch = Curve(clock, s, model, HeldOut(corpus, parts.validation), most_pushes)
+    monitor = Curve(clock, s, model, HeldOut(corpus, parts.validation), most_pushes)
     master_s = s.master_s * s.v_bytes
     port, workers = connect(
         clock,
@@ -146,8 +146,8 @@ def simulate(s: Setting, source: str = "pydocs", vocabulary: str | None = None) 
 
     def lead() -> None:
         v = initial_counts(corpus.V * s.topics, s.seed)
-        if port.assemble(watch):
-            master(v, GlobalStep(rate, 0.0, v.size), port, watch, s.M)
+        if port.assemble(monitor):
+            master(v, GlobalStep(rate, 0.0, v.size), port, monitor, s.M)
 
     clock.start(lead)
     times = UpdateTimes(s.update_s, _VARIATION, seed=s.seed)
@@ -155,20 +155,20 @@ def simulate(s: Setting, source: str = "pydocs", vocabulary: str | None = None) 
         part = range(node * s.p, (node + 1) * s.p)
         streams = [endless(parts.training, s.batch, seed=s.seed, part=k, parts=s.nodes * s.p) for k in part]
         problems = [Documents(corpus, parts.training.size, stream, model) for stream in streams]
-        crew = _Clamped(problems, step, corpus.V * s.topics, clock, times, keep_s=float("inf"))
-        clock.start(worker, end, crew, s.B)
+        pool = _Clamped(problems, step, corpus.V * s.topics, clock, times, keep_s=float("inf"))
+        clock.start(worker, end, pool, s.B)
     try:
         clock.run()
     finally:
         clock.close()
-    return {"seconds": watch.seconds, "perplexity": watch.perplexity, "negative": watch.negative}
+    return {"seconds": monitor.seconds, "perplexity": monitor.perplexity, "negative": monitor.negative}
 
 
-class _Clamped(SteppedCrew):
+class _Clamped(SteppedPool):
     """A node that reads entries of v below zero as zero, as `examples.lda.topics.TopicsLayout.enter` does."""
 
     def start(self, v: Vector, B: int, *, rate_scale: float, forever: bool = True) -> None:
-        """See `SteppedCrew`."""
+        """See `SteppedPool`."""
         super().start(np.maximum(v, 0), B, rate_scale=rate_scale, forever=forever)
 
 

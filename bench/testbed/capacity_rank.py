@@ -19,7 +19,7 @@ keep_freed_memory()
 import numpy as np  # noqa: E402
 
 from hsa2c.dpsgd import master as algorithm_1  # noqa: E402
-from hsa2c.dpsgd.protocols import Push, Vector, Watch  # noqa: E402
+from hsa2c.dpsgd.protocols import Monitor, Push, Vector  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho  # noqa: E402
 from hsa2c.node.lifetime import die_with_parent  # noqa: E402
 from hsa2c.transport import mpi  # noqa: E402
@@ -56,13 +56,13 @@ class Split:
 
         return timed
 
-    def watch(self, parts: Iterable[tuple[str, Any, str]]) -> None:
+    def monitor(self, parts: Iterable[tuple[str, Any, str]]) -> None:
         """Time these functions, by patching their owners: the product has no such clocks."""
         for name, owner, attribute in parts:
             setattr(owner, attribute, self.of(name, getattr(owner, attribute)))
 
 
-class CapacityWatch(Watch):
+class CapacityMonitor(Monitor):
     """Counts exchanges between the end of the warm-up and the end."""
 
     def __init__(self, seconds: float, split: Split) -> None:
@@ -77,7 +77,7 @@ class CapacityWatch(Watch):
         self.result: dict[str, Any] = {}
 
     def stopping(self) -> bool:
-        """See `Watch.stopping`; also measures."""
+        """See `Monitor.stopping`; also measures."""
         now = time.monotonic()
         if self._began is None and now >= self._begins_at:
             self._split.seconds.clear()
@@ -119,13 +119,13 @@ class CapacityWatch(Watch):
         return dict(total)
 
     def received(self, push: Push, tau: int) -> None:
-        """See `Watch.received`."""
+        """See `Monitor.received`."""
         self.exchanges += 1
         self.delta_bytes += push.delta_bytes
         self.v_bytes += push.v_bytes
 
     def stepped(self, t: int, v: Vector) -> None:
-        """See `Watch.stepped`."""
+        """See `Monitor.stepped`."""
         self.steps += 1
 
     def lost(self, node: int, why: str) -> None:
@@ -159,16 +159,16 @@ def main(task: dict[str, Any]) -> None:
 
 def _master(task: dict[str, Any], nodes: int, limits: Limits) -> None:
     split = Split()
-    split.watch(MASTER)
+    split.monitor(MASTER)
     v = np.random.default_rng(0).standard_normal(task["dim"], dtype=np.float32)
     port = mpi.MPIMaster(nodes, v.size, 0, _RUN_ID, limits, encoding=Encoding[task["delta_dtype"].upper()])
-    watch = CapacityWatch(task["seconds"], split)
-    port.assemble(watch)
-    watch = CapacityWatch(task["seconds"], split)
+    monitor = CapacityMonitor(task["seconds"], split)
+    port.assemble(monitor)
+    monitor = CapacityMonitor(task["seconds"], split)
     step = split.of("step", GlobalStep(constant_factor_rho(task["M"], 0.0), 0.0, v.size))
-    algorithm_1.master(v, step, port, watch, task["M"])
+    algorithm_1.master(v, step, port, monitor, task["M"])
     port.flush()
-    Path(task["result"]).write_text(json.dumps(watch.result | {"peak_mib": watch.peak_mib, "mpi": mpi.library()}))
+    Path(task["result"]).write_text(json.dumps(monitor.result | {"peak_mib": monitor.peak_mib, "mpi": mpi.library()}))
 
 
 MASTER = (
@@ -197,7 +197,7 @@ def _node(task: dict[str, Any], node: int, limits: Limits) -> None:
     delta = 1e-3 * np.random.default_rng(node).standard_normal(task["dim"], dtype=np.float32)
     port = mpi.MPIWorker(node, delta.size, 0, _RUN_ID, limits, encoding=Encoding[task["delta_dtype"].upper()])
     split = Split()
-    split.watch(NODE)
+    split.monitor(NODE)
     while (pulled := port.pull()) is not None:
         spent = {"cpu": time.process_time(), **split.seconds}
         port.push(delta, since=pulled.t, report=json.dumps(spent).encode())

@@ -86,11 +86,11 @@ class TopicsLayout(Layout):
 
     def attach(self, u: torch.Tensor, state: torch.Tensor, problem: Problem) -> Access:
         """See `Layout.attach`; the problem is a `examples.lda.dpsvi.DPSVI`."""
-        hands = _Hands(self, u.numpy(), state.numpy(), cast("Any", problem), self._prior, self._rate)
-        return Access(hands.read, hands.step, hands.scale_rate, lambda g: bool(np.isfinite(g.statistics.sum())))
+        access = _TopicsAccess(self, u.numpy(), state.numpy(), cast("Any", problem), self._prior, self._rate)
+        return Access(access.read, access.step, access.scale_rate, lambda g: bool(np.isfinite(g.statistics.sum())))
 
 
-class _Hands:
+class _TopicsAccess:
     """One process's access to the topics."""
 
     def __init__(self, layout: TopicsLayout, u: Vector, state: Vector, problem: Any, prior: float, rate: Rate) -> None:

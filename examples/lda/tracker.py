@@ -79,7 +79,7 @@ class TopicTracker(Tracker):
         for key in self._new:
             self._new[key] += report[key]
         self._eta = report["eta"] or self._eta
-        for seconds in (report["seconds"], report.get("crew_s", {})):
+        for seconds in (report["seconds"], report.get("pool_s", {})):
             for key, value in seconds.items():
                 self._seconds[key] = self._seconds.get(key, 0.0) + value
 

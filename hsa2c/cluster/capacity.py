@@ -22,10 +22,10 @@ from hsa2c.errors import ConfigError
 
 _MIB = 1 << 20
 _BASE_BYTES = 150 * _MIB  # master, or job; what has loaded torch once
-_NODE_BYTES = 25 * _MIB  # a node's own process, its stand-in and its foreman: 40 as measured
-_RANK_TASKS = 5  # of a node over MPI: stand-in, foreman, and its own process with two threads of MPI's
-_LONE_TASKS = 4  # one node without MPI: job, the node's thread in it, foreman, who cleans up
-_MPI_TASKS = 9  # master with its threads, nursery, mpiexec, who cleans up: 13 as measured
+_NODE_BYTES = 25 * _MIB  # a node's own process, its stand-in and its fork server: 40 as measured
+_RANK_TASKS = 5  # of a node over MPI: stand-in, fork server, and its own process with two threads of MPI's
+_LONE_TASKS = 4  # one node without MPI: job, the node's thread in it, fork server, who cleans up
+_MPI_TASKS = 9  # master with its threads, fork server, mpiexec, who cleans up: 13 as measured
 _FILES = 12  # a process that has loaded everything
 _FILES_MPIEXEC, _FILES_RANK = 25, 3  # mpiexec had 37 to 40 with 4 ranks, 164 with 41
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 1 << 21, 1 << 24

@@ -118,7 +118,6 @@ def _version(name: str) -> str | None:
 
 def _commit() -> str | None:
     """The checkout's commit, with "+" where files differ from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
     try:
         _git("ls-files", "--error-unmatch", __file__)  # installed into somebody else's checkout?
         return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else "")

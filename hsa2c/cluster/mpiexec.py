@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hsa2c import interpreter
 from hsa2c.cluster.machine import THREAD_CAPS
-from hsa2c.cluster.world import VERDICT
+from hsa2c.cluster.world import EXIT_RECORD
 from hsa2c.errors import ConfigError
 
 MPIEXEC = "HSA2C_MPIEXEC"
@@ -162,7 +162,7 @@ def mpi_starter(ranks: int, private: Path, places: Sequence[str] = ()) -> tuple[
         listed = private / "hosts"
         listed.write_text("".join(f"{place}\n" for place in places), encoding="utf-8")
         # mpiexec hands on its own settings; what Python is to find it hands on if it is told to.
-        hand_on = [word for name in ("PYTHONPATH", VERDICT, *THREAD_CAPS, *binding) for word in ("-x", name)]
+        hand_on = [word for name in ("PYTHONPATH", EXIT_RECORD, *THREAD_CAPS, *binding) for word in ("-x", name)]
         here = {"PRTE_MCA_prte_local_tmpdir_base": str(private)}  # other hosts have their own TMPDIR
         command = [mpiexec.path, "--with-ft", "ulfm", "--hostfile", str(listed), "--map-by", "seq", *hand_on, *number]
         return command, binding | _settings() | here

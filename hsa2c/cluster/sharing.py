@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from hsa2c.cluster.machine import cores, quota
-from hsa2c.cluster.world import VERDICT
+from hsa2c.cluster.world import EXIT_RECORD
 
 # Open MPI's mpiexec and MPICH's; Slurm's is a list, 2(x3),1, that says it of all hosts.
 _COUNTS = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE")
@@ -26,7 +26,7 @@ def nodes_here(nodes: int, environment: Mapping[str, str] | None = None) -> int:
 def cores_here(environment: Mapping[str, str] | None = None) -> int:
     """Cores for all ranks of this host: all that it has where mpiexec or srun, started by hand, may have bound each."""
     environment = os.environ if environment is None else environment
-    if VERDICT in environment or not any(name in environment for name in _COUNTS):
+    if EXIT_RECORD in environment or not any(name in environment for name in _COUNTS):
         return cores()
     there = os.cpu_count() or 1
     return max(1, min(there, quota() or there))

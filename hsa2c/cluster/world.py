@@ -17,7 +17,7 @@ _VARIABLES = (
 REPLACES = "--replaces"
 """Option of a rank that takes the place of a lost node: MPI gives it a world of its own, in which it is rank 0."""
 
-VERDICT = "HSA2C_VERDICT"
+EXIT_RECORD = "HSA2C_EXIT_RECORD"
 """Environment variable: the file in which the master tells the launcher how the run ended."""
 
 MASTERS = "HSA2C_MASTERS"

@@ -124,7 +124,7 @@ def _scores(protocol: Any, game: Any, checkpoint: Checkpoint) -> Any:
         _Progress(game.name, protocol.games) as progress,
         AtariEnvs(game, protocol.env_config(), num_envs, seed=protocol.seed, num_threads=cores()) as envs,
     ):
-        act = progress.watching(_policy(protocol, checkpoint, envs.num_actions))
+        act = progress.monitoring(_policy(protocol, checkpoint, envs.num_actions))
         return evaluate(act, envs, protocol.games, seed=protocol.seed, on_game=progress.game_ended)
 
 
@@ -149,7 +149,7 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def watching(self, act: Act) -> Act:
+    def monitoring(self, act: Act) -> Act:
         """The same policy; each of its actions is counted."""
 
         def act_and_tell(obs: Any) -> Any:

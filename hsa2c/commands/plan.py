@@ -271,13 +271,13 @@ def table(clusters: list[Cluster], outcomes: list[Outcome]) -> list[str]:
 
 
 def _line(c: Cluster, o: Outcome) -> str:
-    from hsa2c.simulation.planning import verdict
+    from hsa2c.simulation.planning import conclusion
 
     delay = "-" if math.isnan(o.tau_mean) else f"{o.tau_mean:.1f}, {o.tau_max}"
     return (
         f"{c.masters:7} {c.B:>5} {c.nodes:7,} {o.agent_steps_per_s:15,.0f} {100 * o.speed_share:6.1f} %"
         f" {o.updates_in_delta:11,.1f} {o.exchanges_per_s:12,.1f} {_span(o.exchange_s):>10}"
-        f" {100 * o.master_cpu:8.0f} % {100 * o.master_link:4.0f} % {delay:>11}  {verdict(c, o)}"
+        f" {100 * o.master_cpu:8.0f} % {100 * o.master_link:4.0f} % {delay:>11}  {conclusion(c, o)}"
     )
 
 
@@ -289,7 +289,7 @@ def _span(seconds: float) -> str:
 
 def _plain(c: Cluster, o: Outcome) -> dict[str, Any]:
     """JSON values: what is not a number is null."""
-    from hsa2c.simulation.planning import verdict
+    from hsa2c.simulation.planning import conclusion
 
     found = {key: value for key, value in asdict(o).items() if key != "limit"}
     values = {
@@ -300,7 +300,7 @@ def _plain(c: Cluster, o: Outcome) -> dict[str, Any]:
         "most_nodes": o.limit.nodes,
         "most_exchanges_per_s": o.limit.exchanges_per_s,
         "then_busy": o.limit.what,
-        "verdict": verdict(c, o),
+        "verdict": conclusion(c, o),
     }
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()

@@ -10,7 +10,7 @@ from hsa2c.application import RunConfig
 from hsa2c.cluster.allocation import less_in_allocation
 from hsa2c.doctor.facts import SHARED_MEMORY, Facts
 from hsa2c.doctor.finding import Finding, gathered, ok, problem, warning
-from hsa2c.doctor.site import Site
+from hsa2c.doctor.remote_host import Site
 
 Seen = Sequence[tuple[Site, Facts]]
 

@@ -16,14 +16,14 @@ from typing import Any
 from hsa2c import interpreter
 from hsa2c.cluster import allocation, hosts
 from hsa2c.cluster.mpiexec import mpi_starter
-from hsa2c.cluster.world import VERDICT
+from hsa2c.cluster.world import EXIT_RECORD
 from hsa2c.config.loading import to_dict
 from hsa2c.doctor import checks, facts
 from hsa2c.doctor.facts import Facts, Trial
 from hsa2c.doctor.finding import Finding, Level, ok, problem, warning
-from hsa2c.doctor.listening import Heard, failure, listen
 from hsa2c.doctor.prediction import predict
-from hsa2c.doctor.site import Site, sites
+from hsa2c.doctor.probe_reader import Heard, failure, listen
+from hsa2c.doctor.remote_host import Site, sites
 from hsa2c.errors import ConfigError
 from hsa2c.run.launcher import Launch, private_directory
 
@@ -142,7 +142,7 @@ class Examination:
         places = [name for name in names if name]
         starter, extra = mpi_starter(len(names), private, places)
         environment = allocation.environment_for_mpiexec(places, interpreter.environment(os.environ))
-        return starter, {**environment, **extra, VERDICT: str(private / "verdict")}
+        return starter, {**environment, **extra, EXIT_RECORD: str(private / "verdict")}
 
     # The folder.
 

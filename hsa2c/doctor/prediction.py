@@ -134,7 +134,7 @@ def _by_pace(c: Mapping[str, Any], exchange_s: float, config: RunConfig) -> int:
 def _findings(
     c: Mapping[str, Any], config: RunConfig, cluster: Cluster, outcome: Outcome, *, over_mpi: bool
 ) -> tuple[list[Finding], dict[str, Any]]:
-    from hsa2c.simulation.planning import verdict
+    from hsa2c.simulation.planning import conclusion
 
     if outcome.ended is not None:
         return [problem("prediction", outcome.ended, "see python -m hsa2c plan")], {}
@@ -161,7 +161,7 @@ def _findings(
         found.append(ok("B", f"{B}; --B auto would come to about {auto_B}"))
     text = f"busy for {100 * outcome.master_cpu:.0f} % of the time"
     if over_mpi:
-        text += f", its network {100 * outcome.master_link:.0f} %; nodes {verdict(cluster, outcome)}"
+        text += f", its network {100 * outcome.master_link:.0f} %; nodes {conclusion(cluster, outcome)}"
     if busy >= _BUSY:
         found.append(warning("master", text, f"{cure}; --masters K"))
     else:

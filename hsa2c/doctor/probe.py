@@ -25,7 +25,7 @@ from hsa2c.application import Application  # noqa: E402
 from hsa2c.cluster.allocation import less_in_allocation  # noqa: E402
 from hsa2c.cluster.world import find_world  # noqa: E402
 from hsa2c.doctor.facts import Facts, gather, letters  # noqa: E402
-from hsa2c.doctor.telling import sign, tell  # noqa: E402
+from hsa2c.doctor.probe_output import sign, tell  # noqa: E402
 from hsa2c.errors import HSA2CError  # noqa: E402
 from hsa2c.node.lifetime import die_with_parent  # noqa: E402
 

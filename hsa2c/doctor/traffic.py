@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from hsa2c.cluster import loopback  # noqa: E402
-from hsa2c.doctor.telling import sign, tell  # noqa: E402
+from hsa2c.doctor.probe_output import sign, tell  # noqa: E402
 from hsa2c.dpsgd.master import master  # noqa: E402
-from hsa2c.dpsgd.protocols import Push, Vector, Watch  # noqa: E402
+from hsa2c.dpsgd.protocols import Monitor, Push, Vector  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep  # noqa: E402
 from hsa2c.errors import HSA2CError, TransportError  # noqa: E402
 from hsa2c.node.lifetime import die_with_parent  # noqa: E402
@@ -145,15 +145,15 @@ def _capacity(task: dict[str, Any], v: Vector, limits: Limits) -> dict[str, Any]
 
     nodes = task["ranks"] - 1
     port = mpi.MPIMaster(nodes, v.size, 0, task["run_id"], limits, encoding=Encoding[task["delta_dtype"].upper()])
-    watch = _Count(_EXCHANGING_S)
-    if port.assemble(watch):
-        watch = _Count(_EXCHANGING_S)
-        master(v, GlobalStep(1.0 / nodes, 0.0, v.size), port, watch, nodes)
+    monitor = _Count(_EXCHANGING_S)
+    if port.assemble(monitor):
+        monitor = _Count(_EXCHANGING_S)
+        master(v, GlobalStep(1.0 / nodes, 0.0, v.size), port, monitor, nodes)
         port.flush()
-    return {"exchanges": watch.exchanges, **watch.result}
+    return {"exchanges": monitor.exchanges, **monitor.result}
 
 
-class _Count(Watch):
+class _Count(Monitor):
     """Counts exchanges for some seconds."""
 
     def __init__(self, seconds: float) -> None:
@@ -164,7 +164,7 @@ class _Count(Watch):
         self.result: dict[str, float] = {}
 
     def stopping(self) -> bool:
-        """See `Watch.stopping`; also measures."""
+        """See `Monitor.stopping`; also measures."""
         now = time.monotonic()
         if now < self._ends_at:
             return False
@@ -182,7 +182,7 @@ class _Count(Watch):
         self._nodes_cpu_s[node] = (self._nodes_cpu_s.get(node, (cpu_s, cpu_s))[0], cpu_s)
 
     def received(self, push: Push, tau: int) -> None:
-        """See `Watch.received`."""
+        """See `Monitor.received`."""
         if not self.result:
             self.exchanges += 1
 

@@ -39,30 +39,30 @@ def measure(
     Raises:
         HSA2CError: They cannot start, or fail.
     """
-    from hsa2c.node.crew import CrewLimits, LockFreeCrew
+    from hsa2c.node.process_pool import PoolLimits, ProcessPool
 
-    limits = CrewLimits(start_s=_START_S, tell_s=0.2)
-    crew = LockFreeCrew(app.problems(config, 0, 0), app.layout(config), processes, limits=limits)
+    limits = PoolLimits(start_s=_START_S, tell_s=0.2)
+    pool = ProcessPool(app.problems(config, 0, 0), app.layout(config), processes, limits=limits)
     try:
         sign("builds")
-        crew.wait_ready()
+        pool.wait_ready()
         sign("works")
-        look = _Look(crew, seconds)
-        crew.run(app.initial(config), _ENDLESS, rate_scale=1.0, listener=look)
+        look = _Look(pool, seconds)
+        pool.run(app.initial(config), _ENDLESS, rate_scale=1.0, listener=look)
         return look.trial(app.work_per_update(config))
     finally:
-        crew.close()
+        pool.close()
 
 
 class _Look:
-    """The listener of a crew that is measured: looks at its updates from the end of the warm-up to the end.
+    """The listener of a process pool that is measured: looks at its updates from the end of the warm-up to the end.
 
     Updates may come in bursts, after rollouts: then only a line through all that was seen says how fast they come.
     Where they come evenly, half of the time is enough.
     """
 
-    def __init__(self, crew: Any, seconds: float) -> None:
-        self._crew = crew
+    def __init__(self, pool: Any, seconds: float) -> None:
+        self._pool = pool
         self._begins_at = time.monotonic() + _WARM_UP_S
         self._seconds = seconds
         self._seen: list[tuple[float, int]] = []
@@ -72,9 +72,9 @@ class _Look:
         """See `Listener.stopping`; also measures."""
         now = time.monotonic()
         if self._bytes is None and now >= self._begins_at:
-            self._seen.append((now, self._crew.updates))
+            self._seen.append((now, self._pool.updates))
             if now >= self._begins_at + self._seconds * (0.5 if self._evenly() else 1.0):
-                self._bytes = _memory(self._crew.pids)
+                self._bytes = _memory(self._pool.pids)
         return self._bytes is not None
 
     def _evenly(self) -> bool:
@@ -93,7 +93,7 @@ class _Look:
     def trial(self, work_per_update: float) -> Trial:
         """What was seen."""
         assert self._bytes is not None
-        processes = len(self._crew.pids)
+        processes = len(self._pool.pids)
         seconds = self._seen[-1][0] - self._seen[0][0]
         if self._seen[-1][1] == self._seen[0][1]:
             raise NodeError(f"no update in {seconds:.0f} s")

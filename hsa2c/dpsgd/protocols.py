@@ -54,7 +54,7 @@ class Push:
     """The same of the v that the node had pulled before."""
 
 
-class Watch:
+class Monitor:
     """Looks on while the master works: metrics, checkpoints, stop conditions. The algorithm is the same without.
 
     Here it never stops and takes note of nothing: who looks on says what it wants to know.
@@ -105,23 +105,23 @@ class MasterPort(Protocol):
     without it, and both mean that none is left.
     """
 
-    def assemble(self, watch: Watch) -> bool:
-        """Wait until every node is there and has pulled; False if `watch` says stop before that."""
+    def assemble(self, monitor: Monitor) -> bool:
+        """Wait until every node is there and has pulled; False if `monitor` says stop before that."""
 
-    def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
-        """The next `quorum(M)` deltas, whoever sends first; fewer if `watch` says stop. Pulls are answered with
+    def collect(self, M: int, *, serving: Vector, t: int, monitor: Monitor) -> Iterator[Push]:
+        """The next `quorum(M)` deltas, whoever sends first; fewer if `monitor` says stop. Pulls are answered with
         `serving`.
         """
 
     def quorum(self, M: int) -> int:
         """M, and in proportion less where nodes are lost: the share of them that is there, rounded up."""
 
-    def drain(self, *, watch: Watch) -> Iterator[Push]:
+    def drain(self, *, monitor: Monitor) -> Iterator[Push]:
         """Tell every node to stop, give the deltas that were still on their way, and wait until all have left."""
 
 
 class Listener(Protocol):
-    """Whom a crew may ask and tell in the middle of its updates."""
+    """Whom a process pool may ask and tell in the middle of its updates."""
 
     def stopping(self) -> bool:
         """Whether the master said stop."""

@@ -9,8 +9,8 @@ from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.protocols import Listener, Vector, WorkerPort
 
 
-class Crew(Protocol):
-    """The p actor-learners of a node (`hsa2c.node.crew`)."""
+class Pool(Protocol):
+    """The p actor-learners of a node (`hsa2c.node.process_pool`)."""
 
     def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
         """Put v into shared memory as u, let every process run `actor_learner` there, give back u."""
@@ -22,19 +22,20 @@ class Crew(Protocol):
         """The local optimiser's state, float32 [state_dim]."""
 
 
-def worker(port: WorkerPort, crew: Crew, B: int) -> None:
+def worker(port: WorkerPort, pool: Pool, B: int) -> None:
     """Exchange with the master until it has stopped: the outer loop, lines 1 to 7.
 
-    # Paper: B is a constant; here a crew may make another number of updates (`hsa2c.node.pace.PacedCrew`), because
+    # Paper: B is a constant; here a process pool may make another number of updates (`hsa2c.node.pace.PacedPool`),
+    # because
     what an exchange costs is known only when it is seen, and may change.
     """
     while (pulled := port.pull()) is not None:  # lines 1 and 2
-        u = crew.run(pulled.v, B, rate_scale=pulled.rate_scale, listener=port)  # lines 3 to 6
-        port.push(u - pulled.v, since=pulled.t, report=crew.report())  # line 7: w = u - v
-    port.leave(crew.state())
+        u = pool.run(pulled.v, B, rate_scale=pulled.rate_scale, listener=port)  # lines 3 to 6
+        port.push(u - pulled.v, since=pulled.t, report=pool.report())  # line 7: w = u - v
+    port.leave(pool.state())
 
 
-class RunningCrew(Protocol):
+class RunningPool(Protocol):
     """The same processes, when they do not stop for an exchange."""
 
     def start(self, v: Vector, B: int, *, rate_scale: float) -> None:
@@ -56,7 +57,7 @@ class RunningCrew(Protocol):
         """The local optimiser's state, float32 [state_dim]."""
 
 
-def overlapping_worker(port: WorkerPort, crew: RunningCrew, B: int) -> None:
+def overlapping_worker(port: WorkerPort, pool: RunningPool, B: int) -> None:
     """Algorithm 2 with its exchange in the background: no process waits for another, nor for the master.
 
     # Paper: the processes stop, the node pushes u - v and pulls a new v, they go on from there; here they go on
@@ -75,20 +76,20 @@ def overlapping_worker(port: WorkerPort, crew: RunningCrew, B: int) -> None:
     """
     pulled = port.pull()
     if pulled is not None:
-        crew.start(pulled.v, B, rate_scale=pulled.rate_scale)
+        pool.start(pulled.v, B, rate_scale=pulled.rate_scale)
         b = pulled.v
         since = pulled.t
         while True:
-            s = crew.after_updates(listener=port)
-            port.push(s - b, since=since, report=crew.report())
+            s = pool.after_updates(listener=port)
+            port.push(s - b, since=since, report=pool.report())
             since = pulled.t  # what is done from now on begins at this v, and the next answer may be long in coming
             pulled = port.pull()
             if pulled is None:
                 break
-            crew.add(pulled.v - s, rate_scale=pulled.rate_scale)
+            pool.add(pulled.v - s, rate_scale=pulled.rate_scale)
             b = pulled.v
-        port.push(crew.halt() - s, since=since, report=crew.report())  # no work is lost at the end
-    port.leave(crew.state())
+        port.push(pool.halt() - s, since=since, report=pool.report())  # no work is lost at the end
+    port.leave(pool.state())
 
 
 def actor_learner(

@@ -124,13 +124,13 @@ class Talking:
         return timed_act
 
     def send(self, kind: bytes) -> None:
-        """Send what happened since the last time: the problem's report, and under ``crew_s`` the seconds around it.
+        """Send what happened since the last time: the problem's report, and under ``pool_s`` the seconds around it.
 
         ``process_s`` and ``overlap`` are what `hsa2c.node.overlap` says of the process and of its updates.
         """
         report = {
             **self._problem.report(),
-            "crew_s": self._seconds,
+            "pool_s": self._seconds,
             "process_s": self._clock.take(self._seconds["waiting"]),
             "overlap": self._overlaps(),
         }

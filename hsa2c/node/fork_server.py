@@ -24,13 +24,13 @@ Live = Callable[[int, socket.socket], None]
 
 _REQUEST = struct.Struct("=cq")
 _ANSWER = struct.Struct("=q")
-_HIRE, _FATE, _PART = b"H", b"F", b"P"
+_FORK, _FATE, _PART = b"H", b"F", b"P"
 _ALIVE = 1 << 32  # no exit status is that
 _FATE_S = 1.0  # how long one may take to end whose connection has
 _HEED_S = 10.0  # the node's patience with this process, beside what it asked it to wait for
 
 
-class Foreman:
+class ForkServer:
     """The node's handle on the process.
 
     Args:
@@ -43,16 +43,16 @@ class Foreman:
         self.pid = _fork(lambda: _serve(theirs, live, self._requests, node))
         theirs.close()
 
-    def hire(self, index: int) -> tuple[int, socket.socket]:
+    def fork(self, index: int) -> tuple[int, socket.socket]:
         """Fork a process; gives its process id, and the node's end of the connection to it.
 
         Raises:
-            NodeError: The foreman has died, or the system lets it start no more processes.
+            NodeError: The fork server has died, or the system lets it start no more processes.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                pid = self._ask(_HIRE, index, _HEED_S, [theirs.fileno()])
+                pid = self._ask(_FORK, index, _HEED_S, [theirs.fileno()])
                 if pid < 0:
                     raise NodeError(f"actor-learner {index} cannot be started: {os.strerror(-pid)} (see ulimit -u)")
                 return pid, ours
@@ -65,13 +65,15 @@ class Foreman:
         has not ended.
 
         Raises:
-            NodeError: The foreman has died.
+            NodeError: The fork server has died.
         """
         status = self._ask(_FATE, pid, _FATE_S + _HEED_S)
         return None if status == _ALIVE else os.waitstatus_to_exitcode(status)
 
     def part(self, patience_s: float) -> None:
-        """Wait until all processes have ended, kill those that have not in time, and end the foreman. Twice is fine."""
+        """Wait until all processes have ended, kill those that have not in time, and end the fork server. Twice is
+        fine.
+        """
         if self.pid == 0:
             return
         with contextlib.suppress(NodeError):
@@ -111,7 +113,7 @@ def _fork(be: Callable[[], None]) -> int:
 
 
 def _serve(requests: socket.socket, live: Live, foreign: socket.socket, node: int) -> None:
-    """The foreman, from its first to its last instruction."""
+    """The fork server, from its first to its last instruction."""
     die_with_parent(node)
     foreign.close()
     leave_signals_to_the_master()
@@ -125,9 +127,9 @@ def _serve(requests: socket.socket, live: Live, foreign: socket.socket, node: in
             _end(statuses, 0.0)
             return
         what, number = _REQUEST.unpack(request)
-        if what == _HIRE:
+        if what == _FORK:
             try:
-                answer = _hire(requests, live, number, fds[0])
+                answer = _fork_process(requests, live, number, fds[0])
                 statuses[answer] = None
             except OSError as error:  # no more processes, or no memory
                 answer = -(error.errno or 1)
@@ -139,11 +141,11 @@ def _serve(requests: socket.socket, live: Live, foreign: socket.socket, node: in
         requests.send(_ANSWER.pack(answer))
 
 
-def _hire(requests: socket.socket, live: Live, index: int, connection: int) -> int:
-    foreman = os.getpid()
+def _fork_process(requests: socket.socket, live: Live, index: int, connection: int) -> int:
+    fork_server = os.getpid()
 
     def be() -> NoReturn:
-        die_with_parent(foreman)
+        die_with_parent(fork_server)
         requests.close()
         live(index, socket.socket(fileno=connection))
         os._exit(0)

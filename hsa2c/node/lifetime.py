@@ -69,7 +69,7 @@ def begin_as_job(launcher: int) -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)  # also where the launcher's own is ignored
 
 
-def begin_as_nursery(launcher: int) -> None:
+def begin_as_fork_server(launcher: int) -> None:
     """Before the first instruction of a process from which nodes are to be forked."""
     die_with_parent(launcher)
     leave_signals_to_the_master()

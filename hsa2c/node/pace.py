@@ -135,8 +135,8 @@ class Pace:
         )
 
 
-class PaceableCrew(Protocol):
-    """What `PacedCrew` needs of the crew that it wraps (`hsa2c.node.crew.LockFreeCrew`)."""
+class PaceablePool(Protocol):
+    """What `PacedPool` needs of the process pool that it wraps (`hsa2c.node.process_pool.ProcessPool`)."""
 
     local_updates: int
     """B, for processes that do not stop for an exchange."""
@@ -163,13 +163,14 @@ class PaceableCrew(Protocol):
     def state(self) -> Vector: ...  # noqa: D102
 
 
-class PacedCrew:
-    """A crew that makes as many updates as its pace says, whatever B it is asked for, and measures what exchanges cost.
+class PacedPool:
+    """A process pool that makes as many updates as its pace says, whatever B it is asked for, and measures what
+    exchanges cost.
 
-    Both of Algorithm 2's loops (`hsa2c.dpsgd.worker`) use it like the crew that it wraps.
+    Both of Algorithm 2's loops (`hsa2c.dpsgd.worker`) use it like the process pool that it wraps.
 
     Args:
-        crew: Whose processes work.
+        process pool: Whose processes work.
         pace: What B is.
         window_s: Seconds after which B is considered again.
         clock: In seconds; one that stands still while the process is stopped (`hsa2c.transport.waiting.WorkingClock`),
@@ -180,14 +181,14 @@ class PacedCrew:
 
     def __init__(
         self,
-        crew: PaceableCrew,
+        pool: PaceablePool,
         pace: Pace,
         *,
         window_s: float = _WINDOW_S,
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._crew = crew
+        self._pool = pool
         self._pace = pace
         self._window_s = window_s
         self._clock = clock
@@ -196,47 +197,47 @@ class PacedCrew:
         self._open_window()
 
     def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.Crew.run`."""
+        """See `hsa2c.dpsgd.worker.Pool.run`."""
         self._exchange_ends()
-        u = self._crew.run(v, self._pace.B, rate_scale=self._pace.rate_scale * rate_scale, listener=listener)
+        u = self._pool.run(v, self._pace.B, rate_scale=self._pace.rate_scale * rate_scale, listener=listener)
         self._exchange_begins()
         return u
 
     def start(self, v: Vector, B: int, *, rate_scale: float) -> None:
-        """See `hsa2c.dpsgd.worker.RunningCrew.start`."""
-        self._crew.start(v, self._pace.B, rate_scale=self._pace.rate_scale * rate_scale)
+        """See `hsa2c.dpsgd.worker.RunningPool.start`."""
+        self._pool.start(v, self._pace.B, rate_scale=self._pace.rate_scale * rate_scale)
         self._open_window()
 
     def after_updates(self, *, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.RunningCrew.after_updates`."""
-        s = self._crew.after_updates(listener=listener)
+        """See `hsa2c.dpsgd.worker.RunningPool.after_updates`."""
+        s = self._pool.after_updates(listener=listener)
         self._exchange_begins()
         return s
 
     def add(self, difference: Vector, *, rate_scale: float) -> None:
-        """See `hsa2c.dpsgd.worker.RunningCrew.add`."""
-        self._crew.add(difference, rate_scale=self._pace.rate_scale * rate_scale)
+        """See `hsa2c.dpsgd.worker.RunningPool.add`."""
+        self._pool.add(difference, rate_scale=self._pace.rate_scale * rate_scale)
         self._exchange_ends()
-        self._crew.local_updates = self._pace.B
+        self._pool.local_updates = self._pace.B
 
     def halt(self) -> Vector:
-        """See `hsa2c.dpsgd.worker.RunningCrew.halt`."""
-        return self._crew.halt()
+        """See `hsa2c.dpsgd.worker.RunningPool.halt`."""
+        return self._pool.halt()
 
     def report(self) -> bytes:
-        """See `hsa2c.dpsgd.worker.Crew.report`."""
-        return self._crew.report()
+        """See `hsa2c.dpsgd.worker.Pool.report`."""
+        return self._pool.report()
 
     def state(self) -> Vector:
-        """See `hsa2c.dpsgd.worker.Crew.state`."""
-        return self._crew.state()
+        """See `hsa2c.dpsgd.worker.Pool.state`."""
+        return self._pool.state()
 
     # Measuring.
 
     def _open_window(self) -> None:
         self._window_at = self._clock()
         self._cpu_at = self._cpu_clock()
-        self._updates_at = self._crew.updates
+        self._updates_at = self._pool.updates
         self._exchanges = 0
         self._exchanging_s = 0.0
 
@@ -259,13 +260,13 @@ class PacedCrew:
         taken_s = (self._cpu_clock() - self._cpu_at) / pace.p
         costs = Costs(
             seconds=now - self._window_at,
-            updates=self._crew.updates - self._updates_at,
+            updates=self._pool.updates - self._updates_at,
             exchanges=self._exchanges,
             exchanging_s=self._exchanging_s,
             lost_s=taken_s if pace.overlapping else self._exchanging_s,
         )
         why = pace.consider(costs)
-        self._crew.mention(
+        self._pool.mention(
             {"pace": {"B": pace.B, "why": why, "p": pace.p, "rate_scale": pace.rate_scale, **asdict(costs)}}
         )
         self._open_window()

@@ -10,7 +10,7 @@ from hsa2c.node.memory import SharedVectors
 from hsa2c.node.orders import Reports, to_json
 
 
-class SerialCrew:
+class SerialPool:
     """One actor-learner in this very process: the reference, and the tool of tests.
 
     Args:
@@ -28,7 +28,7 @@ class SerialCrew:
         self._reports = Reports()
 
     def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.Crew.run`."""
+        """See `hsa2c.dpsgd.worker.Pool.run`."""
         u = self._shared.u.numpy()
         self._layout.enter(v, u)
         self._access.scale_rate(rate_scale)
@@ -37,9 +37,9 @@ class SerialCrew:
         return self._layout.value(u)
 
     def report(self) -> bytes:
-        """See `hsa2c.dpsgd.worker.Crew.report`."""
+        """See `hsa2c.dpsgd.worker.Pool.report`."""
         return self._reports.take()
 
     def state(self) -> Vector:
-        """See `hsa2c.dpsgd.worker.Crew.state`."""
+        """See `hsa2c.dpsgd.worker.Pool.state`."""
         return self._shared.state.numpy()

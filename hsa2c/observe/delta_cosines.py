@@ -27,7 +27,7 @@ class Looks(NamedTuple):
     """
 
 
-class Directions:
+class DeltaCosines:
     """Looks at whole global steps, one after the other, and rests when that has taken more than its share of time.
 
     A delta's cosine with the mean of its own step would need all M deltas until the last has come. In one pass, with

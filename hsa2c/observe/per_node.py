@@ -104,7 +104,7 @@ class _Tally:
 
 
 class NodeBook:
-    """Keeps account of the nodes for `hsa2c.run.monitor.MasterWatch`.
+    """Keeps account of the nodes for `hsa2c.run.monitor.RunMonitor`.
 
     Args:
         nodes: How many work; spares have the numbers after theirs.

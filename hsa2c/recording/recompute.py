@@ -17,7 +17,7 @@ from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.protocols import Pulled, Vector, WorkerPort
 from hsa2c.dpsgd.worker import worker
 from hsa2c.node.layout import Layout
-from hsa2c.node.serial import SerialCrew
+from hsa2c.node.serial import SerialPool
 from hsa2c.recording.format import Frame, Kind
 from hsa2c.recording.replay import DifferenceError, at_step
 from hsa2c.transport.codec import Encoding, Feedback, finite
@@ -25,7 +25,7 @@ from hsa2c.transport.master_port import NOT_FINITE
 from hsa2c.transport.v_delta import Serving, What
 
 
-class ReplayedCrew(SerialCrew):
+class ReplayedPool(SerialPool):
     """One actor-learner that ends after as many gradients as it made in the run.
 
     Args:
@@ -111,7 +111,8 @@ class Nodes:
         given_up: Why, by node.
 
     Args:
-        make_crew: Makes a node's crew, as it was at the start of the recording; gets its number, what it said of
+        make_pool: Makes a node's process pool, as it was at the start of the recording; gets its number, what it said
+        of
             itself, and its optimiser's state, float32 [state_dim], None for the first.
         B: Local updates.
         encoding: Of deltas.
@@ -120,18 +121,18 @@ class Nodes:
 
     def __init__(
         self,
-        make_crew: Callable[[int, Mapping[str, Any], Vector | None], ReplayedCrew],
+        make_pool: Callable[[int, Mapping[str, Any], Vector | None], ReplayedPool],
         B: int,
         *,
         encoding: Encoding = Encoding.FLOAT32,
         v_encoding: Encoding = Encoding.FLOAT32,
     ) -> None:
         self.given_up: dict[int, str] = {}
-        self._make_crew = make_crew
+        self._make_pool = make_pool
         self._B = B
         self._encoding = encoding
         self._serving = Serving(v_encoding)
-        self._crews: dict[int, ReplayedCrew] = {}
+        self._pools: dict[int, ReplayedPool] = {}
         self._feedback: dict[int, Feedback] = {}
         self._said: dict[int, Mapping[str, Any]] = {}
         self._states: list[Vector] = []
@@ -159,7 +160,7 @@ class Nodes:
         """A node gets v, or what is new in it, as over the wire."""
         node = frame.node
         answer = self._serving.answer(v, frame.t, frame.since)
-        if frame.since == -1 and node in self._crews:
+        if frame.since == -1 and node in self._pools:
             self._give_up(node, f"another process was node {node} from step {frame.t + 1} on")
         if answer.numbers is not None:
             numbers = answer.numbers.decode()
@@ -167,9 +168,9 @@ class Nodes:
         if node in self.given_up:
             return
         self._pulled[node] = Pulled(self._v[node], frame.t, frame.number)
-        if node not in self._crews:
+        if node not in self._pools:
             state = self._states[node % len(self._states)] if self._states else None
-            self._crews[node] = self._make_crew(node, self._said.get(node, {}), state)
+            self._pools[node] = self._make_pool(node, self._said.get(node, {}), state)
             self._feedback[node] = Feedback(self._encoding)
 
     def compare(self, frame: Frame, delta: Vector, t: int) -> int:
@@ -206,11 +207,11 @@ class Nodes:
         pulled = self._pulled.pop(frame.node, None)
         if pulled is None:
             return None
-        crew = self._crews[frame.node]
+        pool = self._pools[frame.node]
         gradients = self._B if frame.count < 0 else frame.count
-        crew.begin()
-        port = _Round(pulled, lambda: crew.gradients >= gradients)
-        worker(port, crew, self._B)
+        pool.begin()
+        port = _Round(pulled, lambda: pool.gradients >= gradients)
+        worker(port, pool, self._B)
         assert port.delta is not None
         return port.since, port.delta
 
@@ -220,8 +221,8 @@ class Nodes:
 
     def close(self) -> None:
         """Release what the nodes' problems hold."""
-        for crew in self._crews.values():
-            crew.close()
+        for pool in self._pools.values():
+            pool.close()
 
 
 def _compared(a: Vector, b: Vector) -> str:

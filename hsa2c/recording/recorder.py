@@ -1,4 +1,4 @@
-"""Writes down what reaches the master, and in which order: around its port and its watch, which stay as they are.
+"""Writes down what reaches the master, and in which order: around its port and its monitor, which stay as they are.
 
 Algorithm 1 cannot tell. What is recorded is what its result depends on (`hsa2c.recording.format`): each delta as it
 came, how many made a step, and checksums of v after each; and, for nodes whose work can be repeated, which v each of
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hsa2c.dpsgd.protocols import MasterPort, Pulled, Push, Vector, Watch
+from hsa2c.dpsgd.protocols import MasterPort, Monitor, Pulled, Push, Vector
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.recording.format import Frame, Kind, Writer, checksum, pack_sums, packed
 from hsa2c.transport.codec import Encoding
@@ -78,9 +78,9 @@ class Recorder:
         for number, state in enumerate(states):
             self._write(Kind.STATE, node=number, t=t, payload=state.data)
 
-    def around(self, port: MasterPort, watch: Watch) -> tuple[MasterPort, Watch]:
-        """The same port and watch, recorded."""
-        return RecordingPort(port, self), RecordingWatch(watch, self)
+    def around(self, port: MasterPort, monitor: Monitor) -> tuple[MasterPort, Monitor]:
+        """The same port and monitor, recorded."""
+        return RecordingPort(port, self), RecordingMonitor(monitor, self)
 
     # What the port sees.
 
@@ -100,7 +100,7 @@ class Recorder:
         """Stop is said."""
         self._write(Kind.DRAIN, t=self._t, count=self._m, since=self._quorum)
 
-    # What the watch sees.
+    # What the monitor sees.
 
     def heard(self, node: int, report: bytes) -> None:
         """A report: what of it a repetition needs."""
@@ -190,13 +190,13 @@ class RecordingPort(MasterPort):
         self._port = port
         self._recorder = recorder
 
-    def assemble(self, watch: Watch) -> bool:
+    def assemble(self, monitor: Monitor) -> bool:
         """See `MasterPort.assemble`."""
-        return self._port.assemble(watch)
+        return self._port.assemble(monitor)
 
-    def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
+    def collect(self, M: int, *, serving: Vector, t: int, monitor: Monitor) -> Iterator[Push]:
         """See `MasterPort.collect`."""
-        for push in self._port.collect(M, serving=serving, t=t, watch=watch):
+        for push in self._port.collect(M, serving=serving, t=t, monitor=monitor):
             self._recorder.arrived(push)
             yield push
 
@@ -206,71 +206,71 @@ class RecordingPort(MasterPort):
         self._recorder.quorum(quorum)
         return quorum
 
-    def drain(self, *, watch: Watch) -> Iterator[Push]:
+    def drain(self, *, monitor: Monitor) -> Iterator[Push]:
         """See `MasterPort.drain`."""
         self._recorder.draining()
-        for push in self._port.drain(watch=watch):
+        for push in self._port.drain(monitor=monitor):
             self._recorder.arrived(push)
             yield push
 
 
-class RecordingWatch(Watch):
-    """A watch of whose events a repetition needs some.
+class RecordingMonitor(Monitor):
+    """A monitor of whose events a repetition needs some.
 
     Args:
-        watch: The one that looks on.
+        monitor: The one that looks on.
         recorder: Where they go.
     """
 
-    def __init__(self, watch: Watch, recorder: Recorder) -> None:
-        self._watch = watch
+    def __init__(self, monitor: Monitor, recorder: Recorder) -> None:
+        self._monitor = monitor
         self._recorder = recorder
 
     def stopping(self) -> bool:
-        """See `Watch.stopping`."""
-        return self._watch.stopping()
+        """See `Monitor.stopping`."""
+        return self._monitor.stopping()
 
     def rate_scale(self) -> float:
-        """See `Watch.rate_scale`."""
-        return self._watch.rate_scale()
+        """See `Monitor.rate_scale`."""
+        return self._monitor.rate_scale()
 
     def answered(self, node: int, pulled: Pulled, has: int) -> None:
-        """See `Watch.answered`."""
+        """See `Monitor.answered`."""
         self._recorder.answered(node, pulled, has)
-        self._watch.answered(node, pulled, has)
+        self._monitor.answered(node, pulled, has)
 
     def heard(self, node: int, report: bytes) -> None:
-        """See `Watch.heard`."""
+        """See `Monitor.heard`."""
         self._recorder.heard(node, report)
-        self._watch.heard(node, report)
+        self._monitor.heard(node, report)
 
     def kept(self, node: int, state: Vector) -> None:
-        """See `Watch.kept`."""
-        self._watch.kept(node, state)
+        """See `Monitor.kept`."""
+        self._monitor.kept(node, state)
 
     def received(self, push: Push, tau: int) -> None:
-        """See `Watch.received`."""
+        """See `Monitor.received`."""
         self._recorder.added(push)
-        self._watch.received(push, tau)
+        self._monitor.received(push, tau)
 
     def stepped(self, t: int, v: Vector) -> None:
-        """See `Watch.stepped`."""
+        """See `Monitor.stepped`."""
         self._recorder.stepped(t, v)
-        self._watch.stepped(t, v)
+        self._monitor.stepped(t, v)
 
     def lost(self, node: int, why: str) -> None:
-        """See `Watch.lost`."""
-        self._watch.lost(node, why)
+        """See `Monitor.lost`."""
+        self._monitor.lost(node, why)
 
     def found(self, node: int, how: str) -> None:
-        """See `Watch.found`."""
-        self._watch.found(node, how)
+        """See `Monitor.found`."""
+        self._monitor.found(node, how)
 
     def refused(self, node: int, why: str) -> None:
-        """See `Watch.refused`."""
+        """See `Monitor.refused`."""
         self._recorder.refused(node, why)
-        self._watch.refused(node, why)
+        self._monitor.refused(node, why)
 
     def slept(self, seconds: float) -> None:
-        """See `Watch.slept`."""
-        self._watch.slept(seconds)
+        """See `Monitor.slept`."""
+        self._monitor.slept(seconds)

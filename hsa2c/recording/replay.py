@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hsa2c.dpsgd.master import master
-from hsa2c.dpsgd.protocols import MasterPort, Push, Vector, Watch
+from hsa2c.dpsgd.protocols import MasterPort, Monitor, Push, Vector
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import HSA2CError
 from hsa2c.recording.format import Ending, Frame, Kind, Recording, checksum
@@ -85,9 +85,9 @@ def replay(
     step.z[:] = recording.z
     outcome = Outcome(t=recording.t, v=v)
     port = _ReplayPort(recording, nodes, outcome, progress)
-    watch = _ReplayWatch(port, step, look, outcome)
+    monitor = _ReplayMonitor(port, step, look, outcome)
     try:
-        master(v, step, port, watch, about["M"], max_delay=about["max_delay"], t=recording.t)
+        master(v, step, port, monitor, about["M"], max_delay=about["max_delay"], t=recording.t)
         port.end()
     except _OverError:
         outcome.cut = True
@@ -123,11 +123,11 @@ class _ReplayPort(MasterPort):
             yield frame
             progress()
 
-    def assemble(self, watch: Watch) -> bool:
+    def assemble(self, monitor: Monitor) -> bool:
         """See `MasterPort.assemble`; nobody has to come."""
         return True
 
-    def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
+    def collect(self, M: int, *, serving: Vector, t: int, monitor: Monitor) -> Iterator[Push]:
         """See `MasterPort.collect`: the deltas of one step, however many made it."""
         self._m = 0
         yield from self._until((Kind.STEP, Kind.DRAIN), serving, t)
@@ -136,7 +136,7 @@ class _ReplayPort(MasterPort):
         """See `MasterPort.quorum`: as it was."""
         return self.step.since if self.step is not None else 1
 
-    def drain(self, *, watch: Watch) -> Iterator[Push]:
+    def drain(self, *, monitor: Monitor) -> Iterator[Push]:
         """See `MasterPort.drain`: what was still on its way."""
         yield from self._until((Kind.STEP,), None, self._outcome.t)
 
@@ -195,7 +195,7 @@ class _ReplayPort(MasterPort):
         return Push(frame.node, delta, frame.since)
 
 
-class _ReplayWatch(Watch):
+class _ReplayMonitor(Monitor):
     """Looks whether v is what it was."""
 
     def __init__(self, port: _ReplayPort, step: GlobalStep, look: Look, outcome: Outcome) -> None:
@@ -205,7 +205,7 @@ class _ReplayWatch(Watch):
         self._outcome = outcome
 
     def stepped(self, t: int, v: Vector) -> None:
-        """See `Watch.stepped`."""
+        """See `Monitor.stepped`."""
         frame = self._port.step
         assert frame is not None
         if frame.t != t:

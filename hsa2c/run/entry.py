@@ -6,14 +6,14 @@ import os
 import sys
 from pathlib import Path
 
-from hsa2c.cluster.world import MASTERS, REPLACES, VERDICT, find_world
+from hsa2c.cluster.world import EXIT_RECORD, MASTERS, REPLACES, find_world
 from hsa2c.node.lifetime import leave_signals_to_the_launcher
 from hsa2c.run.fork_server import ADDRESS, stand_in
 
 
 def main(arguments: list[str]) -> int:
     """Be this process's part of the job; gives back the exit code."""
-    if VERDICT in os.environ:  # of a launcher; mpiexec gives its ranks the signals' defaults
+    if EXIT_RECORD in os.environ:  # of a launcher; mpiexec gives its ranks the signals' defaults
         leave_signals_to_the_launcher()
     world = find_world()
     address = os.environ.get(ADDRESS)

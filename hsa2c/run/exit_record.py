@@ -13,14 +13,14 @@ import os
 from pathlib import Path
 from typing import IO
 
-from hsa2c.cluster.world import VERDICT
+from hsa2c.cluster.world import EXIT_RECORD
 
 _held: list[IO[str]] = []  # until this process ends
 
 
 def hold() -> None:
     """Be the master whom the launcher waits for, if there is a launcher."""
-    path = os.environ.get(VERDICT)
+    path = os.environ.get(EXIT_RECORD)
     if path:
         file = Path(path).open("a")  # noqa: SIM115 - the kernel closes it when this process ends, and not before
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -29,7 +29,7 @@ def hold() -> None:
 
 def give(code: int) -> None:
     """Tell how the run ended."""
-    path = os.environ.get(VERDICT)
+    path = os.environ.get(EXIT_RECORD)
     if path:
         Path(path).write_text(str(code))
 

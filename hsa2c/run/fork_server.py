@@ -2,8 +2,8 @@
 
 Forty nodes on one machine would otherwise load Python, torch and the emulators forty times: three seconds of a core and
 150 MB each. mpiexec starts a small stand-in for each node instead (`stand_in`). It hands its arguments, its environment
-(where MPI's place in the world is) and its output to the nursery, and waits: a process forked there is the node, and
-the stand-in ends as that ends. Whichever dies, the other goes too.
+(where MPI's place in the world is) and its output to the fork server, and waits: a process forked there is the node,
+and the stand-in ends as that ends. Whichever dies, the other goes too.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from pathlib import Path
 from typing import IO
 
 from hsa2c import interpreter
-from hsa2c.node.lifetime import begin_as_nursery, die_with_parent, kill_session, leave_signals_to_the_master
+from hsa2c.node.lifetime import begin_as_fork_server, die_with_parent, kill_session, leave_signals_to_the_master
 
-ADDRESS = "HSA2C_NURSERY"
-"""Environment variable: the nursery's socket, for the ranks of this host."""
+ADDRESS = "HSA2C_FORK_SERVER"
+"""Environment variable: the fork server's socket, for the ranks of this host."""
 
 _MPI_SOCKET = "PMI_FD"  # environment variable: descriptor by which a rank speaks to MPICH's mpiexec
 
-_SOCKET = "nursery"
+_SOCKET = "fork_server"
 _STATUS = struct.Struct("=i")  # as os.waitpid gives it
 _MAX_REQUEST = 1 << 20
 _FAILED = 1
@@ -43,17 +43,17 @@ _FAILED = 1
 
 
 @contextlib.contextmanager
-def nursery(private: Path, command: Sequence[str], environment: dict[str, str], log: IO[bytes]) -> Iterator[str]:
-    """Start a nursery for the ranks that `command` will be run as; gives its address.
+def fork_server(private: Path, command: Sequence[str], environment: dict[str, str], log: IO[bytes]) -> Iterator[str]:
+    """Start a fork server for the ranks that `command` will be run as; gives its address.
 
     Args:
         private: A folder that nobody else may enter.
-        command: A rank's: the nursery loads what its arguments ask for.
-        environment: Of the nursery.
+        command: A rank's: the fork server loads what its arguments ask for.
+        environment: Of the fork server.
         log: Where its output goes.
     """
     address = str(private / _SOCKET)
-    with listen(address) as listening:  # here, so that nobody waits for a nursery that could not even start
+    with listen(address) as listening:  # here, so that nobody waits for a fork server that could not even start
         process = subprocess.Popen(
             interpreter.command("hsa2c.run.fork_server", str(listening.fileno()), *command),
             env=environment,
@@ -62,7 +62,7 @@ def nursery(private: Path, command: Sequence[str], environment: dict[str, str], 
             stderr=log,
             start_new_session=True,
             pass_fds=(listening.fileno(),),
-            preexec_fn=partial(begin_as_nursery, os.getpid()),  # noqa: PLW1509 - one thread here
+            preexec_fn=partial(begin_as_fork_server, os.getpid()),  # noqa: PLW1509 - one thread here
         )
     try:
         yield address
@@ -75,7 +75,7 @@ def nursery(private: Path, command: Sequence[str], environment: dict[str, str], 
 
 
 def stand_in(address: str, arguments: Sequence[str]) -> int:
-    """Let the nursery be this rank; gives back its exit code."""
+    """Let the fork server be this rank; gives back its exit code."""
     die_with_parent(os.getppid())  # mpiexec, or its daemon on this host
     leave_signals_to_the_master()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
@@ -100,7 +100,7 @@ def stand_in(address: str, arguments: Sequence[str]) -> int:
     return code
 
 
-# The nursery.
+# The fork server.
 
 
 @dataclass
@@ -111,7 +111,7 @@ class _Child:
     connection: socket.socket
 
 
-class _Nursery:
+class _ForkServer:
     """Forks a node for each stand-in that connects, and tells each how its node ended."""
 
     def __init__(self, listening: socket.socket, be: Callable[[list[str]], int]) -> None:
@@ -150,10 +150,10 @@ class _Nursery:
         if not request:
             connection.close()
             return
-        nursery_pid = os.getpid()
+        fork_server_pid = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._live(nursery_pid, request, outputs)
+            self._live(fork_server_pid, request, outputs)
         for output in outputs:
             os.close(output)
         child = _Child(pid, connection)
@@ -214,7 +214,7 @@ def serve(listening: socket.socket, be: Callable[[list[str]], int]) -> None:
     leave_signals_to_the_master()
     gc.collect()
     gc.freeze()  # what was loaded stays where it is, in pages that all share
-    _Nursery(listening, be).serve()
+    _ForkServer(listening, be).serve()
 
 
 def _main(descriptor: int, command: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ from hsa2c.cluster.hosts import Host
 from hsa2c.cluster.loopback import confine
 from hsa2c.cluster.machine import THREAD_CAPS, cap_threads
 from hsa2c.cluster.mpiexec import mpi_starter
-from hsa2c.cluster.world import MASTERS, VERDICT, World
+from hsa2c.cluster.world import EXIT_RECORD, MASTERS, World
 from hsa2c.config.loading import to_dict
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError
 from hsa2c.node.lifetime import begin_as_job
@@ -39,8 +39,8 @@ from hsa2c.observe.console import Console
 from hsa2c.observe.runlog import Journal
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run import directory as rundir
-from hsa2c.run import exit_record as verdict
-from hsa2c.run.fork_server import ADDRESS, nursery
+from hsa2c.run import exit_record
+from hsa2c.run.fork_server import ADDRESS, fork_server
 from hsa2c.run.supervisor import REFRESH_S, Supervisor
 
 _PRIVATE_PREFIX = "hsa2c-"
@@ -199,15 +199,15 @@ def _launch_once(what: Launch, supervisor: Supervisor) -> int:
         environment = interpreter.environment(allocation.environment_for_mpiexec(places, os.environ))
         environment |= {"PYTHONIOENCODING": "utf-8:backslashreplace"}  # log.txt is UTF-8 whatever the locale
         # The master may be on another host, which has the run's directory, but not the private one.
-        word = what.directory.resolve() / ".verdict" if what.hosts else private / "verdict"
+        word = what.directory.resolve() / ".exit_record" if what.hosts else private / "exit_record"
         stack.callback(word.unlink, missing_ok=True)
         word.unlink(missing_ok=True)
         if what.over_mpi:
             starter, extra = mpi_starter(ranks, private, places)
             command = [*starter, *command]
-            environment |= extra | {VERDICT: str(word), MASTERS: str(cluster.masters)}
+            environment |= extra | {EXIT_RECORD: str(word), MASTERS: str(cluster.masters)}
             if not what.hosts or any(hosts.is_here(name) for name in what.places):
-                environment |= {ADDRESS: stack.enter_context(nursery(private, arguments, environment, log))}
+                environment |= {ADDRESS: stack.enter_context(fork_server(private, arguments, environment, log))}
         console = _console(what)
         console.start()
         console.say(f"1 thread in each process ({', '.join(THREAD_CAPS)}, torch)")
@@ -226,7 +226,7 @@ def _launch_once(what: Launch, supervisor: Supervisor) -> int:
             ports = confine(job.pid, enough=supervisor.asked) if what.over_mpi and not what.hosts else []
             if ports:
                 console.say(f"mpiexec listens on all interfaces, port {', '.join(map(str, ports))}", "yellow")
-            code = supervisor.watch(job, console, word, here=not what.hosts)
+            code = supervisor.monitor(job, console, word, here=not what.hosts)
         finally:
             console.stop()
         return _verdict(word, code) if what.over_mpi else code
@@ -234,7 +234,7 @@ def _launch_once(what: Launch, supervisor: Supervisor) -> int:
 
 def _verdict(path: Path, code: int) -> int:
     """What the master said of the run, whatever mpiexec's exit code is."""
-    said = verdict.given(path)
+    said = exit_record.given(path)
     return (code or EXIT_FAILED) if said is None else said
 
 

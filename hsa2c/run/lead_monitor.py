@@ -1,4 +1,4 @@
-"""The watch of the lead of several masters: the run's log book, of all of v."""
+"""The monitor of the lead of several masters: the run's log book, of all of v."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from hsa2c.dpsgd.protocols import Vector
-from hsa2c.run.monitor import MasterWatch
+from hsa2c.run.monitor import RunMonitor
 from hsa2c.transport.several_masters import Followers
 
 _GATHER_S = 1.0  # between two looks at all of v, or a tenth of the time between two checkpoints if that is less
 
 
-class LeadWatch(MasterWatch):
+class LeadMonitor(RunMonitor):
     """What looks on at one master, where v is held by several: it looks at v now and then, once it is gathered.
 
     Args:
         followers: The other masters. Their `v` is the whole one, and their `z` the velocity of `step`.
-        rest: See `MasterWatch`; `step` is of the whole v.
+        rest: See `RunMonitor`; `step` is of the whole v.
     """
 
     def __init__(self, *, followers: Followers, **rest: Any) -> None:
@@ -29,7 +29,7 @@ class LeadWatch(MasterWatch):
         self._own_t = self._t
 
     def stopping(self) -> bool:
-        """See `Watch.stopping`; also listens to the followers.
+        """See `Monitor.stopping`; also listens to the followers.
 
         Raises:
             TransportError: See `Followers.attend`.
@@ -45,19 +45,19 @@ class LeadWatch(MasterWatch):
         return stopping
 
     def stepped(self, t: int, v: Vector) -> None:
-        """See `Watch.stepped`; `v` is a slice."""
+        """See `Monitor.stepped`; `v` is a slice."""
         self._own_t = t
         if self._started_at is not None and time.monotonic() >= self._gather_at:
             self._followers.ask()
 
     def found(self, node: int, how: str) -> None:
-        """See `Watch.found`; a spare begins with all masters."""
+        """See `Monitor.found`; a spare begins with all masters."""
         super().found(node, how)
         if node >= self._nodes:
             self._followers.call(node)
 
     def finish(self, v: Vector) -> Path:
-        """See `MasterWatch.finish`; `v` is a slice.
+        """See `RunMonitor.finish`; `v` is a slice.
 
         Raises:
             TransportError: See `Followers.attend`.
@@ -68,5 +68,5 @@ class LeadWatch(MasterWatch):
         return super().finish(self._followers.v)
 
     def fail(self, message: str, v: Vector) -> None:
-        """See `MasterWatch.fail`; `v` is a slice. What is kept is v as it was gathered last."""
+        """See `RunMonitor.fail`; `v` is a slice. What is kept is v as it was gathered last."""
         super().fail(message, self._followers.v)

@@ -15,11 +15,11 @@ import numpy as np
 
 from hsa2c import signals
 from hsa2c.application import RunConfig, Tracker
-from hsa2c.dpsgd.protocols import Pulled, Push, Vector, Watch
+from hsa2c.dpsgd.protocols import Monitor, Pulled, Push, Vector
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import HSA2CError, StorageError
 from hsa2c.node.pace import Costs
-from hsa2c.observe.delta_cosines import Directions
+from hsa2c.observe.delta_cosines import DeltaCosines
 from hsa2c.observe.per_node import NodeBook
 from hsa2c.observe.runlog import RunLog
 from hsa2c.run import checkpoint as checkpoints
@@ -37,7 +37,7 @@ _FAULTS = (
 )
 
 
-class MasterWatch(Watch):
+class RunMonitor(Monitor):
     """One run's log book, kept at the master.
 
     Args:
@@ -88,7 +88,7 @@ class MasterWatch(Watch):
         self._taus: list[int] = []
         self._delta_bytes = self._v_bytes = 0
         self._book = NodeBook(self._nodes)
-        self._directions = Directions()
+        self._cosines = DeltaCosines()
         self._record_at = self._row_at
         self._slept_s = self._processor_at_s = 0.0
         self._reason: str | None = None
@@ -145,7 +145,7 @@ class MasterWatch(Watch):
     # What the master tells.
 
     def stopping(self) -> bool:
-        """See `Watch.stopping`; also writes the row that is due."""
+        """See `Monitor.stopping`; also writes the row that is due."""
         now = time.monotonic()
         if self._started_at is not None:
             if now - self._row_at >= self._config.output.log_every_s:
@@ -156,7 +156,7 @@ class MasterWatch(Watch):
         return self._reason is not None
 
     def rate_scale(self) -> float:
-        """See `Watch.rate_scale`: falls as `OptimiserConfig.half_after` and `OptimiserConfig.anneal` say."""
+        """See `Monitor.rate_scale`: falls as `OptimiserConfig.half_after` and `OptimiserConfig.anneal` say."""
         optimiser = self._config.optimiser
         left = 1.0 - self._progress() if optimiser.anneal else 1.0
         if optimiser.half_after is None:
@@ -164,10 +164,10 @@ class MasterWatch(Watch):
         return left / (1.0 + self._tracker.work / self._nodes / optimiser.half_after)
 
     def answered(self, node: int, pulled: Pulled, has: int) -> None:
-        """See `Watch.answered`."""
+        """See `Monitor.answered`."""
 
     def heard(self, node: int, report: bytes) -> None:
-        """See `Watch.heard`."""
+        """See `Monitor.heard`."""
         for item in json.loads(report):
             if "ready" in item:
                 self._book.ready(node, item["ready"].get("host"))
@@ -206,7 +206,7 @@ class MasterWatch(Watch):
             self._log.event("warning", f"node {node}: {gradients} {are} not finite, and not used", node=node)
 
     def lost(self, node: int, why: str) -> None:
-        """See `Watch.lost`."""
+        """See `Monitor.lost`."""
         self._lost.add(node)
         self._book.gone(node)
         self._faults["nodes_lost"] += 1
@@ -214,7 +214,7 @@ class MasterWatch(Watch):
         self._log.event("node_lost", f"node {node}: {headline}", node=node, traceback=traceback or None)
 
     def found(self, node: int, how: str) -> None:
-        """See `Watch.found`."""
+        """See `Monitor.found`."""
         if self._lost:
             # A spare has another number than the one whose place it takes.
             self._lost.discard(node if node in self._lost else min(self._lost))
@@ -222,16 +222,16 @@ class MasterWatch(Watch):
         self._log.event("node_back", f"node {node} {how}", node=node)
 
     def refused(self, node: int, why: str) -> None:
-        """See `Watch.refused`."""
+        """See `Monitor.refused`."""
         self._faults["deltas_refused"] += 1
         self._log.event("warning", f"node {node}: {why}, and not used", node=node)
 
     def slept(self, seconds: float) -> None:
-        """See `Watch.slept`."""
+        """See `Monitor.slept`."""
         self._slept_s += seconds
 
     def kept(self, node: int, state: Vector) -> None:
-        """See `Watch.kept`."""
+        """See `Monitor.kept`."""
         if node in self._states and self._states[node].size == state.size:
             np.copyto(self._states[node], state)
         else:
@@ -239,19 +239,19 @@ class MasterWatch(Watch):
         self._fresh.add(node)
 
     def received(self, push: Push, tau: int) -> None:
-        """See `Watch.received`."""
+        """See `Monitor.received`."""
         self._exchanges += 1
         self._delta_bytes += push.delta_bytes
         self._v_bytes += push.v_bytes
         self._book.pushed(push, tau)
-        self._directions.received(push.node, push.delta)
+        self._cosines.received(push.node, push.delta)
         if len(self._taus) < _TAU_SAMPLE:
             self._taus.append(tau)
 
     def stepped(self, t: int, v: Vector) -> None:
-        """See `Watch.stepped`; also writes the checkpoint that is due."""
+        """See `Monitor.stepped`; also writes the checkpoint that is due."""
         self._t = t
-        self._directions.stepped()
+        self._cosines.stepped()
         every_s = self._config.output.checkpoint_every_s
         since_s = time.monotonic() - self._checkpoint_at
         # With the optimiser state of every node at hand, v and the states belong together: better now than later.
@@ -267,7 +267,7 @@ class MasterWatch(Watch):
             self._faults["checkpoints_unwritten"] += 1
             self._log.event("warning", f"{error}; going on, and trying again in {every_s:g} s")
 
-    # What the watch writes.
+    # What the monitor writes.
 
     def save(self, v: Vector, *, measured: bool = False) -> Path:
         """Write a checkpoint now, and the best one if this is it; `measured` says that the tracker has looked at v."""
@@ -362,7 +362,7 @@ class MasterWatch(Watch):
         progress = self._progress()
         taus = self._taus
         exchanges = self._exchanges - self._exchanges_at_row
-        looks = self._directions.take()
+        looks = self._cosines.take()
         self._book.looked(looks.norms, looks.cosines)
         of_nodes, overlaps = self._book.row(now, seconds)
         norms, cosines = ([value for _, value in values] for values in (looks.norms, looks.cosines))

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from hsa2c import interpreter, signals
 from hsa2c.cluster import loopback
 from hsa2c.cluster.mpiexec import READ_ON
-from hsa2c.cluster.world import REPLACES, VERDICT, World
+from hsa2c.cluster.world import EXIT_RECORD, REPLACES, World
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, HSA2CError, TransportError
 from hsa2c.node.lifetime import leave_signals_to_the_master
-from hsa2c.run import exit_record as verdict
-from hsa2c.run.roles import deltas, direct, global_step, make_crew, work
+from hsa2c.run import exit_record
+from hsa2c.run.roles import deltas, direct, global_step, make_pool, work
 from hsa2c.run.task import Task
 from hsa2c.transport.messages import Kind
 from hsa2c.transport.several_masters import ShardedWorkerPort, follow, parts
@@ -35,7 +35,7 @@ _LAST_WORDS_S = 1.0  # until others have said or read why a node failed: a messa
 
 def run_master(task: Task, world: World) -> int:
     """Be the master, or the lead of several; gives back the exit code."""
-    verdict.hold()
+    exit_record.hold()
     from hsa2c.transport import mpi
 
     masters = task.config.cluster.masters
@@ -54,7 +54,7 @@ def run_master(task: Task, world: World) -> int:
             for link in links:
                 link.flush()
     finally:
-        verdict.give(code)
+        exit_record.give(code)
         if code != EXIT_DONE:
             sys.stderr.flush()
             mpi.abort(code)
@@ -120,7 +120,7 @@ def _master_port(
 
 def _on_one_machine(task: Task) -> bool:
     """Whether the launcher has started all ranks, on this machine."""
-    return VERDICT in os.environ and task.config.cluster.hosts is None
+    return EXIT_RECORD in os.environ and task.config.cluster.hosts is None
 
 
 def _start_mpi(task: Task, world: World) -> bool:
@@ -162,11 +162,11 @@ def replacement_command(node: int) -> list[str]:
 
 def run_node(task: Task, world: World, node: int) -> int:
     """Be a node, perhaps a spare, or in the place of a lost one; gives back the exit code."""
-    crew = make_crew(task, node)
+    pool = make_pool(task, node)
     from hsa2c.transport import mpi  # after the fork
 
     if not _start_mpi(task, world):
-        crew.close()
+        pool.close()
         return EXIT_FAILED
     limits = task.limits
     if node >= task.config.cluster.nodes:  # a spare waits for as long as nobody is lost
@@ -189,19 +189,19 @@ def run_node(task: Task, world: World, node: int) -> int:
     ]
     port = ports[0] if cluster.masters == 1 else ShardedWorkerPort(ports, dim)
     try:
-        work(task, crew, port, node)
+        work(task, pool, port, node)
     except TransportError as error:
         print(error, file=sys.stderr, flush=True)
-        crew.close()
+        pool.close()
         time.sleep(_LAST_WORDS_S)  # mpiexec may end the other nodes as soon as one has failed: they find it out, too
         return EXIT_FAILED
     except Exception as error:
         # Its processes first: nothing of this node may go on when the master hears of it.
-        crew.close()
+        pool.close()
         port.fail(str(error) if isinstance(error, HSA2CError) else f"failed\n{traceback.format_exc()}")
         time.sleep(_LAST_WORDS_S)
         return EXIT_FAILED
-    crew.close()
+    pool.close()
     if all(port.unscathed for port in ports):
         mpi.finish()
     return EXIT_DONE

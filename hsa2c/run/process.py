@@ -20,7 +20,7 @@ from hsa2c.dpsgd.protocols import WorkerPort  # noqa: E402
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, HSA2CError  # noqa: E402
 from hsa2c.node.lifetime import die_with_parent  # noqa: E402
 from hsa2c.run.over_mpi import run_follower, run_master, run_node  # noqa: E402
-from hsa2c.run.roles import direct, make_crew, work  # noqa: E402
+from hsa2c.run.roles import direct, make_pool, work  # noqa: E402
 from hsa2c.run.task import Task, parse  # noqa: E402
 from hsa2c.transport import inprocess  # noqa: E402
 
@@ -50,7 +50,7 @@ def prepare(arguments: list[str]) -> None:
     task.app.dim(config)
     task.app.problems(config, 0, 0)
     task.app.describe(config)
-    from hsa2c.node import crew  # noqa: F401
+    from hsa2c.node import process_pool as pool  # noqa: F401
 
 
 def run(task: Task, world: World) -> int:
@@ -78,22 +78,22 @@ def run(task: Task, world: World) -> int:
 
 
 def _run_alone(task: Task) -> int:
-    crew = make_crew(task, 0)
+    pool = make_pool(task, 0)
     try:
         port, (node_port,) = inprocess.connect(1, task.limits, task.encoding)
         port.synchronous = task.synchronous
-        thread = threading.Thread(target=_node_thread, args=(task, crew, node_port), name="node-0", daemon=True)
+        thread = threading.Thread(target=_node_thread, args=(task, pool, node_port), name="node-0", daemon=True)
         code = direct(task, port, thread.start, "queues")
         if code == EXIT_DONE:
             thread.join(_LEAVE_S)
         return code
     finally:
-        crew.close()
+        pool.close()
 
 
-def _node_thread(task: Task, crew: Any, port: WorkerPort) -> None:
+def _node_thread(task: Task, pool: Any, port: WorkerPort) -> None:
     try:
-        work(task, crew, port, 0)
+        work(task, pool, port, 0)
     except HSA2CError as error:
         port.fail(str(error))
     except BaseException:

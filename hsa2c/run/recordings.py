@@ -21,7 +21,7 @@ from hsa2c.run import checkpoint as checkpoints
 from hsa2c.transport.codec import Encoding
 
 if TYPE_CHECKING:
-    from hsa2c.recording.recompute import Nodes, ReplayedCrew
+    from hsa2c.recording.recompute import Nodes, ReplayedPool
 
 _NAME = re.compile(r"recording-(\d+)\.bin")
 
@@ -170,7 +170,7 @@ def nodes(recording: Recording, app: Application) -> Nodes:
     """
     import torch
 
-    from hsa2c.recording.recompute import Nodes, ReplayedCrew
+    from hsa2c.recording.recompute import Nodes, ReplayedPool
 
     torch.set_num_threads(1)
     about = recording.about
@@ -178,13 +178,13 @@ def nodes(recording: Recording, app: Application) -> Nodes:
     if about["resumed"] is None and not _same(app.initial(config), recording.v):
         raise DifferenceError(f"at the start: v is not what seed {config.seed} gives here")
 
-    def make_crew(node: int, said: Mapping[str, Any], state: Vector | None) -> ReplayedCrew:
+    def make_pool(node: int, said: Mapping[str, Any], state: Vector | None) -> ReplayedPool:
         chosen = app.chosen(config, said)
         problem = app.problems(chosen, node, recording.t)(0)
-        return ReplayedCrew(problem, app.layout(chosen), state=state)
+        return ReplayedPool(problem, app.layout(chosen), state=state)
 
     return Nodes(
-        make_crew,
+        make_pool,
         config.dpsgd.local_updates,
         encoding=Encoding[about["encoding"]],
         v_encoding=Encoding[about["v_encoding"]],

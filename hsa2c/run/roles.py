@@ -15,44 +15,44 @@ import numpy as np
 from hsa2c.application import RunConfig, Tracker
 from hsa2c.config.loading import to_dict
 from hsa2c.dpsgd.master import master
-from hsa2c.dpsgd.protocols import MasterPort, Vector, Watch, WorkerPort
+from hsa2c.dpsgd.protocols import MasterPort, Monitor, Vector, WorkerPort
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho
 from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError, HSA2CError, ProblemError
-from hsa2c.node.pace import Pace, PacedCrew
+from hsa2c.node.pace import Pace, PacedPool
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run.task import Task
 from hsa2c.transport import inprocess
 from hsa2c.transport.master_port import BaseMasterPort
-from hsa2c.transport.several_masters import Followers, Link
+from hsa2c.transport.several_masters import Followers, MasterLink
 from hsa2c.transport.waiting import WorkingClock
 
 if TYPE_CHECKING:
     from hsa2c.observe.runlog import RunLog
     from hsa2c.recording.recorder import Recorder
-    from hsa2c.run.monitor import MasterWatch
+    from hsa2c.run.monitor import RunMonitor
 
 # A node.
 
 
-def make_crew(task: Task, node: int) -> Any:
+def make_pool(task: Task, node: int) -> Any:
     """Fork the actor-learners of a node."""
     import torch
 
-    from hsa2c.node.crew import CrewLimits, LockFreeCrew
+    from hsa2c.node.process_pool import PoolLimits, ProcessPool
 
     torch.set_num_threads(1)
     checkpoint = task.checkpoint() if task.replaces is None else _newest(task)
     t = checkpoint.t if checkpoint else 0
     states = checkpoint.optimiser_states if checkpoint else ()
     config = task.config_at(node)
-    return LockFreeCrew(
+    return ProcessPool(
         task.app.problems(config, node, t),
         task.app.layout(config),
         task.processes(node),
         state=states[node % len(states)] if states else None,
         # Somewhat more often than checkpoints are due, so that every node's state is there when one is.
-        limits=CrewLimits(keep_s=0.8 * task.config.output.checkpoint_every_s, start_s=task.limits.start_s),
+        limits=PoolLimits(keep_s=0.8 * task.config.output.checkpoint_every_s, start_s=task.limits.start_s),
     )
 
 
@@ -64,20 +64,20 @@ def _newest(task: Task) -> checkpoints.Checkpoint | None:
         return None
 
 
-def work(task: Task, crew: Any, port: WorkerPort, node: int) -> None:
+def work(task: Task, pool: Any, port: WorkerPort, node: int) -> None:
     """A node, once its processes exist."""
-    crew.wait_ready()
+    pool.wait_ready()
     ready = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "actor_learners": crew.pids,
+        "actor_learners": pool.pids,
         **task.app.describe(task.config_at(node)),
     }
     port.tell(json.dumps([{"ready": ready}]).encode())
     loop = overlapping_worker if task.config.dpsgd.exchange == "overlap" else worker
-    pace = _pace(task, len(crew.pids))
+    pace = _pace(task, len(pool.pids))
     with WorkingClock() as clock:
-        loop(port, PacedCrew(crew, pace, clock=clock), pace.B)
+        loop(port, PacedPool(pool, pace, clock=clock), pace.B)
 
 
 def _pace(task: Task, p: int) -> Pace:
@@ -113,7 +113,7 @@ def global_step(config: RunConfig, size: int) -> GlobalStep:
 
 
 def direct(
-    task: Task, port: BaseMasterPort, start_nodes: Callable[[], None], transport: str, links: Sequence[Link] = ()
+    task: Task, port: BaseMasterPort, start_nodes: Callable[[], None], transport: str, links: Sequence[MasterLink] = ()
 ) -> int:
     """The master, from the first message to the last checkpoint; with links to others, the lead of several."""
     from hsa2c.observe.runlog import Journal, RunLog
@@ -136,33 +136,33 @@ def direct(
         purge_step=tracker.work if checkpoint or task.session > 1 else None,
     )
     followers = Followers(links, v=v, z=step.z, t=t, limits=task.limits) if links else None
-    watch = _watch(task, checkpoint, log, tracker, step, followers)
+    monitor = _monitor(task, checkpoint, log, tracker, step, followers)
     if followers is not None:
         v, step = followers.own_v, global_step(config, followers.own_v.size)
         step.z = followers.own_z
-    watch.catch_signals()
+    monitor.catch_signals()
     recorder = _recorder(task, checkpoint, port, v, step, log) if config.output.record else None
-    seen: tuple[MasterPort, Watch] = (port, watch) if recorder is None else recorder.around(port, watch)
+    seen: tuple[MasterPort, Monitor] = (port, monitor) if recorder is None else recorder.around(port, monitor)
     try:
         start_nodes()
         if not seen[0].assemble(seen[1]):
-            watch.give_up()
+            monitor.give_up()
             return EXIT_NOT_STARTED
-        watch.begin(transport)
+        monitor.begin(transport)
         master(v, step, *seen, deltas(config), max_delay=config.dpsgd.max_delay, t=t)
-        watch.finish(v)
+        monitor.finish(v)
         if followers is not None:
             port.unscathed = followers.dismiss(port.unscathed)
         return EXIT_DONE
     except HSA2CError as error:
-        watch.fail(str(error), v)
+        monitor.fail(str(error), v)
         return EXIT_FAILED
     except Exception:
-        watch.fail(f"the master failed\n{traceback.format_exc()}", v)
+        monitor.fail(f"the master failed\n{traceback.format_exc()}", v)
         return EXIT_FAILED
     finally:
         if recorder is not None:
-            recorder.close(watch.reason or "failed")
+            recorder.close(monitor.reason or "failed")
         log.close()
 
 
@@ -206,19 +206,19 @@ def _recorder(
     )
 
 
-def _watch(
+def _monitor(
     task: Task,
     checkpoint: checkpoints.Checkpoint | None,
     log: RunLog,
     tracker: Tracker,
     step: GlobalStep,
     followers: Followers | None,
-) -> MasterWatch:
-    from hsa2c.run.lead_monitor import LeadWatch
-    from hsa2c.run.monitor import MasterWatch
+) -> RunMonitor:
+    from hsa2c.run.lead_monitor import LeadMonitor
+    from hsa2c.run.monitor import RunMonitor
 
-    watch = MasterWatch if followers is None else partial(LeadWatch, followers=followers)
-    return watch(
+    monitor = RunMonitor if followers is None else partial(LeadMonitor, followers=followers)
+    return monitor(
         config=task.config,
         plain=to_dict(task.config),
         identity=task.app.identity(task.config),

@@ -13,12 +13,12 @@ from pathlib import Path
 from hsa2c import signals
 from hsa2c.node.lifetime import kill_session
 from hsa2c.observe.console import Console
-from hsa2c.run import exit_record as verdict
+from hsa2c.run import exit_record
 
 REFRESH_S = 0.25
 """Between two looks, in seconds."""
 
-_LEAVE_S = 10.0  # from the master's verdict, or its death, to the end of all others
+_LEAVE_S = 10.0  # from the master's exit record, or its death, to the end of all others
 _ELSEWHERE_S = 2.0  # for mpiexec to end the ranks of other hosts
 _GRACE_S = 120.0  # from the first signal to the end of patience; a stop takes seconds
 
@@ -45,16 +45,16 @@ class Supervisor:
             if not self.received:
                 signals.restore(before)
 
-    def watch(self, job: subprocess.Popen[bytes], console: Console, word: Path, *, here: bool) -> int:
+    def monitor(self, job: subprocess.Popen[bytes], console: Console, word: Path, *, here: bool) -> int:
         """Wait for the job; gives back its exit code.
 
-        Once the master has given its verdict, or has died, the others have little time: mpiexec ends when they have,
-        and may not notice.
+        Once the master has given its exit record, or has died, the others have little time: mpiexec ends when they
+        have, and may not notice.
 
         Args:
             job: What was started.
             console: What shows it.
-            word: The file of the master's verdict.
+            word: The file of the master's exit record.
             here: Whether all of the job is on this machine.
         """
         passed = 0
@@ -74,7 +74,7 @@ class Supervisor:
                 asked_at = time.monotonic()
                 console.say(f"{self.name}: writing a checkpoint and stopping; once more to stop at once")
                 job.send_signal(signal.SIGUSR1)
-            elif verdict.given(word) is not None or verdict.master_is_gone(word):
+            elif exit_record.given(word) is not None or exit_record.master_is_gone(word):
                 ended_at = ended_at or time.monotonic()
                 if time.monotonic() - ended_at > _LEAVE_S:
                     return end(job)

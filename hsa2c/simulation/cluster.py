@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from hsa2c.simulation.crew import UpdateTimes
 from hsa2c.simulation.links import Link, Sizes, Work
+from hsa2c.simulation.process_pool import UpdateTimes
 from hsa2c.transport.messages import Limits
 
 _HEADER = 64
@@ -70,7 +70,7 @@ class Cluster:
     exchange_share: float = 0.05
     """With B = auto: the share of its time that a node may lose to exchanges."""
     keep_s: float = 50.0
-    """Between two copies of a node's optimiser's state (`hsa2c.node.crew.CrewLimits`)."""
+    """Between two copies of a node's optimiser's state (`hsa2c.node.process_pool.PoolLimits`)."""
     limits: Limits = field(default_factory=Limits)
     seconds: float = 600.0
     """Of the cluster's time that are simulated."""

@@ -29,7 +29,7 @@ from hsa2c.transport.master_port import BaseMasterPort
 from hsa2c.transport.messages import Kind, Limits, Message
 from hsa2c.transport.worker_port import BaseWorkerPort
 
-_TICK_S = 0.02  # how long the master sleeps before it asks its watch again
+_TICK_S = 0.02  # how long the master sleeps before it asks its monitor again
 _HEADER = 64  # bytes of every message (`hsa2c.transport.mpi.master`)
 
 

@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from hsa2c.dpsgd.master import master
-from hsa2c.dpsgd.protocols import Push, Vector, Watch
+from hsa2c.dpsgd.protocols import Monitor, Push, Vector
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.errors import HSA2CError
-from hsa2c.node.pace import Pace, PacedCrew
+from hsa2c.node.pace import Pace, PacedPool
 from hsa2c.simulation.clock import SimulatedClock
 from hsa2c.simulation.cluster import Bound, Cluster, bound, kept_every_s, slowest_s, update_times
-from hsa2c.simulation.crew import TimedCrew
 from hsa2c.simulation.network import SimulatedMaster, SimulatedWorker, connect
+from hsa2c.simulation.process_pool import TimedPool
 from hsa2c.simulation.steady import steady_since
 
-__all__ = ["FULL", "Bound", "Cluster", "Outcome", "bound", "simulate", "verdict"]
+__all__ = ["FULL", "Bound", "Cluster", "Outcome", "bound", "conclusion", "simulate"]
 
 FULL = 0.9  # a master's processor or link that is busy for so much of the time cannot take more
 _LEAST_S = 3.0  # of the cluster's time, however many exchanges
@@ -85,8 +85,8 @@ class _Enough(Exception):  # noqa: N818 - not an error: nothing more is to be se
     """The simulated time is over."""
 
 
-class _Simulation(Watch):
-    """A cluster at work, and the watch that looks on."""
+class _Simulation(Monitor):
+    """A cluster at work, and the monitor that looks on."""
 
     def __init__(self, cluster: Cluster, progress: Callable[[float], None]) -> None:
         c = self._cluster = cluster
@@ -122,8 +122,8 @@ class _Simulation(Watch):
         slow = round(c.nodes * c.stragglers[0])
         self._slowness = [c.stragglers[1] if node < slow else 1.0 for node in range(c.nodes)]
         every_s = kept_every_s(c)
-        self._crews = [
-            TimedCrew(
+        self._pools = [
+            TimedPool(
                 self.clock,
                 c.cores,
                 times,
@@ -138,7 +138,7 @@ class _Simulation(Watch):
         ]
         self._full_speed = c.cores / times.mean_s * sum(1 / slowness for slowness in self._slowness)
         self.clock.start(self._master, self._port)
-        nodes = [self.clock.start(self._node, *each) for each in zip(workers, self._crews, strict=True)]
+        nodes = [self.clock.start(self._node, *each) for each in zip(workers, self._pools, strict=True)]
         if c.node_hours < math.inf:
             lives_s = np.random.default_rng(c.seed).exponential(3600 * c.node_hours, c.nodes)
             for process, life_s in zip(nodes, lives_s.tolist(), strict=True):
@@ -160,7 +160,7 @@ class _Simulation(Watch):
         if port.assemble(self):
             master(v, GlobalStep(1.0, 0.0, 0), port, self, self._cluster.M or self._cluster.nodes)
 
-    def _node(self, port: SimulatedWorker, crew: TimedCrew) -> None:
+    def _node(self, port: SimulatedWorker, pool: TimedPool) -> None:
         c = self._cluster
         overlapping = c.exchange == "overlap"
         if c.B == "auto":
@@ -169,17 +169,17 @@ class _Simulation(Watch):
             )
         else:
             pace = Pace(c.B, c.cores, overlapping=overlapping)
-        paced = PacedCrew(crew, pace, clock=self.clock, cpu_clock=lambda: crew.exchanging_cpu_s)
+        paced = PacedPool(pool, pace, clock=self.clock, cpu_clock=lambda: pool.exchanging_cpu_s)
         follow = overlapping_worker if overlapping else worker
         try:
             follow(port, paced, pace.B)
         except HSA2CError as error:
             port.fail(str(error))
 
-    # The watch.
+    # The monitor.
 
     def stopping(self) -> bool:
-        """See `Watch`."""
+        """See `Monitor`."""
         done = self._done()
         if self._began is None and done >= 1 / 3:
             self._began = self._counts()
@@ -191,13 +191,13 @@ class _Simulation(Watch):
         return False
 
     def received(self, push: Push, tau: int) -> None:
-        """See `Watch`."""
+        """See `Monitor`."""
         self._exchanges += 1
         self._taus.append(tau)
         self._waited_s += push.waited_s
 
     def lost(self, node: int, why: str) -> None:
-        """See `Watch`."""
+        """See `Monitor`."""
         self._lost += 1
 
     # Reckoning.
@@ -234,7 +234,7 @@ class _Simulation(Watch):
     def _counts(self) -> _Counts:
         return _Counts(
             seconds=self.clock.now,
-            updates=sum(crew.made for crew in self._crews),
+            updates=sum(pool.made for pool in self._pools),
             exchanges=self._exchanges,
             waited_s=self._waited_s,
             worked_s=self._port.worked_s,
@@ -276,7 +276,7 @@ class _Counts:
     carried_s: tuple[float, float] = (0.0, 0.0)
 
 
-def verdict(c: Cluster, o: Outcome) -> str:
+def conclusion(c: Cluster, o: Outcome) -> str:
     """In words: up to how many nodes more of them help, and why not beyond; what else costs speed here."""
     most = math.floor(o.limit.nodes)
     if o.ended is not None:

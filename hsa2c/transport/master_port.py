@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from hsa2c.dpsgd.protocols import MasterPort, Pulled, Push, Vector, Watch
+from hsa2c.dpsgd.protocols import MasterPort, Monitor, Pulled, Push, Vector
 from hsa2c.errors import NodeError, TransportError
 from hsa2c.transport.codec import finite
 from hsa2c.transport.membership import Place, Places
@@ -66,26 +66,26 @@ class BaseMasterPort(MasterPort):
         self.unscathed = True
         """Whether no process has died and none was started in the place of one, as far as the transport can tell."""
 
-    def assemble(self, watch: Watch) -> bool:
+    def assemble(self, monitor: Monitor) -> bool:
         """See `MasterPort.assemble`."""
-        while len(self._waiting) < self._nodes and not watch.stopping():
-            self._next(watch)
+        while len(self._waiting) < self._nodes and not monitor.stopping():
+            self._next(monitor)
         self._training = len(self._waiting) == self._nodes
         self._heard_at_s = dict.fromkeys(self._heard_at_s, self._listened_s)
         self._began_at_s = dict.fromkeys(self._began_at_s, self._listened_s)
         return self._training
 
-    def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
+    def collect(self, M: int, *, serving: Vector, t: int, monitor: Monitor) -> Iterator[Push]:
         """See `MasterPort.collect`."""
         collected = 0
-        while not watch.stopping():
+        while not monitor.stopping():
             while self._waiting and not (self.synchronous and collected):
-                node, pulled = self._waiting.pop(0), Pulled(serving, t, watch.rate_scale())
+                node, pulled = self._waiting.pop(0), Pulled(serving, t, monitor.rate_scale())
                 self._answer(node, pulled)
-                watch.answered(node, pulled, self._has[node])
+                monitor.answered(node, pulled, self._has[node])
             if collected >= self.quorum(M):
                 return
-            push = self._next(watch)
+            push = self._next(monitor)
             if push is not None:
                 collected += 1
                 yield push
@@ -95,7 +95,7 @@ class BaseMasterPort(MasterPort):
         # A silent node that is heard again after a spare has begun in its place is one more than there should be.
         return max(1, min(M, -(-M * self._places.count[Place.WORKS] // self._nodes)))
 
-    def drain(self, *, watch: Watch) -> Iterator[Push]:
+    def drain(self, *, monitor: Monitor) -> Iterator[Push]:
         """See `MasterPort.drain`."""
         self._draining = True
         for spare in self._in(Place.SPARE):
@@ -106,54 +106,54 @@ class BaseMasterPort(MasterPort):
         while self._places.count[Place.WORKS]:
             while self._waiting:
                 self._answer(self._waiting.pop(0), None)
-            push = self._next(watch)
+            push = self._next(monitor)
             if push is not None:
                 yield push
 
-    def call(self, spare: int, watch: Watch) -> None:
+    def call(self, spare: int, monitor: Monitor) -> None:
         """Let a spare work: the leading master has found that it is needed."""
         if self._places[spare] is Place.SPARE:
             if spare in self._waiting_spares:
                 self._waiting_spares.remove(spare)
                 self._waiting.append(spare)
-            self._begin(spare, watch, "begins")
+            self._begin(spare, monitor, "begins")
 
     # Messages.
 
-    def _next(self, watch: Watch) -> Push | None:
+    def _next(self, monitor: Monitor) -> Push | None:
         """Take one message, or none if none comes."""
         began_at = self._clock()
         message = self._receive()
         self._listened_s += min(self._clock() - began_at, LONGEST_LOOK_S)
-        watch.slept(self._slept_s)
+        monitor.slept(self._slept_s)
         self._slept_s = 0.0
         push = None
         if message is not None and message.kind in (Kind.FAIL, Kind.DIED):
             who = f"node {message.node}: "
-            self._lose(message.node, message.text.decode(errors="replace").removeprefix(who), watch)
+            self._lose(message.node, message.text.decode(errors="replace").removeprefix(who), monitor)
         elif message is not None:
-            self._note(message, watch)
-            push = self._sort(message, watch)
-        self._check_silence(watch)
+            self._note(message, monitor)
+            push = self._sort(message, monitor)
+        self._check_silence(monitor)
         return push
 
-    def _note(self, message: Message, watch: Watch) -> None:
+    def _note(self, message: Message, monitor: Monitor) -> None:
         """A sign of life, perhaps of one that was given up."""
         node, place = message.node, self._places[message.node]
         self._heard_at_s[node] = self._listened_s
         if place is Place.SILENT:
             self._places[node] = Place.WORKS
-            watch.found(node, "is heard again")
+            monitor.found(node, "is heard again")
         elif place in (Place.COMES, Place.LOST) and message.kind is Kind.PULL:
-            self._begin(node, watch, "begins, in place of the one that was lost")
+            self._begin(node, monitor, "begins, in place of the one that was lost")
 
-    def _begin(self, node: int, watch: Watch, how: str) -> None:
+    def _begin(self, node: int, monitor: Monitor, how: str) -> None:
         self._places[node] = Place.WORKS
         self._began_at_s[node] = self._heard_at_s[node] = self._listened_s
         self._refused_in_a_row[node] = 0
-        watch.found(node, how)
+        monitor.found(node, how)
 
-    def _sort(self, message: Message, watch: Watch) -> Push | None:
+    def _sort(self, message: Message, monitor: Monitor) -> Push | None:
         """Give back a push; what the algorithm need not see is dealt with here."""
         node = message.node
         if message.kind is Kind.PULL:
@@ -162,32 +162,32 @@ class BaseMasterPort(MasterPort):
         elif message.kind is Kind.LEAVE:
             self._places[node] = Place.LEFT
         if message.text:
-            watch.heard(node, message.text)
+            monitor.heard(node, message.text)
         if message.kind is Kind.PUSH:
             assert message.vector is not None
             push = Push(node, message.vector, message.since, message.number, message.size, self._v_bytes.get(node, 0))
-            return self._checked(push, watch)
+            return self._checked(push, monitor)
         if message.vector is not None and finite(message.vector):
-            watch.kept(node, message.vector)
+            monitor.kept(node, message.vector)
         elif message.vector is not None:
-            watch.refused(node, "its optimiser's state is not finite")
+            monitor.refused(node, "its optimiser's state is not finite")
         return None
 
-    def _checked(self, push: Push, watch: Watch) -> Push | None:
+    def _checked(self, push: Push, monitor: Monitor) -> Push | None:
         """A delta that holds NaN or infinity would make v so, and every node's u after it."""
         if finite(push.delta):
             self._refused_in_a_row[push.node] = 0
             return push
         self._refused_in_a_row[push.node] += 1
         in_a_row = self._refused_in_a_row[push.node]
-        watch.refused(push.node, NOT_FINITE)
+        monitor.refused(push.node, NOT_FINITE)
         if in_a_row >= self._limits.refusals:
             raise NodeError(f"node {push.node}: {in_a_row} deltas in a row are not finite")
         return None
 
     # Nodes that are lost.
 
-    def _lose(self, node: int, why: str, watch: Watch) -> None:
+    def _lose(self, node: int, why: str, monitor: Monitor) -> None:
         """Go on without a node that has failed or died; another takes its place if there is a way."""
         place = self._places[node]
         if place in (Place.LEFT, Place.LOST):
@@ -200,22 +200,22 @@ class BaseMasterPort(MasterPort):
         self._forget(node)
         last = not self._in(Place.WORKS, Place.SILENT, Place.COMES)
         if not last or self._draining:
-            watch.lost(node, why)
+            monitor.lost(node, why)
         if self._draining or place is Place.SPARE:
             return
-        if self._substitute(node, watch):
+        if self._substitute(node, monitor):
             if last:
-                watch.lost(node, why)
+                monitor.lost(node, why)
         elif last:
             raise NodeError(f"node {node}: {why}")
 
-    def _substitute(self, node: int, watch: Watch) -> bool:
+    def _substitute(self, node: int, monitor: Monitor) -> bool:
         """Whether another node will take this one's place."""
         quick = self._listened_s - self._began_at_s[node] < self._limits.quick_s
         self._quick_failures[node] = self._quick_failures[node] + 1 if quick else 0
         if not self._leads and self._in(Place.SPARE):
             return True  # perhaps; if not, the leading master says how it goes on
-        if self._call_spare(node, watch):
+        if self._call_spare(node, monitor):
             return True
         if self._quick_failures[node] >= _QUICK_FAILURES or not self._replace(node):
             return False
@@ -223,16 +223,16 @@ class BaseMasterPort(MasterPort):
         self._began_at_s[node] = self._listened_s
         return True
 
-    def _call_spare(self, node: int, watch: Watch) -> bool:
+    def _call_spare(self, node: int, monitor: Monitor) -> bool:
         """Whether a spare takes this one's place."""
         if not self._waiting_spares:
             return False
         spare = self._waiting_spares.pop(0)
         self._waiting.append(spare)
-        self._begin(spare, watch, f"begins, in place of node {node}")
+        self._begin(spare, monitor, f"begins, in place of node {node}")
         return True
 
-    def _check_silence(self, watch: Watch) -> None:
+    def _check_silence(self, monitor: Monitor) -> None:
         if self._listened_s < self._check_silence_at_s:
             return
         self._check_silence_at_s = self._listened_s + _SILENCE_CHECK_S
@@ -243,9 +243,9 @@ class BaseMasterPort(MasterPort):
                 raise TransportError(_silence(node, silent_s, limits.start_s))
             if self._training and silent_s > limits.absence_s:
                 self._places[node] = Place.SILENT
-                watch.lost(node, f"silent for {silent_s:.0f} s")
+                monitor.lost(node, f"silent for {silent_s:.0f} s")
                 if self._leads and not self._draining:  # a host without power tells nobody that its nodes are gone
-                    self._call_spare(node, watch)
+                    self._call_spare(node, monitor)
         if self._in(Place.WORKS):
             self._worked_at_s = self._listened_s
         elif self._training and (silent := self._in(Place.SILENT)):

@@ -43,7 +43,7 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How long one waits for another, in seconds. A node at work tells something every `CrewLimits.tell_s`."""
+    """How long one waits for another, in seconds. A node at work tells something every `PoolLimits.tell_s`."""
 
     start_s: float = 600.0
     """Until every node has pulled for the first time."""

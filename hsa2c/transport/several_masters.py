@@ -17,7 +17,7 @@ A master knows its slice only: no two are in step, and the slices that a node pu
 parts of v had come a step sooner or later. Theory calls that a delay; each slice's own t goes with its part of the
 delta, so that every master counts its own tau.
 
-The lead alone has the watch: curves, checkpoints, signals. A node reports to it. Each master finds by itself which
+The lead alone has the monitor: curves, checkpoints, signals. A node reports to it. Each master finds by itself which
 nodes are lost, and the rule of M holds in each; but which spare begins is the lead's decision.
 """
 
@@ -31,7 +31,7 @@ from typing import Protocol
 import numpy as np
 
 from hsa2c.dpsgd.master import master
-from hsa2c.dpsgd.protocols import Pulled, Vector, Watch, WorkerPort
+from hsa2c.dpsgd.protocols import Monitor, Pulled, Vector, WorkerPort
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import ConfigError, NodeError, TransportError
 from hsa2c.transport.master_port import BaseMasterPort
@@ -144,7 +144,7 @@ class ShardedWorkerPort(WorkerPort):
 # Between masters.
 
 
-class Link(Protocol):
+class MasterLink(Protocol):
     """What joins the lead and a follower."""
 
     def send(
@@ -195,7 +195,7 @@ class Followers:
         limits: Patience.
     """
 
-    def __init__(self, links: Sequence[Link], *, v: Vector, z: Vector, t: int, limits: Limits) -> None:
+    def __init__(self, links: Sequence[MasterLink], *, v: Vector, z: Vector, t: int, limits: Limits) -> None:
         self.v, self.z = v, z
         self._links = dict(enumerate(links, start=1))
         self._own_part, *theirs = parts(v.size, 1 + len(links))
@@ -301,8 +301,8 @@ class Followers:
         return unscathed
 
 
-class FollowerWatch(Watch):
-    """A follower's watch: it does what the lead says, and writes nothing. Nodes take the lead's rate scale.
+class FollowerMonitor(Monitor):
+    """A follower's monitor: it does what the lead says, and writes nothing. Nodes take the lead's rate scale.
 
     Args:
         lead: To the lead.
@@ -311,7 +311,7 @@ class FollowerWatch(Watch):
         z: The slice's velocity.
     """
 
-    def __init__(self, lead: Link, port: BaseMasterPort, v: Vector, z: Vector) -> None:
+    def __init__(self, lead: MasterLink, port: BaseMasterPort, v: Vector, z: Vector) -> None:
         self._lead = lead
         self._port = port
         self._v, self._z = v, z
@@ -319,7 +319,7 @@ class FollowerWatch(Watch):
         self._told_at = 0.0
 
     def stopping(self) -> bool:
-        """See `Watch.stopping`."""
+        """See `Monitor.stopping`."""
         while (message := self._lead.poll()) is not None:
             if message.kind is Kind.PULL:
                 self._lead.send(Kind.SLICE, vector=_pack(self._v, self._z))
@@ -336,7 +336,7 @@ class FollowerWatch(Watch):
 
 
 def follow(
-    lead: Link,
+    lead: MasterLink,
     make_port: Callable[[int], BaseMasterPort],
     make_step: Callable[[int], GlobalStep],
     M: int,
@@ -365,14 +365,14 @@ def follow(
     v, z = (half.copy() for half in _unpack(first))
     port, step = make_port(v.size), make_step(v.size)
     np.copyto(step.z, z)
-    watch = FollowerWatch(lead, port, v, step.z)
-    if port.assemble(watch):
-        master(v, step, port, watch, M, max_delay=max_delay, t=first.since)
+    monitor = FollowerMonitor(lead, port, v, step.z)
+    if port.assemble(monitor):
+        master(v, step, port, monitor, M, max_delay=max_delay, t=first.since)
         lead.send(Kind.LEAVE, vector=_pack(v, step.z), number=float(port.unscathed))
     return bool(_wait_for(lead, Kind.STOPPED, limits.start_s).number)
 
 
-def _wait_for(lead: Link, kind: Kind, limit_s: float) -> Message:
+def _wait_for(lead: MasterLink, kind: Kind, limit_s: float) -> Message:
     """The lead's next message of this kind; what it asked before has no meaning any more."""
     patience = Patience(limit_s)
     while patience.left_s() > 0:

@@ -40,7 +40,7 @@ def plain(pixels: str) -> ActorCritic:
     return network
 
 
-def directions(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+def delta_cosines(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     """A gradient of logits and of values, some of them zero."""
     generator = torch.Generator().manual_seed(4)
     to_logits = torch.randn(n, NUM_ACTIONS, generator=generator)
@@ -51,13 +51,13 @@ def directions(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 def gradient(network: FastActorCritic, x: torch.Tensor) -> torch.Tensor:
     features = network.features(x)
     *_, hidden = network.heads(features)
-    network.backward(features, hidden, *directions(len(x)))
+    network.backward(features, hidden, *delta_cosines(len(x)))
     return network.g.clone()
 
 
 def reference(pixels: str, x: torch.Tensor) -> torch.Tensor:
     module = plain(pixels)
-    torch.autograd.backward(module(x), directions(len(x)))
+    torch.autograd.backward(module(x), delta_cosines(len(x)))
     return parameters_to_vector([parameter.grad for parameter in module.parameters()])
 
 

@@ -99,7 +99,7 @@ def test_row_is_of_the_time_since_the_last_one():
 
 def test_seconds_of_the_process_around_the_agent_count_too():
     games = tracker()
-    games.add(0, report() | {"crew_s": {"optimiser": 1.0, "waiting": 3.0}})
+    games.add(0, report() | {"pool_s": {"optimiser": 1.0, "waiting": 3.0}})
     row = games.row(1.0)
     assert (row["time/learning_share"], row["time/optimiser_share"], row["time/waiting_share"]) == (0.25, 0.125, 0.375)
 

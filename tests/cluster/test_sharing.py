@@ -6,7 +6,7 @@ import pytest
 
 from hsa2c.cluster import sharing
 from hsa2c.cluster.machine import cores
-from hsa2c.cluster.world import VERDICT
+from hsa2c.cluster.world import EXIT_RECORD
 
 OPEN_MPI, MPICH, SLURM = "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE"
 
@@ -31,7 +31,7 @@ def test_cores_are_all_of_the_host_where_a_rank_may_be_bound_to_its_own(monkeypa
     monkeypatch.setattr("os.cpu_count", lambda: 112)
     monkeypatch.setattr(sharing, "quota", lambda: None)
     assert sharing.cores_here({}) == cores()
-    assert sharing.cores_here({OPEN_MPI: "41", VERDICT: "the launcher's"}) == cores(), "who binds none"
+    assert sharing.cores_here({OPEN_MPI: "41", EXIT_RECORD: "the launcher's"}) == cores(), "who binds none"
     assert sharing.cores_here({OPEN_MPI: "41"}) == 112
     monkeypatch.setattr(sharing, "quota", lambda: 28)
     assert sharing.cores_here({OPEN_MPI: "41"}) == 28

@@ -9,7 +9,7 @@ from hsa2c.cluster.machine import THREAD_CAPS
 from hsa2c.doctor import checks
 from hsa2c.doctor.facts import Facts, Trial
 from hsa2c.doctor.finding import Level, safe
-from hsa2c.doctor.site import Site
+from hsa2c.doctor.remote_host import Site
 
 GIB = 1 << 30
 GOOD = Facts(

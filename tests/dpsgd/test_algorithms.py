@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsa2c.dpsgd.master import master
-from hsa2c.dpsgd.protocols import MasterPort, Push, Vector, Watch
+from hsa2c.dpsgd.protocols import MasterPort, Monitor, Push, Vector
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho, corollary_rate
-from hsa2c.dpsgd.worker import Crew, actor_learner, worker
-from hsa2c.node.crew import LockFreeCrew
+from hsa2c.dpsgd.worker import Pool, actor_learner, worker
 from hsa2c.node.layout import DenseLayout
 from hsa2c.node.optimiser import Rule
-from hsa2c.node.serial import SerialCrew
+from hsa2c.node.process_pool import ProcessPool
+from hsa2c.node.serial import SerialPool
 from hsa2c.transport.inprocess import connect
 from hsa2c.transport.messages import Limits
+from tests.dpsgd.monitors import Record
 from tests.dpsgd.problems import quadratic
 from tests.dpsgd.waiting import LIMIT_S, Turns, wait_until
-from tests.dpsgd.watches import Record
 
 LIMITS = Limits(start_s=LIMIT_S, silence_s=LIMIT_S)
 ETA = 0.05
@@ -67,12 +67,12 @@ class ScriptedNodes(MasterPort):
     def exhausted(self) -> bool:
         return self._pushes >= self._in_time
 
-    def assemble(self, watch: Watch) -> bool:
+    def assemble(self, monitor: Monitor) -> bool:
         return True
 
-    def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
+    def collect(self, M: int, *, serving: Vector, t: int, monitor: Monitor) -> Iterator[Push]:
         for collected in itertools.count():
-            if collected == M or watch.stopping():
+            if collected == M or monitor.stopping():
                 return
             self._pulled |= {node: (serving.copy(), t) for node in self._waiting}
             self._waiting = set()
@@ -81,7 +81,7 @@ class ScriptedNodes(MasterPort):
     def quorum(self, M: int) -> int:
         return M
 
-    def drain(self, *, watch: Watch) -> Iterator[Push]:
+    def drain(self, *, monitor: Monitor) -> Iterator[Push]:
         while self._pushes < len(self._order):
             yield self._push()
 
@@ -132,34 +132,34 @@ def some_work(v: Vector, number: int) -> Vector:
 )
 def test_master_is_equation_4(order: list[int], M: int, mu: float, rho: float) -> None:
     nodes = ScriptedNodes(order, some_work, late=0)
-    watch = Record(stop=lambda _: nodes.exhausted)
+    monitor = Record(stop=lambda _: nodes.exhausted)
     v = np.linspace(-1, 1, 3, dtype=np.float32)
     expected, taus = equation_4(v, order, some_work, M, rho, mu)
-    t = master(v, GlobalStep(rho, mu, v.size), nodes, watch, M)
-    assert t == len(expected) == len(watch.vs)
-    np.testing.assert_allclose(watch.vs, expected, atol=2e-4)
-    np.testing.assert_array_equal(v, watch.vs[-1])
-    assert watch.taus == taus
+    t = master(v, GlobalStep(rho, mu, v.size), nodes, monitor, M)
+    assert t == len(expected) == len(monitor.vs)
+    np.testing.assert_allclose(monitor.vs, expected, atol=2e-4)
+    np.testing.assert_array_equal(v, monitor.vs[-1])
+    assert monitor.taus == taus
 
 
 def test_master_by_hand() -> None:
     """M = 2, rho = 0.5; node 0 is quick: both deltas of its first step are made from v_0. Node 2 is late."""
     deltas = [1.0, 2.0, 4.0, 8.0, 16.0]
     nodes = ScriptedNodes([0, 0, 0, 1, 2], lambda v, number: v + np.float32(deltas[number]), late=1)
-    watch = Record(stop=lambda _: nodes.exhausted)
+    monitor = Record(stop=lambda _: nodes.exhausted)
     v = np.array([10.0], np.float32)
-    assert master(v, GlobalStep(0.5, 0.0, 1), nodes, watch, 2) == 3
-    assert [float(v_t[0]) for v_t in watch.vs] == [11.5, 17.5, 25.5]
-    assert watch.taus == [0, 0, 0, 1, 2]
+    assert master(v, GlobalStep(0.5, 0.0, 1), nodes, monitor, 2) == 3
+    assert [float(v_t[0]) for v_t in monitor.vs] == [11.5, 17.5, 25.5]
+    assert monitor.taus == [0, 0, 0, 1, 2]
 
 
 def test_late_deltas_are_one_last_step_however_many() -> None:
     nodes = ScriptedNodes([0, 1, 2, 3], lambda v, _: v + 1, late=3)
-    watch = Record(stop=lambda _: nodes.exhausted)
+    monitor = Record(stop=lambda _: nodes.exhausted)
     v = np.zeros(1, np.float32)
-    assert master(v, GlobalStep(1.0, 0.0, 1), nodes, watch, 1) == 2
-    assert [float(v_t[0]) for v_t in watch.vs] == [1.0, 4.0]
-    assert watch.taus == [0, 1, 1, 1]
+    assert master(v, GlobalStep(1.0, 0.0, 1), nodes, monitor, 1) == 2
+    assert [float(v_t[0]) for v_t in monitor.vs] == [1.0, 4.0]
+    assert monitor.taus == [0, 1, 1, 1]
 
 
 class Shrinking(ScriptedNodes):
@@ -169,8 +169,8 @@ class Shrinking(ScriptedNodes):
         super().__init__([0] * sum(there), lambda v, _: v + 1, 0)
         self._there = there
 
-    def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
-        return super().collect(self.quorum(M), serving=serving, t=t, watch=watch)
+    def collect(self, M: int, *, serving: Vector, t: int, monitor: Monitor) -> Iterator[Push]:
+        return super().collect(self.quorum(M), serving=serving, t=t, monitor=monitor)
 
     def quorum(self, M: int) -> int:
         at, pushes = 0, self._pushes
@@ -183,8 +183,8 @@ def test_lost_nodes_are_not_waited_for_and_rho_follows_its_rule() -> None:
     """Three deltas of 1 at rho = 1/3, then one at rho = 1: v moves by the mean each time; a given rho stays."""
     for mean_of, expected in ((3, 1.0 + 1.0), (None, 1.0 + 1 / 3)):
         nodes = Shrinking([3, 1])
-        v, watch = np.zeros(1, np.float32), Record(stop=lambda _, nodes=nodes: nodes.exhausted)
-        assert master(v, GlobalStep(1 / 3, 0.0, 1, mean_of=mean_of), nodes, watch, 3) == 2
+        v, monitor = np.zeros(1, np.float32), Record(stop=lambda _, nodes=nodes: nodes.exhausted)
+        assert master(v, GlobalStep(1 / 3, 0.0, 1, mean_of=mean_of), nodes, monitor, 3) == 2
         assert v[0] == pytest.approx(expected)
 
 
@@ -192,26 +192,26 @@ def test_lost_nodes_are_not_waited_for_and_rho_follows_its_rule() -> None:
 def test_delta_that_is_older_than_the_bound_counts_for_less(max_delay: int | None, last: float) -> None:
     """Node 1 pulls at t = 0 and pushes 10 after three steps of node 0: tau = 3."""
     nodes = ScriptedNodes([0, 0, 0, 1], lambda v, push: v + (10 if push == 3 else 1), 0)
-    v, watch = np.zeros(1, np.float32), Record(stop=lambda _: nodes.exhausted)
-    assert master(v, GlobalStep(1.0, 0.0, 1), nodes, watch, 1, max_delay=max_delay) == 4
-    assert watch.taus == [0, 0, 0, 3]
+    v, monitor = np.zeros(1, np.float32), Record(stop=lambda _: nodes.exhausted)
+    assert master(v, GlobalStep(1.0, 0.0, 1), nodes, monitor, 1, max_delay=max_delay) == 4
+    assert monitor.taus == [0, 0, 0, 3]
     assert v[0] == pytest.approx(3 + last)
 
 
 def test_no_delta_is_no_step() -> None:
-    watch = Record(stop=lambda _: True)
+    monitor = Record(stop=lambda _: True)
     v = np.ones(2, np.float32)
-    assert master(v, GlobalStep(1.0, 0.9, 2), ScriptedNodes([], some_work, 0), watch, 3, t=7) == 7
-    assert watch.vs == []
+    assert master(v, GlobalStep(1.0, 0.9, 2), ScriptedNodes([], some_work, 0), monitor, 3, t=7) == 7
+    assert monitor.vs == []
     np.testing.assert_array_equal(v, [1, 1])
 
 
 def test_t_goes_on_where_the_resumed_run_was() -> None:
     nodes = ScriptedNodes([0, 0, 0], lambda v, _: v + 1, late=0)
-    watch = Record(stop=lambda _: nodes.exhausted)
-    assert master(np.zeros(1, np.float32), GlobalStep(1.0, 0.0, 1), nodes, watch, 1, t=100) == 103
-    assert watch.taus == [0, 0, 0]
-    assert watch.t == 103
+    monitor = Record(stop=lambda _: nodes.exhausted)
+    assert master(np.zeros(1, np.float32), GlobalStep(1.0, 0.0, 1), nodes, monitor, 1, t=100) == 103
+    assert monitor.taus == [0, 0, 0]
+    assert monitor.t == 103
 
 
 # The global step and the rates
@@ -322,30 +322,30 @@ def test_actor_learner_drops_a_gradient_that_was_interrupted() -> None:
 
 
 def run_both(
-    crews: list[Crew], B: int, M: int, watch: Record, step: GlobalStep, *, synchronous: bool = False
+    pools: list[Pool], B: int, M: int, monitor: Record, step: GlobalStep, *, synchronous: bool = False
 ) -> Vector:
     """The last v of a whole run from START over queues, a thread for each node."""
-    port, ports = connect(len(crews), LIMITS)
+    port, ports = connect(len(pools), LIMITS)
     port.synchronous = synchronous
     failures: list[BaseException] = []
 
     def work(node: int) -> None:
         try:
-            worker(ports[node], crews[node], B)
+            worker(ports[node], pools[node], B)
         except BaseException as error:
             failures.append(error)
             ports[node].fail(repr(error))
 
-    threads = [threading.Thread(target=work, args=(node,), daemon=True) for node in range(len(crews))]
+    threads = [threading.Thread(target=work, args=(node,), daemon=True) for node in range(len(pools))]
     for thread in threads:
         thread.start()
     v = START.numpy().copy()
-    assert port.assemble(watch)
-    t = master(v, step, port, watch, M)
+    assert port.assemble(monitor)
+    t = master(v, step, port, monitor, M)
     for thread in threads:
         thread.join(LIMIT_S)
     assert failures == []
-    assert t == watch.t
+    assert t == monitor.t
     return v
 
 
@@ -364,20 +364,20 @@ def identity() -> GlobalStep:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("kind", ["serial crew", "lock-free crew"])
+@pytest.mark.parametrize("kind", ["serial process pool", "lock-free process pool"])
 def test_one_node_p_1_is_serial_sgd(kind: str) -> None:
     """Bit for bit: v + (u - v) = u, see START."""
     dim = START.numel()
-    watch = Record(stop=lambda record: record.t >= 6)
-    if kind == "serial crew":
-        v = run_both([SerialCrew(quadratic(TARGET, CURVATURE), DenseLayout(dim, SGD))], 9, 1, watch, identity())
+    monitor = Record(stop=lambda record: record.t >= 6)
+    if kind == "serial process pool":
+        v = run_both([SerialPool(quadratic(TARGET, CURVATURE), DenseLayout(dim, SGD))], 9, 1, monitor, identity())
     else:
-        with contextlib.closing(LockFreeCrew(lambda _: quadratic(TARGET, CURVATURE), DenseLayout(dim, SGD), 1)) as crew:
-            v = run_both([crew], 9, 1, watch, identity())
-    assert sum(report.get("updates", 0) for report in watch.reports()) == 9 * 6
-    for t, v_t in enumerate(watch.vs, start=1):
+        with contextlib.closing(ProcessPool(lambda _: quadratic(TARGET, CURVATURE), DenseLayout(dim, SGD), 1)) as pool:
+            v = run_both([pool], 9, 1, monitor, identity())
+    assert sum(report.get("updates", 0) for report in monitor.reports()) == 9 * 6
+    for t, v_t in enumerate(monitor.vs, start=1):
         np.testing.assert_array_equal(v_t, serial_sgd(9 * t).numpy())
-    np.testing.assert_array_equal(v, watch.vs[-1])
+    np.testing.assert_array_equal(v, monitor.vs[-1])
     assert not np.array_equal(v, START.numpy())
 
 
@@ -388,12 +388,12 @@ class Orderly:
         node: Whose it is.
         order: The node of each push.
         entered: For each node, how many gradients it was asked for: so it has pulled as often.
-        watch: Knows how many deltas the master has.
+        monitor: Knows how many deltas the master has.
     """
 
-    def __init__(self, node: int, order: list[int], entered: list[int], watch: Record) -> None:
+    def __init__(self, node: int, order: list[int], entered: list[int], monitor: Record) -> None:
         self._mine = [turn for turn, who in enumerate(order) if who == node]
-        self._node, self._order, self._entered, self._watch = node, order, entered, watch
+        self._node, self._order, self._entered, self._monitor = node, order, entered, monitor
 
     def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
         self._entered[self._node] += 1
@@ -403,7 +403,7 @@ class Orderly:
 
     def _may_go(self, turn: int) -> bool:
         """All before it are in v, and whoever pushed last has pulled again."""
-        if self._watch.t != turn:
+        if self._monitor.t != turn:
             return False
         before = self._order[:turn]
         return all(self._entered[node] > before.count(node) for node in range(len(self._entered)))
@@ -420,16 +420,16 @@ def test_p_1_B_1_is_asysg() -> None:
     """Lian et al. 2015: x_(k+1) = x_k - gamma * grad f(x_(k - tau_k)), with delays known from the order of pushes."""
     order = [0, 1, 1, 2, 1, 0, 0, 2, 1]
     taus = [0, 1, 0, 3, 1, 4, 0, 3, 3]  # counted by hand: pushes of others since this node's last one
-    watch = Record(stop=lambda record: record.t >= len(order))
+    monitor = Record(stop=lambda record: record.t >= len(order))
     entered = [0, 0, 0]
-    crews = [SerialCrew(Orderly(node, order, entered, watch), DenseLayout(START.numel(), SGD)) for node in range(3)]
-    v = run_both(crews, 1, 1, watch, identity())
+    pools = [SerialPool(Orderly(node, order, entered, monitor), DenseLayout(START.numel(), SGD)) for node in range(3)]
+    v = run_both(pools, 1, 1, monitor, identity())
 
     x = [START.double()]
     for k, tau in enumerate(taus):
         x.append(x[k] - ETA * gradient(x[k - tau]))
-    assert watch.taus[: len(order)] == taus
-    np.testing.assert_allclose(watch.vs[: len(order)], torch.stack(x[1:]).numpy(), rtol=1e-6)
+    assert monitor.taus[: len(order)] == taus
+    np.testing.assert_allclose(monitor.vs[: len(order)], torch.stack(x[1:]).numpy(), rtol=1e-6)
     np.testing.assert_allclose(v, x[-1].numpy(), rtol=1e-6)  # what was interrupted at the end moved nothing
 
 
@@ -441,19 +441,19 @@ def test_synchronous_with_averaged_gradients_is_ddrl_a3c() -> None:
     """
     nodes, steps = 3, 6
     targets = [TARGET + 0.1 * node for node in range(nodes)]
-    crews = [
-        SerialCrew(quadratic(target, CURVATURE, seconds=0.004 * node), DenseLayout(START.numel(), SGD))
+    pools = [
+        SerialPool(quadratic(target, CURVATURE, seconds=0.004 * node), DenseLayout(START.numel(), SGD))
         for node, target in enumerate(targets)
     ]
-    watch = Record(stop=lambda record: record.t >= steps)
+    monitor = Record(stop=lambda record: record.t >= steps)
     mean = GlobalStep(1.0 / nodes, 0.0, START.numel())
-    run_both(crews, 1, nodes, watch, mean, synchronous=True)
+    run_both(pools, 1, nodes, monitor, mean, synchronous=True)
 
     x = START.double()
     for t in range(steps):
         x = x - ETA * torch.stack([CURVATURE * (x - target) for target in targets]).mean(0)
-        np.testing.assert_allclose(watch.vs[t], x.numpy(), rtol=1e-5)
-    assert watch.taus[: nodes * steps] == [0] * (nodes * steps)
+        np.testing.assert_allclose(monitor.vs[t], x.numpy(), rtol=1e-5)
+    assert monitor.taus[: nodes * steps] == [0] * (nodes * steps)
 
 
 class Gated:
@@ -493,16 +493,16 @@ def test_one_node_is_lock_free_parallel_sgd() -> None:
     Serial SGD would give another result; so the second half of this test is that it does.
     """
     turns = Turns()
-    crew = LockFreeCrew(lambda index: Gated(index, turns), DenseLayout(START.numel(), SGD), 2)
-    watch = Record(stop=lambda record: record.t >= 5)
-    with contextlib.closing(crew):
-        v = run_both([crew], 1, 1, watch, identity())
+    pool = ProcessPool(lambda index: Gated(index, turns), DenseLayout(START.numel(), SGD), 2)
+    monitor = Record(stop=lambda record: record.t >= 5)
+    with contextlib.closing(pool):
+        v = run_both([pool], 1, 1, monitor, identity())
     u = START.clone()
-    for v_t in watch.vs:
+    for v_t in monitor.vs:
         g = gradient(u)  # both read the same u
         u.sub_(g, alpha=ETA)
         u.sub_(g, alpha=ETA)
         np.testing.assert_array_equal(v_t, u.numpy())
     np.testing.assert_array_equal(v, u.numpy())
-    assert len(watch.vs) == 5
+    assert len(monitor.vs) == 5
     assert np.abs(v - serial_sgd(10).numpy()).max() > 1e-3

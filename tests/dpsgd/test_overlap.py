@@ -25,13 +25,13 @@ from hsa2c.dpsgd.protocols import Pulled, Vector, WorkerPort
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.worker import overlapping_worker
 from hsa2c.errors import NodeError
-from hsa2c.node.crew import LockFreeCrew
 from hsa2c.node.layout import Access, DenseLayout
 from hsa2c.node.optimiser import Rule
+from hsa2c.node.process_pool import ProcessPool
 from hsa2c.transport.inprocess import connect
 from hsa2c.transport.messages import Limits
+from tests.dpsgd.monitors import Record
 from tests.dpsgd.waiting import LIMIT_S, wait_until
-from tests.dpsgd.watches import Record
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -39,7 +39,7 @@ LIMITS = Limits(start_s=LIMIT_S, silence_s=LIMIT_S)
 DIM = 3
 
 
-class ScriptedCrew:
+class ScriptedPool:
     """Processes whose updates are listed: those before an exchange begins, and those while it goes on.
 
     Args:
@@ -134,21 +134,21 @@ def test_recursion_is_the_reference(data: Any, exchanges: int) -> None:
     vs = [data.draw(whole_numbers) for _ in range(exchanges)]
     before = [data.draw(whole_numbers) for _ in range(exchanges)]
     during = [data.draw(whole_numbers) for _ in range(exchanges + 1)]
-    crew, port = ScriptedCrew(before, during), ScriptedPort(vs)
-    overlapping_worker(port, crew, 1)
+    pool, port = ScriptedPool(before, during), ScriptedPort(vs)
+    overlapping_worker(port, pool, 1)
     pushed, seen = reference(vs, before, during)
     np.testing.assert_array_equal([w for w, _ in port.pushed[:-1]], pushed)
     # The work of the k-th push began at the v before: the first two, both at the first.
     assert [since for _, since in port.pushed] == [0, *range(exchanges), -1]
-    assert len(crew.seen) == len(seen)
-    for u, expected in zip(crew.seen, seen, strict=True):
+    assert len(pool.seen) == len(seen)
+    for u, expected in zip(pool.seen, seen, strict=True):
         np.testing.assert_array_equal(u, expected)
-    assert crew.rates == [1.0 / (1 + t) for t in range(exchanges)]
+    assert pool.rates == [1.0 / (1 + t) for t in range(exchanges)]
 
 
 def test_a_node_that_the_master_never_answers_leaves() -> None:
     port = ScriptedPort([])
-    overlapping_worker(port, ScriptedCrew([], []), 1)
+    overlapping_worker(port, ScriptedPool([], []), 1)
     assert [since for _, since in port.pushed] == [-1]
 
 
@@ -157,24 +157,24 @@ def test_a_node_that_the_master_never_answers_leaves() -> None:
 def test_no_work_is_lost_or_counted_twice(nodes: int, M: int, seed: int) -> None:
     """Whatever the delays and the order of messages, in the end v is the sum of all work, to the last digit."""
     random = np.random.default_rng(seed)
-    crews = [
-        ScriptedCrew(*random.integers(-9, 9, (2, 60, DIM)).astype(np.float32), delay_s=random.uniform(0, 2e-3))
+    pools = [
+        ScriptedPool(*random.integers(-9, 9, (2, 60, DIM)).astype(np.float32), delay_s=random.uniform(0, 2e-3))
         for _ in range(nodes)
     ]
     port, worker_ports = connect(nodes, LIMITS)
     threads = [
-        threading.Thread(target=overlapping_worker, args=(end, crew, 1), daemon=True)
-        for end, crew in zip(worker_ports, crews, strict=True)
+        threading.Thread(target=overlapping_worker, args=(end, pool, 1), daemon=True)
+        for end, pool in zip(worker_ports, pools, strict=True)
     ]
     for thread in threads:
         thread.start()
-    watch = Record(stop=lambda record: record.deltas >= 20)
+    monitor = Record(stop=lambda record: record.deltas >= 20)
     v = np.zeros(DIM, np.float32)
-    assert port.assemble(watch)
-    master(v, GlobalStep(1.0, 0.0, DIM), port, watch, min(M, nodes))
+    assert port.assemble(monitor)
+    master(v, GlobalStep(1.0, 0.0, DIM), port, monitor, min(M, nodes))
     for thread in threads:
         thread.join(LIMIT_S)
-    np.testing.assert_array_equal(v, sum(crew.done for crew in crews))
+    np.testing.assert_array_equal(v, sum(pool.done for pool in pools))
 
 
 # Real processes
@@ -236,150 +236,150 @@ class Quiet:
 
 
 @pytest.fixture
-def made() -> Iterator[Callable[..., LockFreeCrew]]:
-    crews: list[LockFreeCrew] = []
+def made() -> Iterator[Callable[..., ProcessPool]]:
+    pools: list[ProcessPool] = []
 
-    def make(p: int = 2, **options: Any) -> LockFreeCrew:
+    def make(p: int = 2, **options: Any) -> ProcessPool:
         layout = OwnCoordinates(p, Rule(name="sgd", learning_rate=1.0))
-        crew = LockFreeCrew(lambda index: Counting(index, p, **options), layout, p)
-        crews.append(crew)
-        crew.wait_ready()
-        return crew
+        pool = ProcessPool(lambda index: Counting(index, p, **options), layout, p)
+        pools.append(pool)
+        pool.wait_ready()
+        return pool
 
     yield make
-    for crew in crews:
-        crew.close()
+    for pool in pools:
+        pool.close()
 
 
-def counted(crew: LockFreeCrew) -> int:
+def counted(pool: ProcessPool) -> int:
     """What its processes report, which is what they have applied."""
-    reports = json.loads(crew.report())
+    reports = json.loads(pool.report())
     applied = sum(report.get("applied", 0) for report in reports)
     assert applied == sum(report.get("updates", 0) for report in reports)
     return applied
 
 
-def test_processes_go_on_and_every_update_is_reported_once(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(pause_s=1e-4)
-    crew.start(np.zeros(2, np.float32), 10, rate_scale=1.0)
-    copies = [crew.after_updates(listener=Quiet()).sum() for _ in range(8)]
-    last = crew.halt()
+def test_processes_go_on_and_every_update_is_reported_once(made: Callable[..., ProcessPool]) -> None:
+    pool = made(pause_s=1e-4)
+    pool.start(np.zeros(2, np.float32), 10, rate_scale=1.0)
+    copies = [pool.after_updates(listener=Quiet()).sum() for _ in range(8)]
+    last = pool.halt()
     assert last.sum() >= copies[-1] >= 8 * 2 * 10
-    assert counted(crew) == last.sum()
+    assert counted(pool) == last.sum()
     time.sleep(0.02)
-    np.testing.assert_array_equal(crew.halt(), last)  # they rest
+    np.testing.assert_array_equal(pool.halt(), last)  # they rest
 
 
-def test_b_is_an_average(made: Callable[..., LockFreeCrew]) -> None:
+def test_b_is_an_average(made: Callable[..., ProcessPool]) -> None:
     """A fast process makes up for a slow one: an exchange begins after p B updates of both."""
-    crew = made(pause_s=1e-3)
-    crew.start(np.zeros(2, np.float32), 10, rate_scale=1.0)
-    os.kill(crew.pids[0], signal.SIGSTOP)
+    pool = made(pause_s=1e-3)
+    pool.start(np.zeros(2, np.float32), 10, rate_scale=1.0)
+    os.kill(pool.pids[0], signal.SIGSTOP)
     try:
-        before = crew.after_updates(listener=Quiet())
-        after = crew.after_updates(listener=Quiet())
+        before = pool.after_updates(listener=Quiet())
+        after = pool.after_updates(listener=Quiet())
     finally:
-        os.kill(crew.pids[0], signal.SIGCONT)
+        os.kill(pool.pids[0], signal.SIGCONT)
     assert after[0] == before[0]
     assert 10 <= after[1] - before[1] <= 40
 
 
-def test_nobody_waits_for_a_node_that_waits_for_the_network(made: Callable[..., LockFreeCrew]) -> None:
+def test_nobody_waits_for_a_node_that_waits_for_the_network(made: Callable[..., ProcessPool]) -> None:
     """What is said meanwhile, more than sockets hold, neither stops a process nor is heard an exchange later."""
-    crew = made(pause_s=1e-4)
-    crew.start(np.zeros(2, np.float32), 1, rate_scale=1.0)
-    crew.after_updates(listener=Quiet())
+    pool = made(pause_s=1e-4)
+    pool.start(np.zeros(2, np.float32), 1, rate_scale=1.0)
+    pool.after_updates(listener=Quiet())
     time.sleep(1.0)
-    before = crew.updates
+    before = pool.updates
     time.sleep(0.2)
-    assert crew.updates > before + 100
-    s = crew.after_updates(listener=Quiet())
-    heard = sum(report.get("updates", 0) for report in json.loads(crew.report()))
+    assert pool.updates > before + 100
+    s = pool.after_updates(listener=Quiet())
+    heard = sum(report.get("updates", 0) for report in json.loads(pool.report()))
     assert heard > 100
-    assert crew.halt().sum() == heard + sum(report.get("updates", 0) for report in json.loads(crew.report())) >= s.sum()
+    assert pool.halt().sum() == heard + sum(report.get("updates", 0) for report in json.loads(pool.report())) >= s.sum()
 
 
-def test_what_comes_from_the_master_is_added(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(p=1, pause_s=1e-3)
-    crew.start(np.zeros(1, np.float32), 1, rate_scale=1.0)
-    crew.after_updates(listener=Quiet())
-    crew.add(np.full(1, 1e6, np.float32), rate_scale=1.0)
-    assert crew.halt()[0] >= 1e6
+def test_what_comes_from_the_master_is_added(made: Callable[..., ProcessPool]) -> None:
+    pool = made(p=1, pause_s=1e-3)
+    pool.start(np.zeros(1, np.float32), 1, rate_scale=1.0)
+    pool.after_updates(listener=Quiet())
+    pool.add(np.full(1, 1e6, np.float32), rate_scale=1.0)
+    assert pool.halt()[0] >= 1e6
 
 
-def test_rate_follows_the_master(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(p=1, pause_s=1e-3)
-    crew.start(np.zeros(1, np.float32), 1, rate_scale=1.0)
-    crew.after_updates(listener=Quiet())
-    crew.add(np.zeros(1, np.float32), rate_scale=0.0)
-    crew.after_updates(listener=Quiet())
-    crew.after_updates(listener=Quiet())  # by now every process has taken the rate over
-    still = crew.after_updates(listener=Quiet())
-    np.testing.assert_array_equal(crew.halt(), still)
+def test_rate_follows_the_master(made: Callable[..., ProcessPool]) -> None:
+    pool = made(p=1, pause_s=1e-3)
+    pool.start(np.zeros(1, np.float32), 1, rate_scale=1.0)
+    pool.after_updates(listener=Quiet())
+    pool.add(np.zeros(1, np.float32), rate_scale=0.0)
+    pool.after_updates(listener=Quiet())
+    pool.after_updates(listener=Quiet())  # by now every process has taken the rate over
+    still = pool.after_updates(listener=Quiet())
+    np.testing.assert_array_equal(pool.halt(), still)
 
 
-def test_stop_ends_it_early_and_a_new_start_goes_on(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(pause_s=1e-3)
-    crew.start(np.zeros(2, np.float32), 10**9, rate_scale=1.0)
+def test_stop_ends_it_early_and_a_new_start_goes_on(made: Callable[..., ProcessPool]) -> None:
+    pool = made(pause_s=1e-3)
+    pool.start(np.zeros(2, np.float32), 10**9, rate_scale=1.0)
     began_at = time.monotonic()
-    s = crew.after_updates(listener=Quiet(lambda: time.monotonic() - began_at > 0.2))
-    np.testing.assert_array_equal(crew.halt(), s)
-    assert counted(crew) == s.sum() > 0
-    crew.start(np.zeros(2, np.float32), 1, rate_scale=1.0)
-    crew.after_updates(listener=Quiet())
-    assert crew.halt().sum() == counted(crew) > 0
+    s = pool.after_updates(listener=Quiet(lambda: time.monotonic() - began_at > 0.2))
+    np.testing.assert_array_equal(pool.halt(), s)
+    assert counted(pool) == s.sum() > 0
+    pool.start(np.zeros(2, np.float32), 1, rate_scale=1.0)
+    pool.after_updates(listener=Quiet())
+    assert pool.halt().sum() == counted(pool) > 0
 
 
-def test_a_failure_and_a_death_are_told(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(fails_at=25)
-    crew.start(np.zeros(2, np.float32), 10, rate_scale=1.0)
+def test_a_failure_and_a_death_are_told(made: Callable[..., ProcessPool]) -> None:
+    pool = made(fails_at=25)
+    pool.start(np.zeros(2, np.float32), 10, rate_scale=1.0)
     with pytest.raises(NodeError, match=r"^3 actor-learners lost within 60 s(?s:.*)lost count"):
         for _ in range(100):
-            crew.after_updates(listener=Quiet())
+            pool.after_updates(listener=Quiet())
 
 
-def test_one_that_dies_is_replaced_while_the_other_goes_on(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(pause_s=1e-3)
-    crew.start(np.zeros(2, np.float32), 5, rate_scale=1.0)
-    crew.after_updates(listener=Quiet())
-    victim = crew.pids[1]
+def test_one_that_dies_is_replaced_while_the_other_goes_on(made: Callable[..., ProcessPool]) -> None:
+    pool = made(pause_s=1e-3)
+    pool.start(np.zeros(2, np.float32), 5, rate_scale=1.0)
+    pool.after_updates(listener=Quiet())
+    victim = pool.pids[1]
     os.kill(victim, signal.SIGKILL)
-    copies = [crew.after_updates(listener=Quiet())]
+    copies = [pool.after_updates(listener=Quiet())]
     while copies[-1][1] < copies[0][1] + 20:  # its successor's updates
-        copies.append(crew.after_updates(listener=Quiet()))
+        copies.append(pool.after_updates(listener=Quiet()))
         assert len(copies) < 10_000
-    (fault,) = [report["fault"] for report in json.loads(crew.report()) if "fault" in report]
+    (fault,) = [report["fault"] for report in json.loads(pool.report()) if "fault" in report]
     assert (
-        f"actor-learner 1 (pid {victim}) was killed by SIGKILL; actor-learner 1 (pid {crew.pids[1]})"
+        f"actor-learner 1 (pid {victim}) was killed by SIGKILL; actor-learner 1 (pid {pool.pids[1]})"
         in fault["message"]
     )
-    assert fault["pids"] == crew.pids
-    assert crew.halt()[0] >= copies[-1][0] > copies[0][0]
+    assert fault["pids"] == pool.pids
+    assert pool.halt()[0] >= copies[-1][0] > copies[0][0]
 
 
-def test_halt_does_not_wait_for_one_that_has_not_begun(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(pause_s=1e-3)
-    crew.start(np.zeros(2, np.float32), 1, rate_scale=1.0)
-    os.kill(crew.pids[0], signal.SIGKILL)
-    crew.after_updates(listener=Quiet())
-    crew.halt()
-    crew.start(np.zeros(2, np.float32), 1, rate_scale=1.0)
-    while (crew.after_updates(listener=Quiet()) == 0).any():
+def test_halt_does_not_wait_for_one_that_has_not_begun(made: Callable[..., ProcessPool]) -> None:
+    pool = made(pause_s=1e-3)
+    pool.start(np.zeros(2, np.float32), 1, rate_scale=1.0)
+    os.kill(pool.pids[0], signal.SIGKILL)
+    pool.after_updates(listener=Quiet())
+    pool.halt()
+    pool.start(np.zeros(2, np.float32), 1, rate_scale=1.0)
+    while (pool.after_updates(listener=Quiet()) == 0).any():
         pass
-    crew.halt()
+    pool.halt()
 
 
 def test_optimiser_state_is_kept_when_due() -> None:
-    from hsa2c.node.crew import CrewLimits
+    from hsa2c.node.process_pool import PoolLimits
 
     layout = DenseLayout(1, Rule(name="adam", learning_rate=0.1))
-    crew = LockFreeCrew(lambda _: Counting(0, 1, pause_s=1e-3), layout, 1, limits=CrewLimits(keep_s=0.0))
-    with contextlib.closing(crew):
-        crew.wait_ready()
-        crew.start(np.zeros(1, np.float32), 1, rate_scale=1.0)
+    pool = ProcessPool(lambda _: Counting(0, 1, pause_s=1e-3), layout, 1, limits=PoolLimits(keep_s=0.0))
+    with contextlib.closing(pool):
+        pool.wait_ready()
+        pool.start(np.zeros(1, np.float32), 1, rate_scale=1.0)
         listener = Quiet()
-        crew.after_updates(listener=listener)
-        crew.halt()
+        pool.after_updates(listener=listener)
+        pool.halt()
     assert listener.kept == 1
 
 
@@ -387,17 +387,17 @@ def test_optimiser_state_is_kept_when_due() -> None:
 def test_one_node_end_to_end(p: int) -> None:
     """Master, queues and real processes: v ends as the count of all updates."""
     layout = OwnCoordinates(p, Rule(name="sgd", learning_rate=1.0))
-    crew = LockFreeCrew(lambda index: Counting(index, p, pause_s=1e-4), layout, p)
-    with contextlib.closing(crew):
-        crew.wait_ready()
+    pool = ProcessPool(lambda index: Counting(index, p, pause_s=1e-4), layout, p)
+    with contextlib.closing(pool):
+        pool.wait_ready()
         port, (end,) = connect(1, LIMITS)
-        thread = threading.Thread(target=overlapping_worker, args=(end, crew, 5), daemon=True)
+        thread = threading.Thread(target=overlapping_worker, args=(end, pool, 5), daemon=True)
         thread.start()
-        watch = Record(stop=lambda record: record.deltas >= 30)
+        monitor = Record(stop=lambda record: record.deltas >= 30)
         v = np.zeros(p, np.float32)
-        assert port.assemble(watch)
-        master(v, GlobalStep(1.0, 0.0, p), port, watch, 1)
+        assert port.assemble(monitor)
+        master(v, GlobalStep(1.0, 0.0, p), port, monitor, 1)
         wait_until(lambda: not thread.is_alive(), "the node leaves")
-    assert v.sum() == sum(report.get("applied", 0) for report in watch.reports())
-    assert v.sum() == sum(report.get("updates", 0) for report in watch.reports())
-    assert watch.taus[:-1] == [0] + [1] * (len(watch.taus) - 2)  # at most the exchange that was under way
+    assert v.sum() == sum(report.get("applied", 0) for report in monitor.reports())
+    assert v.sum() == sum(report.get("updates", 0) for report in monitor.reports())
+    assert monitor.taus[:-1] == [0] + [1] * (len(monitor.taus) - 2)  # at most the exchange that was under way

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from hsa2c.dpsgd.protocols import Pulled, Vector, WorkerPort
 from hsa2c.dpsgd.worker import overlapping_worker, worker
-from hsa2c.node.crew import LockFreeCrew
 from hsa2c.node.layout import DenseLayout
 from hsa2c.node.optimiser import Rule
-from hsa2c.node.pace import Costs, Pace, PacedCrew, fewest_updates
+from hsa2c.node.pace import Costs, Pace, PacedPool, fewest_updates
+from hsa2c.node.process_pool import ProcessPool
 from tests.dpsgd.problems import Analytic
 from tests.dpsgd.waiting import LIMIT_S, wait_until
 
@@ -172,16 +172,16 @@ UPDATE_S = 0.002
 
 @contextlib.contextmanager
 def node(loop: Callable[..., None], pace: Pace, exchange_s: float) -> Iterator[SlowPort]:
-    crew = LockFreeCrew(
+    pool = ProcessPool(
         lambda _: Analytic(lambda u: 0 * u, seconds=UPDATE_S),
         DenseLayout(1, Rule(name="sgd", learning_rate=1.0)),
         pace.p,
     )
     stopped = threading.Event()
-    with contextlib.closing(crew):
-        crew.wait_ready()
+    with contextlib.closing(pool):
+        pool.wait_ready()
         port = SlowPort(stopped.is_set, exchange_s)
-        paced = PacedCrew(crew, pace, window_s=0.4)
+        paced = PacedPool(pool, pace, window_s=0.4)
         thread = threading.Thread(target=loop, args=(port, paced, 999), daemon=True)
         thread.start()
         try:

@@ -19,23 +19,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsa2c.dpsgd.master import master
-from hsa2c.dpsgd.protocols import MasterPort, Pulled, Push, Vector, Watch
+from hsa2c.dpsgd.protocols import MasterPort, Monitor, Pulled, Push, Vector
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.worker import worker
-from hsa2c.node.crew import LockFreeCrew
 from hsa2c.node.layout import DenseLayout
 from hsa2c.node.optimiser import Rule
+from hsa2c.node.process_pool import ProcessPool
 from hsa2c.recording.format import HEAD_BYTES, Frame, Kind, Recording, Writer, checksum
-from hsa2c.recording.recompute import Nodes, ReplayedCrew
+from hsa2c.recording.recompute import Nodes, ReplayedPool
 from hsa2c.recording.recorder import Recorder
 from hsa2c.recording.replay import Outcome, replay
 from hsa2c.transport.codec import Encoding
 from hsa2c.transport.inprocess import connect
 from hsa2c.transport.master_port import NOT_FINITE
 from hsa2c.transport.messages import Limits
+from tests.dpsgd.monitors import Record
 from tests.dpsgd.problems import Analytic
 from tests.dpsgd.waiting import LIMIT_S
-from tests.dpsgd.watches import Record
 from tests.transport.conformance import same
 
 DIM, B = 40, 3
@@ -96,41 +96,41 @@ def run(
     mu: float = 0.5,
     encoding: Encoding = Encoding.FLOAT32,
     make: Callable[[int], Analytic] = noisy,
-    race: Callable[[MasterPort, Watch], tuple[MasterPort, Watch]] = lambda port, watch: (port, watch),
-    crew_state: Vector | None = None,
+    race: Callable[[MasterPort, Monitor], tuple[MasterPort, Monitor]] = lambda port, monitor: (port, monitor),
+    pool_state: Vector | None = None,
 ) -> Vector:
     """Two nodes of one process each, that stop for an exchange, recorded; gives back the last v."""
     v, step = np.linspace(-1, 1, DIM, dtype=np.float32), GlobalStep(0.5 / M, mu, DIM)
     step.z[:] = 0.1
     port, worker_ports = connect(2, LIMITS, encoding)
-    states = () if crew_state is None else (crew_state,)
+    states = () if pool_state is None else (pool_state,)
     recorder = new_recorder(path, v, step, M, max_delay=2, encoding=encoding, states=states)
-    watch = Record(stop=lambda record: record.t >= steps, rates=(1.0, 0.9, 0.8, 0.7))
-    crews = [LockFreeCrew(lambda _, node=node: make(node), LAYOUT, 1, state=crew_state) for node in range(2)]
+    monitor = Record(stop=lambda record: record.t >= steps, rates=(1.0, 0.9, 0.8, 0.7))
+    pools = [ProcessPool(lambda _, node=node: make(node), LAYOUT, 1, state=pool_state) for node in range(2)]
 
     def node(k: int) -> None:
-        crews[k].wait_ready()
-        worker_ports[k].tell(json.dumps([{"ready": {"actor_learners": crews[k].pids}}]).encode())
-        worker(worker_ports[k], crews[k], B)
+        pools[k].wait_ready()
+        worker_ports[k].tell(json.dumps([{"ready": {"actor_learners": pools[k].pids}}]).encode())
+        worker(worker_ports[k], pools[k], B)
 
     threads = [threading.Thread(target=node, args=(k,), daemon=True) for k in range(2)]
     try:
         for thread in threads:
             thread.start()
-        seen_port, seen_watch = race(*recorder.around(port, watch))
-        assert seen_port.assemble(seen_watch)
-        master(v, step, seen_port, seen_watch, M, max_delay=2)
+        seen_port, seen_monitor = race(*recorder.around(port, monitor))
+        assert seen_port.assemble(seen_monitor)
+        master(v, step, seen_port, seen_monitor, M, max_delay=2)
         recorder.close("enough")
         for thread in threads:
             thread.join(LIMIT_S)
     finally:
-        for crew in crews:
-            crew.close()
+        for pool in pools:
+            pool.close()
     return v
 
 
 def nodes(make: Callable[[int], Analytic] = noisy, encoding: Encoding = Encoding.FLOAT32) -> Nodes:
-    return Nodes(lambda node, said, state: ReplayedCrew(make(node), LAYOUT, state=state), B, encoding=encoding)
+    return Nodes(lambda node, said, state: ReplayedPool(make(node), LAYOUT, state=state), B, encoding=encoding)
 
 
 @pytest.mark.parametrize(("M", "encoding"), [(1, Encoding.FLOAT32), (2, Encoding.FLOAT32), (2, Encoding.INT8)])
@@ -138,7 +138,7 @@ def test_a_run_repeated_is_the_run(tmp_path, M, encoding):
     """The arrivals are as the threads had it; each delta is computed anew as well, from the v that its node saw."""
     path = tmp_path / "r.bin"
     state = np.random.default_rng(5).random(LAYOUT.state_size, np.float32)
-    v = run(path, M=M, encoding=encoding, crew_state=state)
+    v = run(path, M=M, encoding=encoding, pool_state=state)
     at = []
     outcome = repeat(path, nodes=nodes(encoding=encoding), look=lambda t, v, z: at.append(t))
     assert outcome.difference is None
@@ -166,10 +166,10 @@ class Scripted(MasterPort):
         self._quorum = 1
         self._t = 0
 
-    def assemble(self, watch: Watch) -> bool:
+    def assemble(self, monitor: Monitor) -> bool:
         return True
 
-    def collect(self, M: int, *, serving: Vector, t: int, watch: Watch) -> Iterator[Push]:
+    def collect(self, M: int, *, serving: Vector, t: int, monitor: Monitor) -> Iterator[Push]:
         self._t = t
         collected = 0
         while collected < self._quorum:
@@ -177,9 +177,9 @@ class Scripted(MasterPort):
             self._quorum = quorum  # a node was lost, or is back
             if number is None:
                 return
-            watch.answered(node, Pulled(serving, t, 1.0), t - 1)
+            monitor.answered(node, Pulled(serving, t, 1.0), t - 1)
             if not good:
-                watch.refused(node, NOT_FINITE)
+                monitor.refused(node, NOT_FINITE)
                 continue
             collected += 1
             yield self._push(node, number)
@@ -187,7 +187,7 @@ class Scripted(MasterPort):
     def quorum(self, M: int) -> int:
         return self._quorum
 
-    def drain(self, *, watch: Watch) -> Iterator[Push]:
+    def drain(self, *, monitor: Monitor) -> Iterator[Push]:
         for number, (node, quorum, good) in enumerate(self._late, start=1000):
             self._quorum = quorum
             if good:
@@ -221,18 +221,18 @@ def test_whatever_reached_the_master_a_repetition_is_the_same(
     path = tmp_path_factory.getbasetemp() / "scripted.bin"
     v, step = np.linspace(-1, 1, 5, dtype=np.float32), GlobalStep(0.3, mu, 5, mean_of=mean_of)
     recorder = new_recorder(path, v, step, M, max_delay=max_delay, t=t)
-    watch = Record()
+    monitor = Record()
     end = master(
-        v, step, *recorder.around(Scripted(script, min(late, len(script))), watch), M, max_delay=max_delay, t=t
+        v, step, *recorder.around(Scripted(script, min(late, len(script))), monitor), M, max_delay=max_delay, t=t
     )
     recorder.close("")
     seen = []
     outcome = repeat(path, look=lambda t, v, z: seen.append(v.copy()))
     assert outcome.difference is None
-    assert (outcome.t, outcome.deltas, outcome.cut) == (end, watch.deltas, False)
-    assert outcome.refused == len(watch.refusals)
-    assert len(seen) == len(watch.vs)
-    assert all(same(a, b) for a, b in zip(seen, watch.vs, strict=True))
+    assert (outcome.t, outcome.deltas, outcome.cut) == (end, monitor.deltas, False)
+    assert outcome.refused == len(monitor.refusals)
+    assert len(seen) == len(monitor.vs)
+    assert all(same(a, b) for a, b in zip(seen, monitor.vs, strict=True))
     assert same(outcome.v, v)
 
 
@@ -320,13 +320,13 @@ def test_a_delta_that_is_overwritten_while_it_is_added_is_named(tmp_path):
             self._port = port
             self.assemble, self.quorum, self.drain = port.assemble, port.quorum, port.drain
 
-        def collect(self, M, *, serving, t, watch):
-            for number, push in enumerate(self._port.collect(M, serving=serving, t=t, watch=watch)):
+        def collect(self, M, *, serving, t, monitor):
+            for number, push in enumerate(self._port.collect(M, serving=serving, t=t, monitor=monitor)):
                 if (t, number) == (5, 1):
                     push.delta[17] *= 2
                 yield push
 
-    run(tmp_path / "r.bin", race=lambda port, watch: (Hasty(port), watch))
+    run(tmp_path / "r.bin", race=lambda port, monitor: (Hasty(port), monitor))
     difference = repeat(tmp_path / "r.bin").difference
     assert difference.startswith("step 6: the delta of node ")
     assert difference.endswith("number 2 of the step, was overwritten between its arrival and the end of its addition")
@@ -345,10 +345,10 @@ def test_a_v_that_somebody_else_writes_into_is_named(tmp_path):
             if len(self.taus) == 9:
                 own["v"][11] += 1e-6
 
-    def race(port, watch):
-        watch._watch = writing = Writing(stop=watch._watch._stop)
+    def race(port, monitor):
+        monitor._monitor = writing = Writing(stop=monitor._monitor._stop)
         assert writing.events == []
-        return port, watch
+        return port, monitor
 
     run(tmp_path / "r.bin", race=race)
     assert repeat(tmp_path / "r.bin").difference == "step 5: v is not what it was after the sum of 2 deltas"
@@ -383,12 +383,12 @@ def test_a_head_that_is_damaged_is_a_difference(copy):
 def test_a_node_that_is_another_process_later_is_no_longer_computed_anew(tmp_path):
     path, v = tmp_path / "r.bin", np.zeros(DIM, np.float32)
     recorder = new_recorder(path, v, GlobalStep(1.0, 0.0, DIM), 1)
-    crew = ReplayedCrew(noisy(0), LAYOUT)
+    pool = ReplayedPool(noisy(0), LAYOUT)
     for t, has in enumerate((-1, 0, -1, 2)):
         recorder.answered(0, Pulled(v.copy(), t, 1.0), has)
         if t == 2:
-            crew = ReplayedCrew(noisy(9), LAYOUT)  # what a process that begins anew does is not known
-        push = Push(0, crew.run(v, B, rate_scale=1.0, listener=Always()) - v, t)
+            pool = ReplayedPool(noisy(9), LAYOUT)  # what a process that begins anew does is not known
+        push = Push(0, pool.run(v, B, rate_scale=1.0, listener=Always()) - v, t)
         recorder.arrived(push)
         recorder.added(push)
         recorder.quorum(1)
@@ -408,8 +408,8 @@ def test_a_delta_that_was_refused_must_not_be_finite_when_computed_anew(tmp_path
         recorder.refused(0, NOT_FINITE)
         recorder.close("")
         problem = Analytic(lambda u, g=1e30 if bad else 1.0: torch.full((DIM,), g))
-        crew = ReplayedCrew(problem, DenseLayout(DIM, Rule(name="sgd", learning_rate=1e30)))
-        outcome = repeat(path, nodes=Nodes(lambda node, said, state, crew=crew: crew, B))
+        pool = ReplayedPool(problem, DenseLayout(DIM, Rule(name="sgd", learning_rate=1e30)))
+        outcome = repeat(path, nodes=Nodes(lambda node, said, state, pool=pool: pool, B))
         assert outcome.refused == 1
         expected = "step 1: the delta of node 0 at the v of step 0, computed anew, is finite; the one that came was not"
         assert outcome.difference == (None if bad else expected)

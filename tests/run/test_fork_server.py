@@ -1,4 +1,4 @@
-"""Real processes: a nursery whose nodes are small scripts, and stand-ins for them."""
+"""Real processes: a fork server whose nodes are small scripts, and stand-ins for them."""
 
 import contextlib
 import os
@@ -59,7 +59,7 @@ def start():
 
 
 @pytest.fixture
-def nursery(start, tmp_path):
+def fork_server(start, tmp_path):
     with listen(str(tmp_path / "socket")) as listening:
         process = start(SERVE, listening.fileno(), pass_fds=(listening.fileno(),))
     process.address = tmp_path / "socket"
@@ -84,32 +84,32 @@ def gone(process):
     return True
 
 
-def test_node_is_a_child_of_the_nursery_with_its_stand_ins_environment_and_output(start, nursery):
-    stand_ins = [start(STAND_IN, nursery.address, k, WORD=f"word {k}") for k in (0, 3)]
+def test_node_is_a_child_of_the_fork_server_with_its_stand_ins_environment_and_output(start, fork_server):
+    stand_ins = [start(STAND_IN, fork_server.address, k, WORD=f"word {k}") for k in (0, 3)]
     for k, stand_in in zip((0, 3), stand_ins, strict=True):
         out, err = stand_in.communicate(timeout=PATIENCE_S)
         assert stand_in.returncode == k, err
-        assert out.split()[2:] == ["parent", str(nursery.pid), "says", "word", str(k)]
-        assert out.split()[1] not in {str(stand_in.pid), str(nursery.pid)}
+        assert out.split()[2:] == ["parent", str(fork_server.pid), "says", "word", str(k)]
+        assert out.split()[1] not in {str(stand_in.pid), str(fork_server.pid)}
 
 
-def test_exception_is_told_and_the_next_node_is_served(start, nursery):
-    failing = start(STAND_IN, nursery.address, "raise")
+def test_exception_is_told_and_the_next_node_is_served(start, fork_server):
+    failing = start(STAND_IN, fork_server.address, "raise")
     _, err = failing.communicate(timeout=PATIENCE_S)
     assert failing.returncode == 1
     assert "LookupError: nothing there" in err
-    assert start(STAND_IN, nursery.address, 0).wait(PATIENCE_S) == 0
+    assert start(STAND_IN, fork_server.address, 0).wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
-def test_stand_in_ends_by_the_signal_that_ended_its_node(start, nursery, signum):
-    stand_in = start(STAND_IN, nursery.address, "wait")
+def test_stand_in_ends_by_the_signal_that_ended_its_node(start, fork_server, signum):
+    stand_in = start(STAND_IN, fork_server.address, "wait")
     node_of(stand_in).send_signal(signum)
     assert stand_in.wait(PATIENCE_S) == -signum
 
 
-def test_node_does_not_outlive_its_stand_in(start, nursery):
-    stand_ins = [start(STAND_IN, nursery.address, "wait") for _ in range(2)]
+def test_node_does_not_outlive_its_stand_in(start, fork_server):
+    stand_ins = [start(STAND_IN, fork_server.address, "wait") for _ in range(2)]
     first, second = map(node_of, stand_ins)
     stand_ins[0].kill()
     wait_until(lambda: gone(first))
@@ -118,17 +118,17 @@ def test_node_does_not_outlive_its_stand_in(start, nursery):
     wait_until(lambda: gone(second))
 
 
-def test_nothing_outlives_the_nursery(start, nursery):
-    stand_in = start(STAND_IN, nursery.address, "wait")
+def test_nothing_outlives_the_fork_server(start, fork_server):
+    stand_in = start(STAND_IN, fork_server.address, "wait")
     node = node_of(stand_in)
-    nursery.kill()
+    fork_server.kill()
     wait_until(lambda: gone(node))
     assert stand_in.wait(PATIENCE_S) == 1
     assert "has ended" in stand_in.stderr.read()
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_stand_in_does_not_wait_for_a_nursery_that_has_ended_at_its_start(start, tmp_path, begun):
+def test_stand_in_does_not_wait_for_a_fork_server_that_has_ended_at_its_start(start, tmp_path, begun):
     listening = listen(str(tmp_path / "socket"))
     stand_in = start(STAND_IN, tmp_path / "socket", 5) if begun else None
     if stand_in is not None:
@@ -141,8 +141,8 @@ def test_stand_in_does_not_wait_for_a_nursery_that_has_ended_at_its_start(start,
     assert (stand_in.returncode, err) == (1, "the process that this host's nodes are forked from has ended\n")
 
 
-def test_signals_that_the_master_answers_do_not_end_a_stand_in(start, nursery):
-    stand_in = start(STAND_IN, nursery.address, "wait")
+def test_signals_that_the_master_answers_do_not_end_a_stand_in(start, fork_server):
+    stand_in = start(STAND_IN, fork_server.address, "wait")
     node = node_of(stand_in)
     for signum in (signal.SIGINT, signal.SIGUSR1):
         stand_in.send_signal(signum)

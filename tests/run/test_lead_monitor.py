@@ -1,4 +1,4 @@
-"""The lead's watch with one follower, whose part is played by the test."""
+"""The lead's monitor with one follower, whose part is played by the test."""
 
 import time
 
@@ -10,7 +10,7 @@ from hsa2c.config.loading import to_dict
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import TransportError
 from hsa2c.run import checkpoint as checkpoints
-from hsa2c.run.lead_monitor import LeadWatch
+from hsa2c.run.lead_monitor import LeadMonitor
 from hsa2c.transport.messages import Kind, Limits
 from hsa2c.transport.several_masters import Followers
 from tests.run.test_monitor import IDENTITY, FakeLog, FakeTracker
@@ -18,7 +18,7 @@ from tests.transport.links import linked
 
 
 class Played:
-    """A watch that has begun, its followers, and the follower's link; v is 0, 1, 2, 3, half of it the follower's."""
+    """A monitor that has begun, its followers, and the follower's link; v is 0, 1, 2, 3, half of it the follower's."""
 
     def __init__(self, tmp_path, *, checkpoint_every_s=60.0):
         config = APPLICATION.build_config(
@@ -29,7 +29,7 @@ class Played:
         v = np.arange(4, dtype=np.float32)
         self.followers = Followers([lead], v=v, z=step.z, t=0, limits=Limits(silence_s=0.3))
         self.log, self.tracker, self.folder = FakeLog(), FakeTracker(), tmp_path / "checkpoints"
-        self.watch = LeadWatch(
+        self.monitor = LeadMonitor(
             followers=self.followers,
             config=config,
             plain=to_dict(config),
@@ -43,7 +43,7 @@ class Played:
             states=(),
         )
         assert self.hears() == [Kind.SLICE]
-        self.watch.begin("queues")
+        self.monitor.begin("queues")
 
     def hears(self):
         kinds = []
@@ -55,7 +55,7 @@ class Played:
         """The lead's slice moves by 10, its velocity by 1."""
         self.followers.own_v += 10
         self.followers.own_z += 1
-        self.watch.stepped(t, self.followers.own_v)
+        self.monitor.stepped(t, self.followers.own_v)
 
     def gives(self, kind, *numbers):
         self.follower.send(kind, vector=np.array(numbers, np.float32), number=1.0)
@@ -70,12 +70,12 @@ def test_checkpoint_is_of_the_slices_that_were_gathered_for_it(tmp_path):
     played.step(1)
     assert played.hears() == [Kind.PULL]
     time.sleep(0.002)
-    assert not played.watch.stopping()
+    assert not played.monitor.stopping()
     assert not played.folder.exists(), "half of it is not there"
     played.step(2)
     assert played.hears() == [], "asked already"
     played.gives(Kind.SLICE, 102, 103, 5, 6)
-    assert not played.watch.stopping()
+    assert not played.monitor.stopping()
     assert played.saved() == (2, [20, 21, 102, 103], [2, 2, 5, 6])
     assert played.tracker.looks == [True]
 
@@ -84,23 +84,23 @@ def test_followers_are_asked_now_and_then(tmp_path):
     played = Played(tmp_path)
     played.step(1)
     played.gives(Kind.SLICE, 102, 103, 5, 6)
-    assert not played.watch.stopping()
+    assert not played.monitor.stopping()
     assert played.hears() == [Kind.PULL]
     for t in range(2, 20):
         played.step(t)
-        assert not played.watch.stopping()
+        assert not played.monitor.stopping()
     assert played.hears() == []
     assert played.tracker.looks == [False], "at all of v, once"
 
 
 def test_the_last_checkpoint_has_all_that_came(tmp_path):
     played = Played(tmp_path)
-    played.watch.stop("enough")
-    assert played.watch.stopping()
+    played.monitor.stop("enough")
+    assert played.monitor.stopping()
     assert played.hears() == [Kind.STOP]
     played.step(1)
     played.gives(Kind.LEAVE, 102, 103, 5, 6)
-    played.watch.finish(played.followers.own_v)
+    played.monitor.finish(played.followers.own_v)
     assert played.saved() == (1, [10, 11, 102, 103], [1, 1, 5, 6])
     assert played.log.events[-1][2]["global_steps"] == 1
 
@@ -109,22 +109,22 @@ def test_what_is_kept_of_a_failure_is_of_one_moment(tmp_path):
     played = Played(tmp_path)
     played.step(1)
     played.gives(Kind.SLICE, 102, 103, 5, 6)
-    assert not played.watch.stopping()
+    assert not played.monitor.stopping()
     played.step(2)
     time.sleep(0.4)
     with pytest.raises(TransportError, match=r"^master 1: silent for") as caught:
-        played.watch.stopping()
-    played.watch.fail(str(caught.value), played.followers.own_v)
+        played.monitor.stopping()
+    played.monitor.fail(str(caught.value), played.followers.own_v)
     assert played.saved() == (1, [10, 11, 102, 103], [1, 1, 5, 6])
 
 
 def test_spares_are_called_by_all_masters(tmp_path):
     played = Played(tmp_path)
-    played.watch.lost(0, "its process has died")
-    played.watch.lost(1, "silent for 15 s")
-    played.watch.found(1, "is heard again")
+    played.monitor.lost(0, "its process has died")
+    played.monitor.lost(1, "silent for 15 s")
+    played.monitor.found(1, "is heard again")
     assert played.hears() == []
-    played.watch.found(2, "begins, in place of node 0")
+    played.monitor.found(2, "begins, in place of node 0")
     called = played.follower.poll()
     assert (called.kind, called.since) == (Kind.CALL, 2)
     assert played.log.kinds()[-2:] == ["node_back", "node_back"]

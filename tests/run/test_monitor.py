@@ -1,4 +1,4 @@
-"""The master's watch against a clock, a tracker and a log that the tests hold in their hands."""
+"""The master's monitor against a clock, a tracker and a log that the tests hold in their hands."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import HSA2CError, StorageError
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run import monitor as module
-from hsa2c.run.monitor import MasterWatch
+from hsa2c.run.monitor import RunMonitor
 
 V = np.arange(3, dtype=np.float32)
 IDENTITY = {"application": "test"}
@@ -87,12 +87,12 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def make_watch(clock, tmp_path):
-    def make_watch(*, counters=None, states=(), mu=0.0, session=1, **sections):
+def make_monitor(clock, tmp_path):
+    def make_monitor(*, counters=None, states=(), mu=0.0, session=1, **sections):
         sections = {"output": {"log_every_s": 5.0, "checkpoint_every_s": 60.0}} | sections
         config = APPLICATION.build_config(sections)
         log, tracker = FakeLog(), FakeTracker()
-        watch = MasterWatch(
+        monitor = RunMonitor(
             config=config,
             plain=to_dict(config),
             identity=IDENTITY,
@@ -104,9 +104,9 @@ def make_watch(clock, tmp_path):
             counters=counters or {},
             states=states,
         )
-        return watch, log, tracker
+        return monitor, log, tracker
 
-    return make_watch
+    return make_monitor
 
 
 def report(*items):
@@ -124,37 +124,37 @@ def saved(tmp_path):
 # Rows
 
 
-def test_row_every_interval_of_training(make_watch, clock):
-    watch, log, _ = make_watch()
+def test_row_every_interval_of_training(make_monitor, clock):
+    monitor, log, _ = make_monitor()
     clock.now += 100
-    assert not watch.stopping()
+    assert not monitor.stopping()
     assert log.rows == [], "start-up is no training"
-    watch.begin("queues")
+    monitor.begin("queues")
     assert log.events == [("training", "training", {"nodes": 1, "transport": "queues"})]
-    watch.heard(0, report({"work": 20}))
+    monitor.heard(0, report({"work": 20}))
     clock.now += 4.9
-    watch.stopping()
+    monitor.stopping()
     assert log.rows == []
     clock.now += 0.1
-    watch.stopping()
-    watch.stopping()
+    monitor.stopping()
+    monitor.stopping()
     ((step, values, _),) = log.rows
     assert (step, values["elapsed_s"], values["work_per_s"]) == (20, 5.0, 4.0)
     clock.now += 7
-    watch.stopping()
+    monitor.stopping()
     assert [values["elapsed_s"] for _, values, _ in log.rows] == [5.0, 12.0]
 
 
-def test_row_by_hand(make_watch, clock):
-    watch, log, _ = make_watch(cluster={"nodes": 2}, optimiser={"learning_rate": 0.1})
-    watch.begin("queues")
-    watch.received(push(1, waited_s=50.0), 0)  # it had waited for the other one's start
+def test_row_by_hand(make_monitor, clock):
+    monitor, log, _ = make_monitor(cluster={"nodes": 2}, optimiser={"learning_rate": 0.1})
+    monitor.begin("queues")
+    monitor.received(push(1, waited_s=50.0), 0)  # it had waited for the other one's start
     for tau, node in [(0, 1), (3, 0), (0, 1)]:
-        watch.received(push(node, waited_s=0.5), tau)
-    watch.stepped(2, V)
-    watch.received(push(0, waited_s=0.5), 2)
+        monitor.received(push(node, waited_s=0.5), tau)
+    monitor.stepped(2, V)
+    monitor.received(push(0, waited_s=0.5), 2)
     clock.now += 6
-    watch.stopping()
+    monitor.stopping()
     ((_, values, histograms),) = log.rows
     assert (values["exchanges"], values["global_steps"], values["speed/exchanges_per_s"]) == (5, 2, 5 / 6)
     assert (values["staleness/mean"], values["staleness/max"]) == (1.0, 3)
@@ -167,65 +167,65 @@ def test_row_by_hand(make_watch, clock):
     assert (values["progress"], values["left_s"]) == (0.0, None)
 
     clock.now += 6
-    watch.stopping()
+    monitor.stopping()
     _, values, histograms = log.rows[-1]
     assert (values["exchanges"], values["speed/exchanges_per_s"]) == (5, 0.0)
     assert (values["staleness/mean"], values["staleness/max"], histograms) == (None, None, {})
 
 
-def test_bytes_are_those_of_a_mean_exchange(make_watch, clock):
-    watch, log, _ = make_watch()
-    watch.begin("MPI")
+def test_bytes_are_those_of_a_mean_exchange(make_monitor, clock):
+    monitor, log, _ = make_monitor()
+    monitor.begin("MPI")
     rows = []
     for pushes in ([(100, 400), (100, 200)], [(100, 64)], []):
         for delta_bytes, v_bytes in pushes:
-            watch.received(push(delta_bytes=delta_bytes, v_bytes=v_bytes), 0)
+            monitor.received(push(delta_bytes=delta_bytes, v_bytes=v_bytes), 0)
         clock.now += 6
-        watch.stopping()
+        monitor.stopping()
         rows.append(tuple(log.rows[-1][1][f"speed/{what}_bytes_per_exchange"] for what in ("delta", "v")))
     assert rows == [(100, 300), (100, 64), (None, None)]
 
 
-def test_master_is_busy_when_it_does_not_sleep(make_watch, clock):
-    watch, log, _ = make_watch()
-    watch.slept(50.0)
+def test_master_is_busy_when_it_does_not_sleep(make_monitor, clock):
+    monitor, log, _ = make_monitor()
+    monitor.slept(50.0)
     clock.processor += 2.0  # start-up, all that
-    watch.begin("queues")
+    monitor.begin("queues")
     for slept_s, processor_s in [(1.0, 0.25), (3.5, 1.5)]:
-        watch.slept(slept_s)
+        monitor.slept(slept_s)
         clock.now += 5
         clock.processor += processor_s
-        watch.stopping()
+        monitor.stopping()
     assert [values["master/busy"] for _, values, _ in log.rows] == pytest.approx([0.8, 0.3])
     assert [values["master/processor"] for _, values, _ in log.rows] == pytest.approx([0.05, 0.3])
-    watch.slept(0.1)
+    monitor.slept(0.1)
     clock.now += 1
-    watch.finish(V)
+    monitor.finish(V)
     assert log.rows[-1][1]["master/busy"] is None, "too short a time"
 
 
-def test_overlaps_of_all_processes_make_one_histogram(make_watch, clock):
-    watch, log, tracker = make_watch()
-    watch.begin("queues")
-    watch.heard(0, report({"work": 1, "overlap": {"0": 2, "3": 1}}, {"work": 1, "overlap": {"1": 1}}))
+def test_overlaps_of_all_processes_make_one_histogram(make_monitor, clock):
+    monitor, log, tracker = make_monitor()
+    monitor.begin("queues")
+    monitor.heard(0, report({"work": 1, "overlap": {"0": 2, "3": 1}}, {"work": 1, "overlap": {"1": 1}}))
     clock.now += 5
-    watch.stopping()
+    monitor.stopping()
     ((_, values, histograms),) = log.rows
     assert (values["staleness/overlap_mean"], values["staleness/overlap_max"]) == (1.0, 3)
     assert histograms == {"staleness/overlap": [0, 0, 1, 3]}
     assert tracker.work == 2
 
 
-def test_nodes_are_recorded_every_half_minute_and_at_the_end(make_watch, clock):
-    watch, log, _ = make_watch(cluster={"nodes": 2})
-    watch.heard(1, report({"ready": {"host": "h1"}}))
-    watch.begin("MPI")
+def test_nodes_are_recorded_every_half_minute_and_at_the_end(make_monitor, clock):
+    monitor, log, _ = make_monitor(cluster={"nodes": 2})
+    monitor.heard(1, report({"ready": {"host": "h1"}}))
+    monitor.begin("MPI")
     for _ in range(8):
         clock.now += 5
-        watch.heard(0, report({"applied": 8}))
-        watch.heard(1, report({"applied": 6}, {"work": 3}))
-        watch.stopping()
-    watch.finish(V)
+        monitor.heard(0, report({"applied": 8}))
+        monitor.heard(1, report({"applied": 6}, {"work": 3}))
+        monitor.stopping()
+    monitor.finish(V)
     assert [(step, values) for step, values, _ in log.records] == [
         (18, {"elapsed_s": 30.0, "seconds": 30.0}),
         (24, {"elapsed_s": 40.0, "seconds": 10.0}),
@@ -239,131 +239,131 @@ def test_nodes_are_recorded_every_half_minute_and_at_the_end(make_watch, clock):
     assert log.events[-3][1] == "slowest: node 1 on h1, 0.75 of the median of the others"
 
 
-def test_nothing_new_of_the_nodes_is_no_record(make_watch, clock):
-    watch, log, _ = make_watch()
-    watch.begin("queues")
+def test_nothing_new_of_the_nodes_is_no_record(make_monitor, clock):
+    monitor, log, _ = make_monitor()
+    monitor.begin("queues")
     clock.now += 30
-    watch.heard(0, report({"applied": 8}))
-    watch.stopping()
-    watch.finish(V)
+    monitor.heard(0, report({"applied": 8}))
+    monitor.stopping()
+    monitor.finish(V)
     assert [values["seconds"] for _, values, _ in log.records] == [30.0]
 
 
-def test_node_that_is_slow_for_long_is_a_warning(make_watch, clock):
-    watch, log, _ = make_watch(cluster={"nodes": 2})
-    watch.begin("MPI")
+def test_node_that_is_slow_for_long_is_a_warning(make_monitor, clock):
+    monitor, log, _ = make_monitor(cluster={"nodes": 2})
+    monitor.begin("MPI")
     for second in range(5, 200, 5):
         clock.now += 5
-        watch.heard(0, report({"applied": 4}))
-        watch.heard(1, report({"applied": 10}))
-        watch.stopping()
+        monitor.heard(0, report({"applied": 4}))
+        monitor.heard(1, report({"applied": 10}))
+        monitor.stopping()
         assert log.kinds().count("warning") == int(second >= 60)
 
 
-def test_time_left_is_to_the_nearest_limit(make_watch, clock):
-    watch, log, tracker = make_watch(stop={"minutes": 1.0})
-    watch.begin("queues")
+def test_time_left_is_to_the_nearest_limit(make_monitor, clock):
+    monitor, log, tracker = make_monitor(stop={"minutes": 1.0})
+    monitor.begin("queues")
     clock.now += 15
     tracker.share = 0.1
-    watch.stopping()
+    monitor.stopping()
     _, values, _ = log.rows[-1]
     assert (values["progress"], values["left_s"]) == (0.25, pytest.approx(45))
     tracker.share = 0.5
     clock.now += 5
-    watch.stopping()
+    monitor.stopping()
     _, values, _ = log.rows[-1]
     assert (values["progress"], values["left_s"]) == (0.5, pytest.approx(20))
 
 
-def test_resumed_run_counts_on(make_watch, clock):
+def test_resumed_run_counts_on(make_monitor, clock):
     counters = {"elapsed_s": 50.0, "exchanges": 7, "global_steps": 5, "sessions": 2, "best_saved": 1.5}
-    watch, log, _ = make_watch(counters=counters, session=4)
+    monitor, log, _ = make_monitor(counters=counters, session=4)
     clock.now += 30
-    assert watch.elapsed_s == 50.0
-    watch.begin("queues")
-    watch.received(push(), 0)
+    assert monitor.elapsed_s == 50.0
+    monitor.begin("queues")
+    monitor.received(push(), 0)
     clock.now += 10
-    watch.stopping()
+    monitor.stopping()
     _, values, _ = log.rows[-1]
     assert (values["elapsed_s"], values["exchanges"], values["global_steps"]) == (60.0, 8, 5)
     assert values["speed/exchanges_per_s"] == 0.1
-    checkpoint = checkpoints.load(watch.finish(V))
+    checkpoint = checkpoints.load(monitor.finish(V))
     assert checkpoint.t == 5
     expected = counters | {"elapsed_s": 60.0, "exchanges": 8, "sessions": 4, "agent_steps": 0}
     assert {key: checkpoint.counters[key] for key in expected} == expected
     assert all(checkpoint.counters[name] == 0 for name in ("nodes_lost", "gradients_refused", "updates_applied"))
 
 
-def test_ready_nodes_are_told_and_not_tracked(make_watch):
-    watch, log, tracker = make_watch()
-    watch.heard(1, report({"ready": {"host": "here", "pid": 3}}))
+def test_ready_nodes_are_told_and_not_tracked(make_monitor):
+    monitor, log, tracker = make_monitor()
+    monitor.heard(1, report({"ready": {"host": "here", "pid": 3}}))
     assert log.events == [("node_ready", "node 1 is ready", {"node": 1, "host": "here", "pid": 3})]
-    watch.heard(1, b"[]")
+    monitor.heard(1, b"[]")
     assert tracker.heard == []
-    watch.heard(1, report({"work": 1}, {"work": 2}))
+    monitor.heard(1, report({"work": 1}, {"work": 2}))
     assert (tracker.heard, tracker.work) == ([1, 1], 3)
 
 
 # Rates
 
 
-def test_rate_is_constant_on_no_schedule(make_watch, clock):
-    watch, _, tracker = make_watch(stop={"minutes": 1.0}, optimiser={"half_after": None})
-    watch.begin("queues")
+def test_rate_is_constant_on_no_schedule(make_monitor, clock):
+    monitor, _, tracker = make_monitor(stop={"minutes": 1.0}, optimiser={"half_after": None})
+    monitor.begin("queues")
     clock.now += 30
     tracker.share = 0.9
     tracker.work = 10**9
-    assert watch.rate_scale() == 1.0
+    assert monitor.rate_scale() == 1.0
 
 
-def test_rate_falls_with_work(make_watch):
-    watch, log, tracker = make_watch(optimiser={"half_after": 1000.0, "learning_rate": 0.2})
-    assert watch.rate_scale() == 1.0
+def test_rate_falls_with_work(make_monitor):
+    monitor, log, tracker = make_monitor(optimiser={"half_after": 1000.0, "learning_rate": 0.2})
+    assert monitor.rate_scale() == 1.0
     for work, scale in ((1000, 1 / 2), (3000, 1 / 4), (9000, 1 / 10)):
         tracker.work = work
-        assert watch.rate_scale() == pytest.approx(scale)
-    watch.begin("queues")
-    watch.finish(V)
+        assert monitor.rate_scale() == pytest.approx(scale)
+    monitor.begin("queues")
+    monitor.finish(V)
     assert log.rows[-1][1]["rate/eta"] == pytest.approx(0.02)
 
 
-def test_rate_falls_with_the_work_of_a_node(make_watch):
-    watch, _, tracker = make_watch(optimiser={"half_after": 1000.0}, cluster={"nodes": 4})
+def test_rate_falls_with_the_work_of_a_node(make_monitor):
+    monitor, _, tracker = make_monitor(optimiser={"half_after": 1000.0}, cluster={"nodes": 4})
     tracker.work = 4000
-    assert watch.rate_scale() == pytest.approx(1 / 2)
+    assert monitor.rate_scale() == pytest.approx(1 / 2)
 
 
-def test_both_schedules_multiply(make_watch):
-    watch, _, tracker = make_watch(optimiser={"half_after": 1000.0, "anneal": True}, stop={"agent_steps": 4000})
+def test_both_schedules_multiply(make_monitor):
+    monitor, _, tracker = make_monitor(optimiser={"half_after": 1000.0, "anneal": True}, stop={"agent_steps": 4000})
     tracker.work, tracker.share = 1000, 0.25
-    assert watch.rate_scale() == pytest.approx(0.5 * 0.75)
+    assert monitor.rate_scale() == pytest.approx(0.5 * 0.75)
 
 
-def test_annealed_rate_falls_to_0_at_the_nearest_limit(make_watch, clock):
-    watch, log, tracker = make_watch(
+def test_annealed_rate_falls_to_0_at_the_nearest_limit(make_monitor, clock):
+    monitor, log, tracker = make_monitor(
         stop={"minutes": 1.0}, optimiser={"anneal": True, "half_after": None, "learning_rate": 0.2}
     )
-    assert watch.rate_scale() == 1.0
-    watch.begin("queues")
+    assert monitor.rate_scale() == 1.0
+    monitor.begin("queues")
     clock.now += 15
-    assert watch.rate_scale() == 0.75
+    assert monitor.rate_scale() == 0.75
     tracker.share = 0.6
-    assert watch.rate_scale() == pytest.approx(0.4)
-    watch.stopping()
+    assert monitor.rate_scale() == pytest.approx(0.4)
+    monitor.stopping()
     assert log.rows[-1][1]["rate/eta"] == pytest.approx(0.08)
     clock.now += 60
-    assert watch.rate_scale() == 0.0
+    assert monitor.rate_scale() == 0.0
 
 
 # Warnings
 
 
-def test_a_worry_is_said_once_until_it_is_over(make_watch):
-    watch, log, tracker = make_watch(output={"log_every_s": 1e-9})
-    watch.begin("queues")
+def test_a_worry_is_said_once_until_it_is_over(make_monitor):
+    monitor, log, tracker = make_monitor(output={"log_every_s": 1e-9})
+    monitor.begin("queues")
     for worry in (None, "stalled", "stalled for longer", None, "stalled again"):
         tracker.worry = worry
-        watch.finish(V)
+        monitor.finish(V)
     said = [message for kind, message, _ in log.events if kind == "warning"]
     assert said == ["stalled", "stalled again"]
 
@@ -371,57 +371,57 @@ def test_a_worry_is_said_once_until_it_is_over(make_watch):
 # Checkpoints
 
 
-def test_checkpoint_is_due_after_the_interval(make_watch, clock, tmp_path):
-    watch, log, _ = make_watch()
+def test_checkpoint_is_due_after_the_interval(make_monitor, clock, tmp_path):
+    monitor, log, _ = make_monitor()
     clock.now += 500
-    watch.begin("queues")
-    watch.stepped(1, V)
+    monitor.begin("queues")
+    monitor.stepped(1, V)
     clock.now += 59
-    watch.stepped(2, V)
+    monitor.stepped(2, V)
     assert saved(tmp_path) == []
     clock.now += 1
-    watch.stepped(3, V)
-    watch.stepped(4, V)
+    monitor.stepped(3, V)
+    monitor.stepped(4, V)
     assert saved(tmp_path) == ["step-000000003.safetensors"]
     clock.now += 60
-    watch.stepped(5, V)
+    monitor.stepped(5, V)
     assert saved(tmp_path) == ["step-000000003.safetensors", "step-000000005.safetensors"]
     assert log.kinds() == ["training", "checkpoint", "checkpoint"]
 
 
-def test_checkpoint_comes_a_little_early_when_every_state_is_there(make_watch, clock, tmp_path):
-    watch, *_ = make_watch(cluster={"nodes": 2})
-    watch.begin("queues")
+def test_checkpoint_comes_a_little_early_when_every_state_is_there(make_monitor, clock, tmp_path):
+    monitor, *_ = make_monitor(cluster={"nodes": 2})
+    monitor.begin("queues")
     state = np.ones(4, np.float32)
     for node in (0, 1):
-        watch.kept(node, state + node)
+        monitor.kept(node, state + node)
     clock.now += 47
-    watch.stepped(1, V)
+    monitor.stepped(1, V)
     assert saved(tmp_path) == [], "too early, complete or not"
     clock.now += 2
-    watch.stepped(2, V)
+    monitor.stepped(2, V)
     assert saved(tmp_path) == ["step-000000002.safetensors"]
     clock.now += 49
-    watch.kept(0, state)
-    watch.stepped(3, V)
+    monitor.kept(0, state)
+    monitor.stepped(3, V)
     assert len(saved(tmp_path)) == 1, "node 1 has sent nothing new"
-    watch.kept(1, state)
-    watch.stepped(4, V)
+    monitor.kept(1, state)
+    monitor.stepped(4, V)
     assert len(saved(tmp_path)) == 2
 
 
-def test_checkpoint_holds_what_a_resume_needs(make_watch, tmp_path):
-    watch, _, tracker = make_watch(mu=0.5, cluster={"nodes": 2})
-    watch.begin("queues")
-    watch._step(V.copy(), np.array([1, 2, 3], np.float32), 1)
+def test_checkpoint_holds_what_a_resume_needs(make_monitor, tmp_path):
+    monitor, _, tracker = make_monitor(mu=0.5, cluster={"nodes": 2})
+    monitor.begin("queues")
+    monitor._step(V.copy(), np.array([1, 2, 3], np.float32), 1)
     live = np.full(4, 7.0, np.float32)
-    watch.kept(1, live)
-    watch.kept(0, live * 2)
+    monitor.kept(1, live)
+    monitor.kept(0, live * 2)
     live[:] = -1  # the port reuses its memory
     tracker.work = 42
-    watch.received(push(), 0)
-    watch.stepped(9, V)
-    checkpoint = checkpoints.load(watch.save(V))
+    monitor.received(push(), 0)
+    monitor.stepped(9, V)
+    checkpoint = checkpoints.load(monitor.save(V))
     np.testing.assert_array_equal(checkpoint.v, V)
     np.testing.assert_array_equal(checkpoint.momentum, [1, 2, 3])
     assert [state.tolist() for state in checkpoint.optimiser_states] == [[14.0] * 4, [7.0] * 4]
@@ -431,22 +431,22 @@ def test_checkpoint_holds_what_a_resume_needs(make_watch, tmp_path):
     assert (counters["sessions"], counters["best_saved"]) == (1, None)
 
 
-def test_states_of_the_resumed_checkpoint_are_kept_until_there_are_newer_ones(make_watch):
+def test_states_of_the_resumed_checkpoint_are_kept_until_there_are_newer_ones(make_monitor):
     old = tuple(np.full(2, node, np.float32) for node in (1.0, 2.0))
-    watch, *_ = make_watch(cluster={"nodes": 2}, states=old)
-    watch.kept(1, np.full(2, 9.0, np.float32))
-    states = checkpoints.load(watch.save(V)).optimiser_states
+    monitor, *_ = make_monitor(cluster={"nodes": 2}, states=old)
+    monitor.kept(1, np.full(2, 9.0, np.float32))
+    states = checkpoints.load(monitor.save(V)).optimiser_states
     assert [state.tolist() for state in states] == [[1.0, 1.0], [9.0, 9.0]]
 
 
-def test_best_is_saved_when_quality_has_improved(make_watch, tmp_path):
-    watch, log, tracker = make_watch()
+def test_best_is_saved_when_quality_has_improved(make_monitor, tmp_path):
+    monitor, log, tracker = make_monitor()
     best = tmp_path / "checkpoints" / "best.safetensors"
 
     def save(t, quality):
         tracker.quality = quality
-        watch._t = t
-        watch.save(V + t)
+        monitor._t = t
+        monitor.save(V + t)
         return log.events[-1][2]["best"], checkpoints.load(best).t if best.exists() else None
 
     assert save(1, None) == (False, None)
@@ -460,14 +460,14 @@ def test_best_is_saved_when_quality_has_improved(make_watch, tmp_path):
     assert checkpoint.counters["best_saved"] == -19.0
 
 
-def test_best_is_saved_between_checkpoints_where_quality_is_measured(make_watch, tmp_path):
-    watch, log, tracker = make_watch()
+def test_best_is_saved_between_checkpoints_where_quality_is_measured(make_monitor, tmp_path):
+    monitor, log, tracker = make_monitor()
     best = tmp_path / "checkpoints" / "best.safetensors"
-    watch.begin("hands")
+    monitor.begin("hands")
 
     def step(t, quality, measures):
         tracker.quality, tracker.measures = quality, measures
-        watch.stepped(t, V + t)
+        monitor.stepped(t, V + t)
         return checkpoints.load(best).t if best.exists() else None
 
     assert step(1, -900.0, measures=False) is None  # it was not measured on this v
@@ -477,95 +477,95 @@ def test_best_is_saved_between_checkpoints_where_quality_is_measured(make_watch,
     np.testing.assert_array_equal(checkpoints.load(best).v, V + 4)
     assert tracker.looks == [False] * 4
     assert "checkpoint" not in log.kinds()
-    watch.save(V)
+    monitor.save(V)
     assert tracker.looks[-1] is True
 
 
-def test_best_of_earlier_sessions_counts(make_watch, tmp_path):
-    watch, _, tracker = make_watch(counters={"best_saved": 5.0})
+def test_best_of_earlier_sessions_counts(make_monitor, tmp_path):
+    monitor, _, tracker = make_monitor(counters={"best_saved": 5.0})
     tracker.quality = 4.0
-    watch.save(V)
+    monitor.save(V)
     assert not (tmp_path / "checkpoints" / "best.safetensors").exists()
     tracker.quality = 6.0
-    watch.save(V)
+    monitor.save(V)
     assert (tmp_path / "checkpoints" / "best.safetensors").exists()
 
 
-def test_old_checkpoints_go(make_watch, tmp_path):
-    watch, *_ = make_watch(output={"keep_checkpoints": 2})
+def test_old_checkpoints_go(make_monitor, tmp_path):
+    monitor, *_ = make_monitor(output={"keep_checkpoints": 2})
     for t in (1, 2, 3):
-        watch._t = t
-        watch.save(V)
+        monitor._t = t
+        monitor.save(V)
     assert saved(tmp_path) == ["step-000000002.safetensors", "step-000000003.safetensors"]
 
 
 # Ends
 
 
-def test_nothing_stops_a_run_without_limits(make_watch, clock):
-    watch, *_ = make_watch()
-    watch.begin("queues")
+def test_nothing_stops_a_run_without_limits(make_monitor, clock):
+    monitor, *_ = make_monitor()
+    monitor.begin("queues")
     clock.now += 1e6
-    watch.heard(0, report({"work": 10**9}))
-    assert not watch.stopping()
-    assert watch.reason is None
+    monitor.heard(0, report({"work": 10**9}))
+    assert not monitor.stopping()
+    assert monitor.reason is None
 
 
-def test_tracker_stops_the_run(make_watch):
-    watch, _, tracker = make_watch()
-    watch.begin("queues")
-    assert not watch.stopping()
+def test_tracker_stops_the_run(make_monitor):
+    monitor, _, tracker = make_monitor()
+    monitor.begin("queues")
+    assert not monitor.stopping()
     tracker.done = "10 agent steps (limit 10)"
-    watch.heard(0, report({"work": 10}))
-    assert watch.stopping()
-    assert watch.reason == "10 agent steps (limit 10)"
+    monitor.heard(0, report({"work": 10}))
+    assert monitor.stopping()
+    assert monitor.reason == "10 agent steps (limit 10)"
 
 
-def test_minutes_are_of_training_and_count_over_sessions(make_watch, clock):
-    watch, *_ = make_watch(stop={"minutes": 1.0}, counters={"elapsed_s": 40.0})
+def test_minutes_are_of_training_and_count_over_sessions(make_monitor, clock):
+    monitor, *_ = make_monitor(stop={"minutes": 1.0}, counters={"elapsed_s": 40.0})
     clock.now += 1000
-    assert not watch.stopping(), "start-up is no training"
-    watch.begin("queues")
+    assert not monitor.stopping(), "start-up is no training"
+    monitor.begin("queues")
     clock.now += 19.9
-    assert not watch.stopping()
+    assert not monitor.stopping()
     clock.now += 0.1
-    assert watch.stopping()
-    assert watch.reason == "1 min of training"
+    assert monitor.stopping()
+    assert monitor.reason == "1 min of training"
 
 
-def test_first_reason_counts(make_watch):
-    watch, *_ = make_watch()
-    watch.stop("first")
-    watch.stop("second")
-    assert watch.reason == "first"
-    assert watch.stopping()
+def test_first_reason_counts(make_monitor):
+    monitor, *_ = make_monitor()
+    monitor.stop("first")
+    monitor.stop("second")
+    assert monitor.reason == "first"
+    assert monitor.stopping()
 
 
 @pytest.mark.parametrize(
     ("signum", "reason"),
     [(signal.SIGINT, "signal SIGINT"), (signal.SIGTERM, "signal SIGTERM"), (signal.SIGUSR1, "asked to stop")],
 )
-def test_signals_stop_the_run(make_watch, signum, reason):
-    watch, *_ = make_watch()
+def test_signals_stop_the_run(make_monitor, signum, reason):
+    monitor, *_ = make_monitor()
     before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
-        watch.catch_signals()
+        monitor.catch_signals()
         os.kill(os.getpid(), signum)
-        assert watch.stopping()
-        assert watch.reason == reason
+        assert monitor.stopping()
+        assert monitor.reason == reason
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
 
 
-def test_finish_writes_the_last_row_and_checkpoint(make_watch, clock, tmp_path):
-    watch, log, _ = make_watch()
-    watch.begin("queues")
+def test_finish_writes_the_last_row_and_checkpoint(make_monitor, clock, tmp_path):
+    monitor, log, _ = make_monitor()
+    monitor.begin("queues")
     clock.now += 2
-    watch.received(push(), 0)
-    watch.stepped(1, V)
-    watch.stop("enough")
-    path = watch.finish(V)
+    monitor.received(push(), 0)
+    monitor.stepped(1, V)
+    monitor.stop("enough")
+    path = monitor.finish(V)
     _, values, _ = log.rows[-1]
     assert (values["elapsed_s"], values["exchanges"]) == (2.0, 1)
     assert (values["speed/exchanges_per_s"], values["time/waiting_for_master"]) == (None, None), "too short a time"
@@ -577,57 +577,59 @@ def test_finish_writes_the_last_row_and_checkpoint(make_watch, clock, tmp_path):
     assert checkpoints.load(path).t == 1
 
 
-def test_giving_up_before_training_writes_no_checkpoint(make_watch, tmp_path):
-    watch, log, _ = make_watch()
-    watch.stop("signal SIGTERM")
-    watch.give_up()
+def test_giving_up_before_training_writes_no_checkpoint(make_monitor, tmp_path):
+    monitor, log, _ = make_monitor()
+    monitor.stop("signal SIGTERM")
+    monitor.give_up()
     assert log.events == [("stop", "signal SIGTERM, before training began", {})]
     assert saved(tmp_path) == []
 
 
-def test_failure_is_told_with_its_traceback_and_what_there_is_is_kept(make_watch, clock, tmp_path):
-    watch, log, _ = make_watch()
-    watch.begin("queues")
+def test_failure_is_told_with_its_traceback_and_what_there_is_is_kept(make_monitor, clock, tmp_path):
+    monitor, log, _ = make_monitor()
+    monitor.begin("queues")
     clock.now += 1
-    watch.stepped(4, V)
-    watch.fail("node 1: actor-learner 0 failed\nTraceback\n  KeyError", V)
+    monitor.stepped(4, V)
+    monitor.fail("node 1: actor-learner 0 failed\nTraceback\n  KeyError", V)
     assert log.kinds() == ["training", "error", "checkpoint", "stop"]
     assert log.events[1] == ("error", "node 1: actor-learner 0 failed", {"traceback": "Traceback\n  KeyError"})
     assert log.events[-1][1] == "failed"
     assert saved(tmp_path) == ["step-000000004.safetensors"]
 
 
-def test_failure_before_training_keeps_nothing(make_watch, tmp_path):
-    watch, log, _ = make_watch()
-    watch.fail("node 0: no ROM", V)
+def test_failure_before_training_keeps_nothing(make_monitor, tmp_path):
+    monitor, log, _ = make_monitor()
+    monitor.fail("node 0: no ROM", V)
     assert log.events == [("error", "node 0: no ROM", {"traceback": None})]
     assert saved(tmp_path) == []
 
 
-def test_parameter_that_is_not_finite_is_never_saved(make_watch, tmp_path):
-    watch, log, _ = make_watch()
-    watch.begin("queues")
-    watch.save(V)
+def test_parameter_that_is_not_finite_is_never_saved(make_monitor, tmp_path):
+    monitor, log, _ = make_monitor()
+    monitor.begin("queues")
+    monitor.save(V)
     bad = np.array([0, np.nan, 1], np.float32)
-    watch._t = 1
+    monitor._t = 1
     with pytest.raises(HSA2CError, match="v has 1 of 3 entries that are not finite"):
-        watch.save(bad)
-    watch.fail("v has 1 of 3 entries that are not finite", bad)
+        monitor.save(bad)
+    monitor.fail("v has 1 of 3 entries that are not finite", bad)
     assert log.kinds() == ["training", "checkpoint", "error", "warning", "stop"]
     assert "v has 1 of 3 entries that are not finite" in log.events[-2][1]
     assert log.events[-1][:2] == ("stop", "failed")
     assert saved(tmp_path) == ["step-000000000.safetensors"]
 
 
-def test_faults_are_told_counted_and_kept(make_watch):
-    watch, log, _ = make_watch(cluster={"nodes": 3})
-    watch.begin("queues")
-    watch.lost(2, "failed\nTraceback: all of it")
-    watch.lost(0, "its process has died")
-    watch.found(2, "begins, in place of the one that was lost")
-    watch.refused(1, "its delta is not finite")
+def test_faults_are_told_counted_and_kept(make_monitor):
+    monitor, log, _ = make_monitor(cluster={"nodes": 3})
+    monitor.begin("queues")
+    monitor.lost(2, "failed\nTraceback: all of it")
+    monitor.lost(0, "its process has died")
+    monitor.found(2, "begins, in place of the one that was lost")
+    monitor.refused(1, "its delta is not finite")
     fault = {"message": "actor-learner 1 failed; another takes its place", "traceback": "Traceback", "pids": [7, 8]}
-    watch.heard(1, json.dumps([{"fault": fault}, {"applied": 5}, {"back": "actor-learner 1 (pid 8) goes on"}]).encode())
+    monitor.heard(
+        1, json.dumps([{"fault": fault}, {"applied": 5}, {"back": "actor-learner 1 (pid 8) goes on"}]).encode()
+    )
     told = [(kind, message) for kind, message, _ in log.events]
     assert told[1:] == [
         ("node_lost", "node 2: failed"),
@@ -639,27 +641,27 @@ def test_faults_are_told_counted_and_kept(make_watch):
     ]
     assert log.events[1][2]["traceback"] == "Traceback: all of it"
     assert log.events[5][2]["actor_learners"] == [7, 8]
-    counters = checkpoints.load(watch.save(V)).counters
+    counters = checkpoints.load(monitor.save(V)).counters
     names = ("nodes_lost", "nodes_back", "deltas_refused", "actor_learners_lost", "updates_applied")
     assert [counters[name] for name in names] == [2, 1, 1, 1, 5]
 
 
-def test_row_says_how_many_nodes_work(make_watch, clock):
-    watch, log, _ = make_watch(cluster={"nodes": 3})
-    watch.begin("queues")
-    watch.lost(1, "silent for 15 s")
+def test_row_says_how_many_nodes_work(make_monitor, clock):
+    monitor, log, _ = make_monitor(cluster={"nodes": 3})
+    monitor.begin("queues")
+    monitor.lost(1, "silent for 15 s")
     clock.now += 10
-    watch.stopping()
-    watch.found(1, "is heard again")
+    monitor.stopping()
+    monitor.found(1, "is heard again")
     clock.now += 10
-    watch.stopping()
+    monitor.stopping()
     assert [row[1]["nodes/working"] for row in log.rows] == [2, 3]
     assert [row[1]["faults/nodes_back"] for row in log.rows] == [0, 1]
 
 
-def test_full_disk_is_told_and_tried_again(make_watch, clock, monkeypatch):
-    watch, log, _ = make_watch()
-    watch.begin("queues")
+def test_full_disk_is_told_and_tried_again(make_monitor, clock, monkeypatch):
+    monitor, log, _ = make_monitor()
+    monitor.begin("queues")
     tries = []
 
     def save(directory, checkpoint, *, keep, tell):
@@ -671,15 +673,15 @@ def test_full_disk_is_told_and_tried_again(make_watch, clock, monkeypatch):
     monkeypatch.setattr(checkpoints, "save", save)
     for t in range(1, 4):
         clock.now += 61
-        watch.stepped(t, V)
+        monitor.stepped(t, V)
     assert tries == [1, 2, 3]
     (warning,) = [message for kind, message, _ in log.events if kind == "warning"]
     assert warning.endswith("cannot be written: No space left on device; going on, and trying again in 60 s")
 
 
-def test_best_checkpoint_that_found_no_room_is_tried_again(make_watch, clock, monkeypatch):
-    watch, _, tracker = make_watch()
-    watch.begin("queues")
+def test_best_checkpoint_that_found_no_room_is_tried_again(make_monitor, clock, monkeypatch):
+    monitor, _, tracker = make_monitor()
+    monitor.begin("queues")
     tracker.quality = 7.0
     tries = []
 
@@ -691,7 +693,7 @@ def test_best_checkpoint_that_found_no_room_is_tried_again(make_watch, clock, mo
     monkeypatch.setattr(checkpoints, "save_best", save_best)
     for t in range(1, 4):
         clock.now += 61
-        watch.stepped(t, V)
+        monitor.stepped(t, V)
     assert tries == [7.0, 7.0]
 
 
@@ -703,13 +705,13 @@ def pace(B, why=None, **costs):
     return {"pace": {"B": B, "why": why, "p": 2, "rate_scale": 1.0, **window, **costs}}
 
 
-def test_cost_of_exchanges_is_in_the_rows(make_watch, clock):
-    watch, log, _ = make_watch(cluster={"nodes": 2})
-    watch.begin("queues")
-    watch.heard(0, report(pace(4), pace(8, "B = 8 instead of 4: because", rate_scale=0.5)))
-    watch.heard(1, report(pace(2, lost_s=1.0, exchanging_s=2.0)))
+def test_cost_of_exchanges_is_in_the_rows(make_monitor, clock):
+    monitor, log, _ = make_monitor(cluster={"nodes": 2})
+    monitor.begin("queues")
+    monitor.heard(0, report(pace(4), pace(8, "B = 8 instead of 4: because", rate_scale=0.5)))
+    monitor.heard(1, report(pace(2, lost_s=1.0, exchanging_s=2.0)))
     clock.now += 5.0
-    watch.stopping()
+    monitor.stopping()
     row = log.rows[-1][1]
     assert (row["exchange/B"], row["exchange/B_least"], row["exchange/B_most"]) == (5.0, 2, 8)
     assert row["exchange/seconds"] == pytest.approx(0.15)  # 0.1 and 0.2
@@ -721,11 +723,11 @@ def test_cost_of_exchanges_is_in_the_rows(make_watch, clock):
     ]
 
 
-def test_rows_before_nodes_have_said_what_exchanges_cost(make_watch, clock):
-    watch, log, _ = make_watch()
-    watch.begin("queues")
-    watch.heard(0, report(pace(4, updates=0)))
+def test_rows_before_nodes_have_said_what_exchanges_cost(make_monitor, clock):
+    monitor, log, _ = make_monitor()
+    monitor.begin("queues")
+    monitor.heard(0, report(pace(4, updates=0)))
     clock.now += 5.0
-    watch.stopping()
+    monitor.stopping()
     assert log.rows[-1][1]["exchange/update_s"] is None
     assert log.rows[-1][1]["exchange/B"] == 4

@@ -18,11 +18,11 @@ from hsa2c.dpsgd.protocols import Vector
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.simulation.clock import SimulatedClock
-from hsa2c.simulation.crew import SteppedCrew, TimedCrew, UpdateTimes
 from hsa2c.simulation.links import Lane, Link, Sizes, Work
 from hsa2c.simulation.network import SimulatedMaster, SimulatedWorker, connect
+from hsa2c.simulation.process_pool import SteppedPool, TimedPool, UpdateTimes
 from tests.dpsgd import waiting
-from tests.dpsgd.watches import Record
+from tests.dpsgd.monitors import Record
 from tests.transport import conformance
 from tests.transport.conformance import MASTER, Check, checks
 
@@ -83,8 +83,8 @@ def stepping(limit: int) -> Record:
 def play(
     clock: SimulatedClock,
     ports: tuple[SimulatedMaster, list[SimulatedWorker]],
-    crews: Sequence[Any],
-    watch: Record,
+    pools: Sequence[Any],
+    monitor: Record,
     *,
     B: int = 8,
     M: int = 1,
@@ -92,17 +92,17 @@ def play(
     v: Vector | None = None,
     rho: float = 1.0,
 ) -> Vector:
-    """Run both algorithms until the watch says stop; gives back v."""
+    """Run both algorithms until the monitor says stop; gives back v."""
     master_port, workers = ports
     v = np.zeros(0, np.float32) if v is None else v.copy()
 
     def lead() -> None:
-        if master_port.assemble(watch):
-            master(v, GlobalStep(rho, 0.0, v.size), master_port, watch, M)
+        if master_port.assemble(monitor):
+            master(v, GlobalStep(rho, 0.0, v.size), master_port, monitor, M)
 
     clock.start(lead)
-    for port, crew in zip(workers, crews, strict=True):
-        clock.start(loop, port, crew, B)
+    for port, pool in zip(workers, pools, strict=True):
+        clock.start(loop, port, pool, B)
     clock.run()
     return v
 
@@ -125,13 +125,13 @@ def test_round_of_one_node_by_hand(masters: int) -> None:
     clock = SimulatedClock()
     sizes = Sizes(v=V_BYTES, delta=V_BYTES // 2, state=0, text=100)
     ports = connect(clock, 1, node_link=LINK, masters=masters, sizes=sizes, work=WORK)
-    watch = Times(clock, 5)
-    play(clock, ports, [TimedCrew(clock, 2, UpdateTimes(0.03))], watch)
+    monitor = Times(clock, 5)
+    play(clock, ports, [TimedPool(clock, 2, UpdateTimes(0.03))], monitor)
     lane = LINK.bytes_per_s / masters  # of a node, for each slice
     there_s = 0.001 + (64 + V_BYTES / 2 / masters + 100) / lane  # the pull comes while the delta is summed
     work_s = WORK.push_s + WORK.answer_s + 3 * WORK.message_s
     back_s = 0.001 + (64 + V_BYTES / masters) / lane
-    assert np.diff(watch.stepped_at) == pytest.approx(8 * 0.03 + there_s + work_s + back_s)
+    assert np.diff(monitor.stepped_at) == pytest.approx(8 * 0.03 + there_s + work_s + back_s)
     in_short_s = 2 * 0.001 + 1.5 * V_BYTES / 125e6  # however many masters
     assert there_s + back_s == pytest.approx(in_short_s, rel=0.001)
 
@@ -139,35 +139,35 @@ def test_round_of_one_node_by_hand(masters: int) -> None:
 def test_overlapped_exchange_costs_only_what_it_takes_of_the_processor() -> None:
     clock = SimulatedClock()
     ports = connect(clock, 1, node_link=LINK, sizes=Sizes(v=V_BYTES, delta=V_BYTES, state=0, text=0), work=WORK)
-    watch = Times(clock, 6)
-    crew = TimedCrew(clock, 4, UpdateTimes(0.03), exchange_s=0.008)
-    play(clock, ports, [crew], watch, loop=overlapping_worker)
-    assert np.diff(watch.stepped_at)[:-1] == pytest.approx(8 * 0.03 + 0.008 / 4)  # the last one is what was left
-    assert crew.exchanging_cpu_s == pytest.approx(0.008 * 6)
+    monitor = Times(clock, 6)
+    pool = TimedPool(clock, 4, UpdateTimes(0.03), exchange_s=0.008)
+    play(clock, ports, [pool], monitor, loop=overlapping_worker)
+    assert np.diff(monitor.stepped_at)[:-1] == pytest.approx(8 * 0.03 + 0.008 / 4)  # the last one is what was left
+    assert pool.exchanging_cpu_s == pytest.approx(0.008 * 6)
 
 
 def test_an_exchange_longer_than_b_updates_makes_the_next_one_late() -> None:
     clock = SimulatedClock()
     ports = connect(clock, 1, node_link=LINK, sizes=Sizes(v=10 * V_BYTES, delta=10 * V_BYTES, state=0, text=0))
-    watch = Times(clock, 6)
-    crew = TimedCrew(clock, 4, UpdateTimes(0.03))
-    play(clock, ports, [crew], watch, loop=overlapping_worker)
+    monitor = Times(clock, 6)
+    pool = TimedPool(clock, 4, UpdateTimes(0.03))
+    play(clock, ports, [pool], monitor, loop=overlapping_worker)
     round_s = 2 * (0.001 + (64 + 10 * V_BYTES) / 125e6)
     assert round_s > 8 * 0.03
-    assert np.diff(watch.stepped_at)[:-1] == pytest.approx(round_s, rel=1e-4)
+    assert np.diff(monitor.stepped_at)[:-1] == pytest.approx(round_s, rel=1e-4)
     # And they went on meanwhile, from the first v to the master's stop.
-    assert crew.updates == pytest.approx(4 * (clock.now - round_s) / 0.03, rel=0.02)
+    assert pool.updates == pytest.approx(4 * (clock.now - round_s) / 0.03, rel=0.02)
 
 
 def test_messages_share_a_link() -> None:
     """Three nodes push at once: each has a third of the master's link, and all deltas come three times as late."""
     clock = SimulatedClock()
     ports = connect(clock, 3, node_link=LINK, sizes=Sizes(v=0, delta=V_BYTES, state=0, text=0))
-    watch = Times(clock, 3)
-    play(clock, ports, [TimedCrew(clock, 1, UpdateTimes(0.03)) for _ in range(3)], watch, M=1)
+    monitor = Times(clock, 3)
+    play(clock, ports, [TimedPool(clock, 1, UpdateTimes(0.03)) for _ in range(3)], monitor, M=1)
     there_s = 0.001 + 3 * (64 + V_BYTES) / 125e6
     first_v_s = 2 * 0.001 + 2 * 3 * 64 / 125e6  # a pull of nothing, and its answer
-    assert np.array(watch.stepped_at) == pytest.approx(first_v_s + 8 * 0.03 + there_s, abs=1e-5)
+    assert np.array(monitor.stepped_at) == pytest.approx(first_v_s + 8 * 0.03 + there_s, abs=1e-5)
 
 
 def carried(
@@ -239,10 +239,10 @@ def test_shares_of_a_link_are_those_of_small_steps(unfairness: float) -> None:
 
 def test_a_process_looks_now_and_then() -> None:
     clock = SimulatedClock()
-    watch = Times(clock, 400)
+    monitor = Times(clock, 400)
     ports = connect(clock, 1, node_link=LINK, notice_s=0.004, sizes=Sizes(v=0, delta=0, state=0, text=0))
-    play(clock, ports, [TimedCrew(clock, 1, UpdateTimes(0.03))], watch, B=1)
-    late_s = np.diff(watch.stepped_at) - 0.03 - 2 * (0.001 + 64 / 125e6)
+    play(clock, ports, [TimedPool(clock, 1, UpdateTimes(0.03))], monitor, B=1)
+    late_s = np.diff(monitor.stepped_at) - 0.03 - 2 * (0.001 + 64 / 125e6)
     assert late_s.min() >= 0.0
     # The delta, how much later the pull, and the answer: each at most 8 ms, on the average 4, 8 / 6 and 4.
     assert late_s.max() <= 0.024
@@ -252,23 +252,23 @@ def test_a_process_looks_now_and_then() -> None:
 def test_a_loss_is_noticed_and_training_goes_on() -> None:
     clock = SimulatedClock()
     ports = connect(clock, 3, node_link=LINK)
-    watch = Times(clock, 10**9)
-    watch._stop = lambda _: clock.now > 60.0
+    monitor = Times(clock, 10**9)
+    monitor._stop = lambda _: clock.now > 60.0
     losses_at: list[float] = []
-    watch.lost = lambda node, why: (watch.losses.append((node, why)), losses_at.append(clock.now))
+    monitor.lost = lambda node, why: (monitor.losses.append((node, why)), losses_at.append(clock.now))
     master_port, workers = ports
 
     def lead() -> None:
-        assert master_port.assemble(watch)
-        master(np.zeros(0, np.float32), GlobalStep(1.0, 0.0, 0), master_port, watch, 3)
+        assert master_port.assemble(monitor)
+        master(np.zeros(0, np.float32), GlobalStep(1.0, 0.0, 0), master_port, monitor, 3)
 
     clock.start(lead)
-    nodes = [clock.start(worker, port, TimedCrew(clock, 2, UpdateTimes(0.03)), 8) for port in workers]
+    nodes = [clock.start(worker, port, TimedPool(clock, 2, UpdateTimes(0.03)), 8) for port in workers]
     clock.call_at(20.0, clock.kill, nodes[1])
     clock.run()
-    assert watch.losses == [(1, "silent for 15 s")]
+    assert monitor.losses == [(1, "silent for 15 s")]
     assert losses_at[0] == pytest.approx(35.0, abs=0.5)
-    steps = np.array(watch.stepped_at)
+    steps = np.array(monitor.stepped_at)
     for begin, end in ((5, 20), (40, 60)):  # three deltas of three, or two of two: as many steps
         assert np.sum((steps > begin) & (steps < end)) == pytest.approx((end - begin) / 0.242, rel=0.05)
     between = np.sum((steps > 21) & (steps < 34))
@@ -278,20 +278,20 @@ def test_a_loss_is_noticed_and_training_goes_on() -> None:
 # Nodes.
 
 
-def lasts(crew: str, loop: Callable[..., None], variation: float, seed: int) -> tuple[float, float]:
+def lasts(pool: str, loop: Callable[..., None], variation: float, seed: int) -> tuple[float, float]:
     """Mean and standard error of rounds of B = 3 updates by p = 4 processes, over a link that takes no time."""
     clock = SimulatedClock()
     times = UpdateTimes(0.03, variation, seed=seed)
     p = 4
     node: Any
-    if crew == "timed":
-        node = TimedCrew(clock, p, times)
+    if pool == "timed":
+        node = TimedPool(clock, p, times)
     else:
         still = [Still() for _ in range(p)]
-        node = SteppedCrew(still, lambda u, g, rate_scale: None, 0, clock, times)
-    watch = Times(clock, 800)
-    play(clock, connect(clock, 1), [node], watch, B=3, loop=loop)
-    rounds = np.diff(watch.stepped_at)
+        node = SteppedPool(still, lambda u, g, rate_scale: None, 0, clock, times)
+    monitor = Times(clock, 800)
+    play(clock, connect(clock, 1), [node], monitor, B=3, loop=loop)
+    rounds = np.diff(monitor.stepped_at)
     assert node.updates >= 800 * p * 3
     return float(rounds.mean()), float(rounds.std() / np.sqrt(rounds.size))
 
@@ -363,39 +363,39 @@ def sgd(u: Vector, g: Any, rate_scale: float) -> None:
 def learn(loop: Callable[..., None], nodes: int, p: int, seed: int, steps: int = 60) -> tuple[Vector, Times]:
     clock = SimulatedClock()
     times = UpdateTimes(0.03, 0.5, seed=seed)
-    crews = [
-        SteppedCrew([Rows(TRUTH, 1000 * seed + 10 * node + k) for k in range(p)], sgd, 4, clock, times)
+    pools = [
+        SteppedPool([Rows(TRUTH, 1000 * seed + 10 * node + k) for k in range(p)], sgd, 4, clock, times)
         for node in range(nodes)
     ]
-    watch = Times(clock, steps)
+    monitor = Times(clock, steps)
     ports = connect(clock, nodes, node_link=LINK, sizes=Sizes(v=V_BYTES, delta=V_BYTES), work=WORK)
-    v = play(clock, ports, crews, watch, B=4, M=nodes, loop=loop, v=np.zeros(4, np.float32), rho=1 / nodes)
-    return v, watch
+    v = play(clock, ports, pools, monitor, B=4, M=nodes, loop=loop, v=np.zeros(4, np.float32), rho=1 / nodes)
+    return v, monitor
 
 
 @pytest.mark.parametrize("loop", [worker, overlapping_worker])
 def test_several_nodes_converge(loop: Callable[..., None]) -> None:
-    v, watch = learn(loop, nodes=5, p=3, seed=1)
+    v, monitor = learn(loop, nodes=5, p=3, seed=1)
     np.testing.assert_allclose(v, TRUTH, atol=0.05)
-    assert max(watch.taus) >= 1
+    assert max(monitor.taus) >= 1
 
 
 @pytest.mark.parametrize("loop", [worker, overlapping_worker])
 def test_a_seed_repeats_to_the_last_bit(loop: Callable[..., None]) -> None:
-    (v, watch), (again, watch_again) = (learn(loop, nodes=3, p=2, seed=7, steps=10) for _ in range(2))
+    (v, monitor), (again, monitor_again) = (learn(loop, nodes=3, p=2, seed=7, steps=10) for _ in range(2))
     assert v.tobytes() == again.tobytes()
-    assert watch.stepped_at == watch_again.stepped_at
-    other, watch_other = learn(loop, nodes=3, p=2, seed=8, steps=10)
+    assert monitor.stepped_at == monitor_again.stepped_at
+    other, monitor_other = learn(loop, nodes=3, p=2, seed=8, steps=10)
     assert other.tobytes() != v.tobytes()
-    assert watch_other.stepped_at != watch.stepped_at
+    assert monitor_other.stepped_at != monitor.stepped_at
 
 
 def test_one_node_and_no_time_is_serial_sgd() -> None:
     clock = SimulatedClock()
     start = np.array([1.0, 1.1, 1.2, 1.3], np.float32)
     truth = np.array([1.25, 1.0, 1.5, 1.2], np.float32)  # so near that v + (u - v) is u: see test_algorithms
-    crew = SteppedCrew([Rows(truth, 3)], sgd, 4, clock, UpdateTimes(0.0))
-    v = play(clock, connect(clock, 1), [crew], stepping(10), B=7, v=start)
+    pool = SteppedPool([Rows(truth, 3)], sgd, 4, clock, UpdateTimes(0.0))
+    v = play(clock, connect(clock, 1), [pool], stepping(10), B=7, v=start)
     u, problem = start.copy(), Rows(truth, 3)
     for _ in range(70):
         sgd(u, problem.gradient(u.copy(), lambda: False), 1.0)

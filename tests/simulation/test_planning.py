@@ -10,7 +10,7 @@ import pytest
 
 from hsa2c.simulation.cluster import kept_every_s
 from hsa2c.simulation.links import Link
-from hsa2c.simulation.planning import Cluster, bound, simulate, verdict
+from hsa2c.simulation.planning import Cluster, bound, conclusion, simulate
 from hsa2c.transport.messages import Limits
 
 GIGABIT = Link(bytes_per_s=125e6, latency_s=1e-4)
@@ -38,7 +38,7 @@ def test_a_busy_processor_is_the_other_end() -> None:
     assert outcome.exchanges_per_s == pytest.approx(200, rel=0.01)
     assert outcome.master_cpu == pytest.approx(1.0, abs=0.01)
     assert outcome.limit.what == "master's processor"
-    assert verdict(cluster, outcome).startswith("help no more beyond 6: the master's processor; an exchange takes")
+    assert conclusion(cluster, outcome).startswith("help no more beyond 6: the master's processor; an exchange takes")
 
 
 @pytest.mark.parametrize("exchange", ["overlap", "paper"])
@@ -81,7 +81,7 @@ def test_a_quarter_of_stragglers_costs_what_they_are_slower_and_no_more() -> Non
     # 15 nodes at full speed and 5 at a fifth of it; nobody waits for them.
     assert uneven.agent_steps_per_s == pytest.approx(even.agent_steps_per_s * (15 + 5 / 5) / 20, rel=0.03)
     assert uneven.tau_max > even.tau_max
-    assert "stragglers cost 20 %" in verdict(dataclasses.replace(base, stragglers=(0.25, 5.0)), uneven)
+    assert "stragglers cost 20 %" in conclusion(dataclasses.replace(base, stragglers=(0.25, 5.0)), uneven)
 
 
 def test_auto_finds_the_b_that_loses_5_percent() -> None:
@@ -113,7 +113,7 @@ def test_a_cluster_whose_exchange_takes_longer_than_nodes_wait_fails() -> None:
     cluster = Cluster(nodes=20, B=1, link=slow, limits=Limits(silence_s=30.0, absence_s=15.0), seconds=600.0)
     outcome = simulate(cluster)
     assert outcome.ended is not None
-    assert verdict(cluster, outcome).startswith("training ends: ")
+    assert conclusion(cluster, outcome).startswith("training ends: ")
 
 
 def test_a_seed_repeats_and_another_does_not() -> None:

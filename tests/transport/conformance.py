@@ -20,16 +20,16 @@ import numpy as np
 from hsa2c.dpsgd.master import master as algorithm_1
 from hsa2c.dpsgd.protocols import Listener, Vector
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho
-from hsa2c.dpsgd.worker import Crew
+from hsa2c.dpsgd.worker import Pool
 from hsa2c.dpsgd.worker import worker as algorithm_2
 from hsa2c.errors import HSA2CError, NodeError, TransportError
 from hsa2c.transport.codec import BLOCK, Encoding, encode
 from hsa2c.transport.master_port import BaseMasterPort
 from hsa2c.transport.messages import Limits
-from hsa2c.transport.several_masters import Followers, Link
+from hsa2c.transport.several_masters import Followers, MasterLink
 from hsa2c.transport.worker_port import BaseWorkerPort
+from tests.dpsgd.monitors import Record
 from tests.dpsgd.waiting import LIMIT_S, wait_until
-from tests.dpsgd.watches import Record
 from tests.transport.links import Leading
 
 MASTER = -1
@@ -96,14 +96,14 @@ def refused(kind: type[HSA2CError], *words: str) -> Iterator[None]:
         raise AssertionError(f"no {kind.__name__}")
 
 
-def take(port: BaseMasterPort, M: int, v: Vector, t: int, watch: Record) -> list[tuple[int, Vector, int]]:
+def take(port: BaseMasterPort, M: int, v: Vector, t: int, monitor: Record) -> list[tuple[int, Vector, int]]:
     """Node, delta and since of the next M pushes."""
-    return [(w.node, w.delta.copy(), w.since) for w in port.collect(M, serving=v, t=t, watch=watch)]
+    return [(w.node, w.delta.copy(), w.since) for w in port.collect(M, serving=v, t=t, monitor=monitor)]
 
 
-def dismiss(port: BaseMasterPort, watch: Record | None = None) -> list[tuple[int, Vector, int]]:
+def dismiss(port: BaseMasterPort, monitor: Record | None = None) -> list[tuple[int, Vector, int]]:
     """The last pushes, until all have left."""
-    return [(w.node, w.delta.copy(), w.since) for w in port.drain(watch=watch or Record())]
+    return [(w.node, w.delta.copy(), w.since) for w in port.drain(monitor=monitor or Record())]
 
 
 def part(port: BaseWorkerPort, state: Vector) -> None:
@@ -123,16 +123,16 @@ class VectorsAreExact(Check):
     nodes = 3
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record(rates=(0.3,))
-        assert port.assemble(watch)
-        pushes = sorted(take(port, self.nodes, bits(50, self.dim), 2**40, watch), key=lambda push: push[0])
+        monitor = Record(rates=(0.3,))
+        assert port.assemble(monitor)
+        pushes = sorted(take(port, self.nodes, bits(50, self.dim), 2**40, monitor), key=lambda push: push[0])
         assert [node for node, _, _ in pushes] == [0, 1, 2]
         for node, w, since in pushes:
             assert same(w, delta(node, self.dim))
             assert since == 2**40 - node
-        assert dismiss(port, watch) == []
-        assert sorted(watch.states) == [0, 1, 2]
-        assert all(same(state, delta(60 + node, self.state_dim)) for node, state in watch.states.items())
+        assert dismiss(port, monitor) == []
+        assert sorted(monitor.states) == [0, 1, 2]
+        assert all(same(state, delta(60 + node, self.state_dim)) for node, state in monitor.states.items())
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         pulled = port.pull()
@@ -154,12 +154,12 @@ class EmptyStateIsFine(Check):
     state_dim = 0  # plain SGD's
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
-        take(port, 1, bits(0, self.dim), 0, watch)
-        dismiss(port, watch)
-        assert watch.states[0].size == 0
-        assert watch.events == [("kept", 0), ("kept", 0)]
+        monitor = Record()
+        assert port.assemble(monitor)
+        take(port, 1, bits(0, self.dim), 0, monitor)
+        dismiss(port, monitor)
+        assert monitor.states[0].size == 0
+        assert monitor.events == [("kept", 0), ("kept", 0)]
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         port.pull()
@@ -175,11 +175,11 @@ class VStaysAsPulled(Check):
     dim = 100_000
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
+        monitor = Record()
         v = np.ones(self.dim, np.float32)
-        assert port.assemble(watch)
+        assert port.assemble(monitor)
         for t in range(2):
-            take(port, 1, v, t, watch)
+            take(port, 1, v, t, monitor)
             v += 1
             if t == 0:
                 cues.give(0)
@@ -208,10 +208,10 @@ class SlowReaderGetsWhatWasSent(Check):
     dim = 700_001
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record(stop=lambda record: record.t == 4)
+        monitor = Record(stop=lambda record: record.t == 4)
         v = np.ones(self.dim, np.float32)
-        assert port.assemble(watch)
-        assert algorithm_1(v, GlobalStep(1.0, 0.0, self.dim), port, watch, 1) == 4
+        assert port.assemble(monitor)
+        assert algorithm_1(v, GlobalStep(1.0, 0.0, self.dim), port, monitor, 1) == 4
         assert (v == 5).all()
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
@@ -241,9 +241,9 @@ class EachPullHasItsRate(Check):
     nodes = 3
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record(rates=(1.0, 0.5, 0.25))
-        assert port.assemble(watch)
-        pushes = take(port, 3, np.zeros(self.dim, np.float32), 0, watch)
+        monitor = Record(rates=(1.0, 0.5, 0.25))
+        assert port.assemble(monitor)
+        pushes = take(port, 3, np.zeros(self.dim, np.float32), 0, monitor)
         assert sorted(delta[0] for _, delta, _ in pushes) == [0.25, 0.5, 1.0]
         dismiss(port)
 
@@ -260,12 +260,14 @@ class DelayIsStepsOfOthers(Check):
     nodes = 2
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record(stop=lambda record: record.t == 4)
+        monitor = Record(stop=lambda record: record.t == 4)
         v = np.zeros(self.dim, np.float32)
-        assert port.assemble(watch)
-        assert algorithm_1(v, GlobalStep(1.0, 0.0, self.dim), port, watch, 1) == 4
-        assert [event for event in watch.events if event[0] == "received"] == [("received", 1)] * 3 + [("received", 0)]
-        assert watch.taus == [0, 0, 0, 3]
+        assert port.assemble(monitor)
+        assert algorithm_1(v, GlobalStep(1.0, 0.0, self.dim), port, monitor, 1) == 4
+        assert [event for event in monitor.events if event[0] == "received"] == [("received", 1)] * 3 + [
+            ("received", 0)
+        ]
+        assert monitor.taus == [0, 0, 0, 3]
         assert (v == 13).all()
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
@@ -290,11 +292,11 @@ class ReportsComeInOrder(Check):
         return [*odd, b"[]", bytes(range(256)), b"x" * 1_000_000, f'["last of {node}"]'.encode()]
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
-        take(port, 2, np.zeros(self.dim, np.float32), 0, watch)
+        monitor = Record()
+        assert port.assemble(monitor)
+        take(port, 2, np.zeros(self.dim, np.float32), 0, monitor)
         for node in range(2):
-            assert [text for source, text in watch.texts if source == node] == self.texts(node)
+            assert [text for source, text in monitor.texts if source == node] == self.texts(node)
         dismiss(port)
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
@@ -313,15 +315,15 @@ class StateComesBeforeItsPush(Check):
     nodes = 2
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
-        for push in port.collect(2, serving=bits(0, self.dim), t=0, watch=watch):
-            watch.received(push, 0)
-            assert same(watch.states[push.node], delta(10 + push.node, self.state_dim))
+        monitor = Record()
+        assert port.assemble(monitor)
+        for push in port.collect(2, serving=bits(0, self.dim), t=0, monitor=monitor):
+            monitor.received(push, 0)
+            assert same(monitor.states[push.node], delta(10 + push.node, self.state_dim))
         for node in range(2):
-            assert [event for event in watch.events if event[1] == node] == [("kept", node), ("received", node)]
-        dismiss(port, watch)
-        assert all(same(watch.states[node], delta(20 + node, self.state_dim)) for node in range(2))
+            assert [event for event in monitor.events if event[1] == node] == [("kept", node), ("received", node)]
+        dismiss(port, monitor)
+        assert all(same(monitor.states[node], delta(20 + node, self.state_dim)) for node in range(2))
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         pull(port)
@@ -336,9 +338,9 @@ class PullIsAnsweredAtOnce(Check):
     """M = 2 and one node: its second pull gets the v of the first, since the master waits for one more delta."""
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
-        pushes = take(port, 2, bits(1, self.dim), 5, watch)
+        monitor = Record()
+        assert port.assemble(monitor)
+        pushes = take(port, 2, bits(1, self.dim), 5, monitor)
         assert [(node, since) for node, _, since in pushes] == [(0, 5), (0, 5)]
         dismiss(port)
 
@@ -354,10 +356,10 @@ class AssembleWaitsForAll(Check):
     nodes = 2
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
-        assert watch.texts == [(1, b'["late"]')]
-        waits_s = {w.node: w.waited_s for w in port.collect(2, serving=bits(0, self.dim), t=0, watch=watch)}
+        monitor = Record()
+        assert port.assemble(monitor)
+        assert monitor.texts == [(1, b'["late"]')]
+        waits_s = {w.node: w.waited_s for w in port.collect(2, serving=bits(0, self.dim), t=0, monitor=monitor)}
         assert waits_s[0] > waits_s[1] > 0
         dismiss(port)
 
@@ -375,19 +377,19 @@ class AssembleWaitsForAll(Check):
 
 class MasterIsBusyWhenItDoesNotWaitForMessages(Check):
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
-        watch.slept_s = 0.0
+        monitor = Record()
+        assert port.assemble(monitor)
+        monitor.slept_s = 0.0
         began_at = time.monotonic()
-        take(port, 1, bits(0, self.dim), 0, watch)
+        take(port, 1, bits(0, self.dim), 0, monitor)
         took_s = time.monotonic() - began_at
-        assert 0.25 < watch.slept_s <= took_s, "the node takes 0.3 s"
-        slept_s = watch.slept_s
+        assert 0.25 < monitor.slept_s <= took_s, "the node takes 0.3 s"
+        slept_s = monitor.slept_s
         cues.take(0)
         time.sleep(0.3)  # the next one is on its way, and the master elsewhere
-        for _ in port.collect(1, serving=bits(0, self.dim), t=1, watch=watch):
+        for _ in port.collect(1, serving=bits(0, self.dim), t=1, monitor=monitor):
             time.sleep(0.3)
-        assert watch.slept_s - slept_s < 0.2
+        assert monitor.slept_s - slept_s < 0.2
         dismiss(port)
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
@@ -401,11 +403,11 @@ class MasterIsBusyWhenItDoesNotWaitForMessages(Check):
 
 class PushTellsHowLongTheExchangeBeforeTook(Check):
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
+        monitor = Record()
+        assert port.assemble(monitor)
         waits_s = []
         for t in range(2):
-            for w in port.collect(1, serving=bits(0, self.dim), t=t, watch=watch):
+            for w in port.collect(1, serving=bits(0, self.dim), t=t, monitor=monitor):
                 waits_s.append(w.waited_s)
                 time.sleep(0.3)  # nobody answers the pull meanwhile
         assert waits_s[1] > 0.25
@@ -418,14 +420,14 @@ class PushTellsHowLongTheExchangeBeforeTook(Check):
         part(port, np.zeros(self.state_dim, np.float32))
 
 
-class AssembleEndsWhenWatchSaysStop(Check):
+class AssembleEndsWhenMonitorSaysStop(Check):
     nodes = 2
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record(stop=lambda record: bool(record.texts))
-        assert not port.assemble(watch)
-        assert dismiss(port, watch) == []
-        assert sorted(watch.states) == [0, 1]
+        monitor = Record(stop=lambda record: bool(record.texts))
+        assert not port.assemble(monitor)
+        assert dismiss(port, monitor) == []
+        assert sorted(monitor.states) == [0, 1]
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         if node == 0:
@@ -433,15 +435,15 @@ class AssembleEndsWhenWatchSaysStop(Check):
         part(port, np.zeros(self.state_dim, np.float32))
 
 
-class CollectEndsWhenWatchSaysStop(Check):
+class CollectEndsWhenMonitorSaysStop(Check):
     nodes = 2
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record(stop=lambda record: record.deltas == 1)
-        assert port.assemble(watch)
-        for push in port.collect(5, serving=bits(0, self.dim), t=0, watch=watch):
-            watch.received(push, 0)
-        assert watch.deltas == 1
+        monitor = Record(stop=lambda record: record.deltas == 1)
+        assert port.assemble(monitor)
+        for push in port.collect(5, serving=bits(0, self.dim), t=0, monitor=monitor):
+            monitor.received(push, 0)
+        assert monitor.deltas == 1
         assert dismiss(port) == []
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
@@ -457,18 +459,18 @@ class DrainLosesNothing(Check):
     nodes = 3
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record(stop=lambda record: record.deltas == 1)
-        assert port.assemble(watch)
-        for push in port.collect(3, serving=bits(0, self.dim), t=8, watch=watch):
+        monitor = Record(stop=lambda record: record.deltas == 1)
+        assert port.assemble(monitor)
+        for push in port.collect(3, serving=bits(0, self.dim), t=8, monitor=monitor):
             assert push.node == 0
-            watch.received(push, 0)
+            monitor.received(push, 0)
         cues.give(2)
-        ((node, w, since),) = dismiss(port, watch)
+        ((node, w, since),) = dismiss(port, monitor)
         assert (node, since) == (1, 8)
         assert same(w, delta(11, self.dim))
-        assert (1, b'["late"]') in watch.texts
-        assert sorted(watch.states) == [0, 1, 2]
-        assert all(same(state, delta(20 + node, self.state_dim)) for node, state in watch.states.items())
+        assert (1, b'["late"]') in monitor.texts
+        assert sorted(monitor.states) == [0, 1, 2]
+        assert all(same(state, delta(20 + node, self.state_dim)) for node, state in monitor.states.items())
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         v, t = pull(port)
@@ -494,14 +496,14 @@ class FailedNodeIsLeftOut(Check):
     nodes = 3
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
+        monitor = Record()
+        assert port.assemble(monitor)
         assert port.quorum(3) == 3
-        pushes = take(port, 3, np.zeros(self.dim, np.float32), 0, watch)
+        pushes = take(port, 3, np.zeros(self.dim, np.float32), 0, monitor)
         assert sorted(node for node, _, _ in pushes) == [0, 2]
         assert port.quorum(3) == 2
         assert port.quorum(1) == 1
-        ((node, why),) = watch.losses
+        ((node, why),) = monitor.losses
         assert node == 1
         assert why.startswith("failed\nTraceback")
         assert why.endswith("\u00fc\u4e2d")
@@ -520,11 +522,11 @@ class FailureOfTheLastNodeIsTheEnd(Check):
     nodes = 2
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
+        monitor = Record()
+        assert port.assemble(monitor)
         with refused(NodeError, "node ", ": failed"):
-            take(port, 2, np.zeros(self.dim, np.float32), 0, watch)
-        assert len(watch.losses) == 1
+            take(port, 2, np.zeros(self.dim, np.float32), 0, monitor)
+        assert len(monitor.losses) == 1
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         pull(port)
@@ -536,14 +538,14 @@ class DeltasThatAreNotFiniteAreRefused(Check):
     limits = Limits(start_s=LIMIT_S, silence_s=LIMIT_S, refusals=3)
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
-        assert [node for node, _, _ in take(port, 2, np.zeros(self.dim, np.float32), 0, watch)] == [0, 0]
-        assert watch.refusals == [0, 0]
-        assert (0, b'["also"]') in watch.texts
+        monitor = Record()
+        assert port.assemble(monitor)
+        assert [node for node, _, _ in take(port, 2, np.zeros(self.dim, np.float32), 0, monitor)] == [0, 0]
+        assert monitor.refusals == [0, 0]
+        assert (0, b'["also"]') in monitor.texts
         cues.give(1)
         with refused(NodeError, "node 1: 3 deltas in a row are not finite"):
-            take(port, 1, np.zeros(self.dim, np.float32), 0, watch)
+            take(port, 1, np.zeros(self.dim, np.float32), 0, monitor)
         cues.give(0)
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
@@ -574,9 +576,9 @@ class DeltasAreEncoded(Check):
         return np.random.default_rng(node).standard_normal(self.dim).astype(np.float32)
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
-        pushes = list(take(port, 4, np.zeros(self.dim, np.float32), 0, watch))
+        monitor = Record()
+        assert port.assemble(monitor)
+        pushes = list(take(port, 4, np.zeros(self.dim, np.float32), 0, monitor))
         for node in range(2):
             first, second = [w for source, w, _ in pushes if source == node]
             assert same(first, encode(self.delta(node), self.encoding).decode())
@@ -606,12 +608,12 @@ class BytesAreCounted(Check):
     dim = BLOCK
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
+        monitor = Record()
+        assert port.assemble(monitor)
         v, header = np.ones(self.dim, np.float32), 64
         found = []
         for t in (7, 8, 8):
-            found += [(w.delta_bytes, w.v_bytes) for w in port.collect(1, serving=v, t=t, watch=watch)]
+            found += [(w.delta_bytes, w.v_bytes) for w in port.collect(1, serving=v, t=t, monitor=monitor)]
             if t == 7:
                 v += 1e-3
         encoded = header + 2 * self.dim
@@ -658,15 +660,15 @@ class SilentNodeIsNotWaitedFor(Check):
     limits = Limits(start_s=LIMIT_S, silence_s=LIMIT_S, absence_s=0.6)  # 1 s in messages
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
-        assert [node for node, _, _ in take(port, 2, np.zeros(self.dim, np.float32), 0, watch)] == [1]
-        assert watch.losses == [(0, "silent for 1 s")]
-        assert watch.returns == []
+        monitor = Record()
+        assert port.assemble(monitor)
+        assert [node for node, _, _ in take(port, 2, np.zeros(self.dim, np.float32), 0, monitor)] == [1]
+        assert monitor.losses == [(0, "silent for 1 s")]
+        assert monitor.returns == []
         cues.give(0)
-        ((node, _, since),) = take(port, 1, np.zeros(self.dim, np.float32), 5, watch)
+        ((node, _, since),) = take(port, 1, np.zeros(self.dim, np.float32), 5, monitor)
         assert (node, since) == (0, 0)
-        assert watch.returns == [(0, "is heard again")]
+        assert monitor.returns == [(0, "is heard again")]
         assert port.quorum(2) == 2
         dismiss(port)
 
@@ -686,10 +688,10 @@ class SilenceOfAllIsTheEnd(Check):
     limits = Limits(start_s=LIMIT_S, silence_s=0.6, absence_s=0.1)  # 1 s in messages
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
+        monitor = Record()
+        assert port.assemble(monitor)
         with refused(TransportError, "node 0: silent for ", "(limit 1 s)"):
-            take(port, 1, np.zeros(self.dim, np.float32), 0, watch)
+            take(port, 1, np.zeros(self.dim, np.float32), 0, monitor)
         cues.give(0)
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
@@ -717,9 +719,9 @@ class MasterThatDoesNotAnswerIsNoticed(Check):
     limits = Limits(start_s=LIMIT_S, silence_s=0.6)  # 1 s in messages
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
-        take(port, 1, np.zeros(self.dim, np.float32), 412, watch)
+        monitor = Record()
+        assert port.assemble(monitor)
+        take(port, 1, np.zeros(self.dim, np.float32), 412, monitor)
         cues.take(0)
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
@@ -737,9 +739,9 @@ class StoppedNodeGoesOn(Check):
     limits = Limits(start_s=LIMIT_S, silence_s=4.0)
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
-        take(port, 1, np.zeros(self.dim, np.float32), 412, watch)
+        monitor = Record()
+        assert port.assemble(monitor)
+        take(port, 1, np.zeros(self.dim, np.float32), 412, monitor)
         cues.take(0)
         time.sleep(5.8)
         assert dismiss(port) == []
@@ -774,10 +776,10 @@ class OtherSizeIsRefused(Check):
     node_dim = 6
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record()
-        assert port.assemble(watch)
+        monitor = Record()
+        assert port.assemble(monitor)
         with refused(TransportError, "node 0: PUSH with 6 numbers, must be 5"):
-            take(port, 1, np.zeros(self.dim, np.float32), 0, watch)
+            take(port, 1, np.zeros(self.dim, np.float32), 0, monitor)
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         with refused(TransportError, "node 0: v has 5 numbers, must be 6"):
@@ -789,7 +791,7 @@ class OtherSizeIsRefusedThoughEncoded(OtherSizeIsRefused):
     encoding = Encoding.BFLOAT16
 
 
-class NumpyCrew(Crew):
+class NumpyPool(Pool):
     """SGD on f(u) = |u - target|^2 / 2; the state is the number of updates."""
 
     def __init__(self, target: Vector, eta: float) -> None:
@@ -824,20 +826,20 @@ class OneNodeIsSerialSGD(Check):
     target: ClassVar[Vector] = np.array([1.25, 1.0, 1.5, 1.2, 1.0], np.float32)
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record(stop=lambda record: record.t >= 10)
+        monitor = Record(stop=lambda record: record.t >= 10)
         v = self.start.copy()
-        assert port.assemble(watch)
-        assert algorithm_1(v, GlobalStep(1.0, 0.0, v.size), port, watch, 1) == 10
-        assert [report["updates"] for report in watch.reports()] == [self.B] * 10
-        assert watch.taus == [0] * 10
+        assert port.assemble(monitor)
+        assert algorithm_1(v, GlobalStep(1.0, 0.0, v.size), port, monitor, 1) == 10
+        assert [report["updates"] for report in monitor.reports()] == [self.B] * 10
+        assert monitor.taus == [0] * 10
         u = self.start.copy()
         for _ in range(10 * self.B):
             u -= np.float32(0.05) * (u - self.target)
         assert same(v, u)
-        assert watch.states[0].tolist() == [10 * self.B]
+        assert monitor.states[0].tolist() == [10 * self.B]
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
-        algorithm_2(port, NumpyCrew(self.target, 0.05), self.B)
+        algorithm_2(port, NumpyPool(self.target, 0.05), self.B)
 
 
 class TwoMastersMakeTheSame(OneNodeIsSerialSGD):
@@ -848,23 +850,23 @@ class TwoMastersMakeTheSame(OneNodeIsSerialSGD):
     dim = 700_001
     start: ClassVar[Vector] = np.resize(OneNodeIsSerialSGD.start, 700_001)
     target: ClassVar[Vector] = np.resize(OneNodeIsSerialSGD.target, 700_001)
-    links: Sequence[Link] = ()
+    links: Sequence[MasterLink] = ()
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Leading(stop=lambda record: record.t >= 10)
+        monitor = Leading(stop=lambda record: record.t >= 10)
         z = np.zeros(self.dim, np.float32)
-        watch.followers = Followers(self.links, v=self.start.copy(), z=z, t=0, limits=self.limits)
-        assert port.assemble(watch)
-        v = watch.followers.own_v
-        assert algorithm_1(v, GlobalStep(1.0, 0.0, v.size), port, watch, 1) == 10
-        watch.followers.gather_last()
-        assert watch.followers.dismiss(port.unscathed)
+        monitor.followers = Followers(self.links, v=self.start.copy(), z=z, t=0, limits=self.limits)
+        assert port.assemble(monitor)
+        v = monitor.followers.own_v
+        assert algorithm_1(v, GlobalStep(1.0, 0.0, v.size), port, monitor, 1) == 10
+        monitor.followers.gather_last()
+        assert monitor.followers.dismiss(port.unscathed)
         u = self.start.copy()
         for _ in range(10 * self.B):
             u -= np.float32(0.05) * (u - self.target)
-        assert same(watch.followers.v, u)
-        assert watch.gathered, "in the middle of the run too"
-        assert watch.states[0].tolist() == [10 * self.B]
+        assert same(monitor.followers.v, u)
+        assert monitor.gathered, "in the middle of the run too"
+        assert monitor.states[0].tolist() == [10 * self.B]
 
 
 class SeveralNodesConverge(Check):
@@ -875,21 +877,21 @@ class SeveralNodesConverge(Check):
     target: ClassVar[Vector] = np.array([1.0, -2.0, 0.5, -0.5, 0.25], np.float32)
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
-        watch = Record(stop=lambda record: record.t >= 150, rates=tuple(np.linspace(1, 0.1, 250).tolist()))
+        monitor = Record(stop=lambda record: record.t >= 150, rates=tuple(np.linspace(1, 0.1, 250).tolist()))
         v = np.zeros(self.dim, np.float32)
-        assert port.assemble(watch)
-        t = algorithm_1(v, GlobalStep(constant_factor_rho(2, 0.5), 0.5, v.size), port, watch, 2)
+        assert port.assemble(monitor)
+        t = algorithm_1(v, GlobalStep(constant_factor_rho(2, 0.5), 0.5, v.size), port, monitor, 2)
         assert t in (150, 151)
         np.testing.assert_allclose(v, self.target, atol=1e-4)
-        assert 300 <= watch.deltas <= 303
-        assert min(watch.taus) >= 0
-        updates = sum(report["updates"] for report in watch.reports())
+        assert 300 <= monitor.deltas <= 303
+        assert min(monitor.taus) >= 0
+        updates = sum(report["updates"] for report in monitor.reports())
         assert 300 * 3 <= updates <= 303 * 3
-        assert sorted(watch.states) == [0, 1, 2]
-        assert sum(float(state[0]) for state in watch.states.values()) == updates
+        assert sorted(monitor.states) == [0, 1, 2]
+        assert sum(float(state[0]) for state in monitor.states.values()) == updates
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
-        algorithm_2(port, NumpyCrew(self.target, 0.1), B=3)
+        algorithm_2(port, NumpyPool(self.target, 0.1), B=3)
 
 
 class SeveralNodesConvergeWithRoundedDeltas(SeveralNodesConverge):

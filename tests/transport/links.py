@@ -1,4 +1,4 @@
-"""Links between masters that are threads, and a lead's watch for tests."""
+"""Links between masters that are threads, and a lead's monitor for tests."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.transport.messages import Kind, Message
-from hsa2c.transport.several_masters import Followers, Link
-from tests.dpsgd.watches import Record
+from hsa2c.transport.several_masters import Followers, MasterLink
+from tests.dpsgd.monitors import Record
 
 
-class QueueLink(Link):
+class QueueLink(MasterLink):
     """One end of `linked`."""
 
     def __init__(self, me: int, inbox: queue.SimpleQueue[Message], outbox: queue.SimpleQueue[Message]) -> None:

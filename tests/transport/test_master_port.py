@@ -13,7 +13,7 @@ from hsa2c.errors import NodeError, TransportError
 from hsa2c.transport.master_port import BaseMasterPort
 from hsa2c.transport.messages import Kind, Limits, Message
 from hsa2c.transport.worker_port import BaseWorkerPort
-from tests.dpsgd.watches import Record
+from tests.dpsgd.monitors import Record
 
 V = np.zeros(2, np.float32)
 
@@ -72,8 +72,8 @@ def assembled(clock: Clock, nodes: int = 2, **limits: float) -> Script:
     return port
 
 
-def collect(port: Script, M: int = 1, watch: Record | None = None) -> list[int]:
-    return [push.node for push in port.collect(M, serving=V, t=0, watch=watch or Record())]
+def collect(port: Script, M: int = 1, monitor: Record | None = None) -> list[int]:
+    return [push.node for push in port.collect(M, serving=V, t=0, monitor=monitor or Record())]
 
 
 def push(node: int) -> Message:
@@ -144,18 +144,18 @@ def test_silence_among_silent_ones(clock: Clock) -> None:
 def test_silence_though_another_talks_all_the_time(clock: Clock) -> None:
     port = assembled(clock)
     port.coming = [(0.001, Message(Kind.TELL, 0, text=b"[]")) for _ in range(20_000)] + [(0.0, push(0))]
-    watch = Record()
-    assert collect(port, 2, watch) == [0]
-    assert watch.losses == [(1, "silent for 15 s")]
+    monitor = Record()
+    assert collect(port, 2, monitor) == [0]
+    assert monitor.losses == [(1, "silent for 15 s")]
 
 
 def test_one_that_is_heard_again_counts_again(clock: Clock) -> None:
     port = assembled(clock)
     talk = [(0.5, Message(Kind.TELL, 0)) for _ in range(40)]
     port.coming = [*talk, (0.1, Message(Kind.TELL, 1)), (0.1, push(0)), (0.1, push(1))]
-    watch = Record()
-    assert collect(port, 2, watch) == [0, 1]
-    assert (watch.losses, watch.returns) == ([(1, "silent for 16 s")], [(1, "is heard again")])
+    monitor = Record()
+    assert collect(port, 2, monitor) == [0, 1]
+    assert (monitor.losses, monitor.returns) == ([(1, "silent for 16 s")], [(1, "is heard again")])
 
 
 def test_dead_node_is_replaced_and_the_new_one_answered(clock: Clock) -> None:
@@ -169,12 +169,12 @@ def test_dead_node_is_replaced_and_the_new_one_answered(clock: Clock) -> None:
         (0.1, push(0)),
         (0.1, push(1)),
     ]
-    watch = Record()
-    assert collect(port, 2, watch) == [0]
-    assert collect(port, 2, watch) == [0, 1]
+    monitor = Record()
+    assert collect(port, 2, monitor) == [0]
+    assert collect(port, 2, monitor) == [0, 1]
     assert (port.replaced, port.forgotten) == ([1], [1])
-    assert watch.losses == [(1, "its process has died")]
-    assert watch.returns == [(1, "begins, in place of the one that was lost")]
+    assert monitor.losses == [(1, "its process has died")]
+    assert monitor.returns == [(1, "begins, in place of the one that was lost")]
     assert [node for node, _ in port.answered] == [0, 1, 1]
 
 
@@ -202,9 +202,9 @@ def test_replacement_that_cannot_start_is_told_of(clock: Clock) -> None:
     port.can_replace = True
     fails = Message(Kind.DIED, 1, text=b"cannot be replaced: no memory")
     port.coming = [(0.1, Message(Kind.DIED, 1, text=b"x")), (0.1, fails), (0.1, fails), (0.1, push(0))]
-    watch = Record()
-    assert collect(port, 2, watch) == [0]
-    assert [why for _, why in watch.losses] == ["x", *["cannot be replaced: no memory"] * 2]
+    monitor = Record()
+    assert collect(port, 2, monitor) == [0]
+    assert [why for _, why in monitor.losses] == ["x", *["cannot be replaced: no memory"] * 2]
 
 
 def test_end_when_nobody_is_left_and_nobody_comes(clock: Clock) -> None:
@@ -228,26 +228,26 @@ def test_spare_is_not_answered_before_it_is_needed(clock: Clock) -> None:
     assert port.assemble(Record())
     talk = [(1.0, Message(Kind.TELL, node)) for _ in range(60) for node in (0, 1)]  # a spare may be silent
     port.coming = [*talk, (0.1, push(0)), (0.1, Message(Kind.DIED, 0, text=b"x")), (0.1, push(2)), (0.1, push(1))]
-    watch = Record()
-    assert collect(port, 2, watch) == [0, 2]
+    monitor = Record()
+    assert collect(port, 2, monitor) == [0, 2]
     assert [node for node, _ in port.answered] == [0, 1, 2]
-    assert watch.losses == [(0, "x")]
-    assert watch.returns == [(2, "begins, in place of node 0")]
+    assert monitor.losses == [(0, "x")]
+    assert monitor.returns == [(2, "begins, in place of node 0")]
 
 
 def test_spare_begins_for_a_node_that_is_silent_and_both_count_when_it_is_heard_again(clock: Clock) -> None:
     port = Script(2, Limits(start_s=600.0, silence_s=60.0), clock, spares=1)
     port.coming = [(0.5, Message(Kind.PULL, node)) for node in (2, 0, 1)]
     assert port.assemble(Record())
-    watch = Record()
+    monitor = Record()
     port.coming = [(1.0, Message(Kind.TELL, 0)) for _ in range(20)] + [(0.1, push(2)), (0.1, push(0))]
-    assert collect(port, M=2, watch=watch) == [2, 0]
-    assert watch.losses == [(1, "silent for 16 s")]
-    assert watch.returns == [(2, "begins, in place of node 1")]
+    assert collect(port, M=2, monitor=monitor) == [2, 0]
+    assert monitor.losses == [(1, "silent for 16 s")]
+    assert monitor.returns == [(2, "begins, in place of node 1")]
     assert [node for node, _ in port.answered] == [0, 1, 2]
     port.coming = [(0.1, push(1)), (0.1, Message(Kind.PULL, 1)), (0.1, push(0))]
-    assert collect(port, M=2, watch=watch) == [1, 0]
-    assert watch.returns[1:] == [(1, "is heard again")]
+    assert collect(port, M=2, monitor=monitor) == [1, 0]
+    assert monitor.returns[1:] == [(1, "is heard again")]
     assert port.quorum(2) == 2
 
 
@@ -256,10 +256,10 @@ def test_spare_that_is_not_needed_leaves_with_the_others(clock: Clock) -> None:
     port.coming = [(1.0, Message(Kind.PULL, node)) for node in (2, 0, 1)]
     assert port.assemble(Record())
     port.coming = [(0.1, Message(Kind.LEAVE, node, vector=V)) for node in range(3)]
-    watch = Record()
-    assert list(port.drain(watch=watch)) == []
+    monitor = Record()
+    assert list(port.drain(monitor=monitor)) == []
     assert (2, None) in port.answered
-    assert not watch.losses
+    assert not monitor.losses
 
 
 def test_spares_begin_where_the_leading_master_says(clock: Clock) -> None:
@@ -269,18 +269,18 @@ def test_spares_begin_where_the_leading_master_says(clock: Clock) -> None:
     assert port.assemble(Record())
     dies = [(0.1, Message(Kind.DIED, node, text=b"x")) for node in (0, 1)]
     port.coming = [*dies, *[(1.0, None)] * 9]
-    watch = Record(stop=lambda _: not port.coming)
-    assert collect(port, 2, watch) == []
+    monitor = Record(stop=lambda _: not port.coming)
+    assert collect(port, 2, monitor) == []
     assert [node for node, _ in port.answered] == [0, 1], "no spare without the lead's word"
-    port.call(2, watch)  # before its pull has come
+    port.call(2, monitor)  # before its pull has come
     port.coming = [(0.1, Message(Kind.PULL, 2)), (0.1, push(2)), *[(1.0, None)] * 9]
-    assert collect(port, 2, watch) == [2], "half of the nodes, half of the deltas"
-    port.call(3, watch)
-    port.call(3, watch)
+    assert collect(port, 2, monitor) == [2], "half of the nodes, half of the deltas"
+    port.call(3, monitor)
+    port.call(3, monitor)
     port.coming = [(0.1, push(3)), (0.1, push(2)), *[(1.0, None)] * 9]
-    assert collect(port, 2, watch) == [3, 2]
+    assert collect(port, 2, monitor) == [3, 2]
     assert [node for node, _ in port.answered] == [0, 1, 2, 3]
-    assert watch.returns == [(2, "begins"), (3, "begins")]
+    assert monitor.returns == [(2, "begins"), (3, "begins")]
 
 
 def test_master_that_does_not_lead_ends_with_its_last_node_if_no_spare_is_left(clock: Clock) -> None:
@@ -336,9 +336,9 @@ def test_one_that_left_may_be_silent(clock: Clock) -> None:
     state = np.ones(3, np.float32)
     talk = [(0.5, None if n % 20 else Message(Kind.TELL, 1)) for n in range(600)]
     port.coming = [(0.1, Message(Kind.LEAVE, 0, vector=state)), *talk, (0.1, Message(Kind.LEAVE, 1, vector=state))]
-    watch = Record()
-    assert list(port.drain(watch=watch)) == []
-    assert sorted(watch.states) == [0, 1]
+    monitor = Record()
+    assert list(port.drain(monitor=monitor)) == []
+    assert sorted(monitor.states) == [0, 1]
     assert port.stop_said == 1
     assert port.answered == [(0, None), (1, None)]
 
@@ -346,9 +346,9 @@ def test_one_that_left_may_be_silent(clock: Clock) -> None:
 def test_one_that_does_not_leave_is_named(clock: Clock) -> None:
     port = assembled(clock)
     port.coming = [(0.1, Message(Kind.LEAVE, 0, vector=V))]
-    watch = Record()
-    assert list(port.drain(watch=watch)) == []
-    assert watch.losses == [(1, "silent for 15 s")]
+    monitor = Record()
+    assert list(port.drain(monitor=monitor)) == []
+    assert monitor.losses == [(1, "silent for 15 s")]
     assert clock.now_s == pytest.approx(1017, abs=0.2)
 
 
@@ -359,7 +359,7 @@ def test_pulls_are_answered_in_the_order_of_arrival(clock: Clock) -> None:
     assert [node for node, _ in port.answered] == [0, 1, 2, 2]  # node 0's second is for the next v
 
 
-def test_nothing_is_answered_once_the_watch_says_stop(clock: Clock) -> None:
+def test_nothing_is_answered_once_the_monitor_says_stop(clock: Clock) -> None:
     port = assembled(clock)
-    assert collect(port, watch=Record(stop=lambda _: True)) == []
+    assert collect(port, monitor=Record(stop=lambda _: True)) == []
     assert port.answered == []

@@ -23,12 +23,12 @@ from hsa2c.dpsgd.worker import worker
 from hsa2c.errors import ConfigError, HSA2CError, TransportError
 from hsa2c.node.layout import DenseLayout
 from hsa2c.node.optimiser import Rule
-from hsa2c.node.serial import SerialCrew
+from hsa2c.node.serial import SerialPool
 from hsa2c.transport import inprocess
 from hsa2c.transport.inprocess import QueueMaster, connect
 from hsa2c.transport.master_port import BaseMasterPort
 from hsa2c.transport.messages import Kind, Limits, Message
-from hsa2c.transport.several_masters import Followers, FollowerWatch, ShardedWorkerPort, follow, parts
+from hsa2c.transport.several_masters import FollowerMonitor, Followers, ShardedWorkerPort, follow, parts
 from tests.dpsgd.problems import quadratic
 from tests.dpsgd.waiting import LIMIT_S, wait_until
 from tests.transport.conformance import Check, checks
@@ -170,20 +170,20 @@ def train(
     make_step = lambda size: GlobalStep(0.7 / nodes, momentum, size)
     cluster.follow(make_step, nodes)
     for node in range(nodes):
-        crew = SerialCrew(quadratic(torch.flip(START, [0]), 1.3), layout)
-        cluster.start(lambda node=node, crew=crew: worker(cluster.node(node), crew, 3))
-    watch = Leading(stop=lambda record: record.t >= steps)
+        pool = SerialPool(quadratic(torch.flip(START, [0]), 1.3), layout)
+        cluster.start(lambda node=node, pool=pool: worker(cluster.node(node), pool, 3))
+    monitor = Leading(stop=lambda record: record.t >= steps)
     followers = cluster.lead(START.numpy().copy(), np.zeros(START.numel(), np.float32))
-    watch.followers = followers
+    monitor.followers = followers
     step = make_step(followers.own_v.size)
     step.z = followers.own_z
     port = cluster.pairs[0][0]
-    assert port.assemble(watch)
-    assert master(followers.own_v, step, port, watch, nodes) >= steps
+    assert port.assemble(monitor)
+    assert master(followers.own_v, step, port, monitor, nodes) >= steps
     followers.gather_last()
     assert followers.dismiss(True)
     cluster.end()
-    return followers.v, followers.z, watch
+    return followers.v, followers.z, monitor
 
 
 @pytest.mark.timeout(60)
@@ -201,10 +201,10 @@ def test_one_node_makes_the_same_v_with_any_number_of_masters(momentum: float) -
 
 @pytest.mark.timeout(60)
 def test_several_nodes_and_masters_converge_and_v_is_gathered_meanwhile() -> None:
-    v, _, watch = train(3, 0.3, nodes=3, steps=200, rule="sgd")
+    v, _, monitor = train(3, 0.3, nodes=3, steps=200, rule="sgd")
     np.testing.assert_allclose(v, torch.flip(START, [0]).numpy(), atol=0.05)
-    assert len(watch.gathered) > 1
-    distance = [float(np.abs(seen - v).max()) for seen in watch.gathered]
+    assert len(monitor.gathered) > 1
+    distance = [float(np.abs(seen - v).max()) for seen in monitor.gathered]
     assert distance[-1] < 0.1 < distance[0], "at the beginning and at the end of the run"
 
 
@@ -217,13 +217,13 @@ def test_node_leaves_when_it_has_heard_of_the_end_from_all() -> None:
     left = threading.Event()
 
     def late() -> None:
-        watch = FollowerWatch(link, port, np.zeros(2, np.float32), np.zeros(2, np.float32))
+        monitor = FollowerMonitor(link, port, np.zeros(2, np.float32), np.zeros(2, np.float32))
         waits = Leading(stop=lambda _: go_on.is_set())
         waits.stopping = go_on.is_set  # type: ignore[method-assign]
-        assert port.assemble(watch)
-        pushes = list(port.collect(2, serving=np.ones(2, np.float32), t=3, watch=waits))
+        assert port.assemble(monitor)
+        pushes = list(port.collect(2, serving=np.ones(2, np.float32), t=3, monitor=waits))
         assert len(pushes) == 1
-        assert list(port.drain(watch=waits)) == []
+        assert list(port.drain(monitor=waits)) == []
 
     def node() -> None:
         mine = cluster.node(0)
@@ -237,12 +237,12 @@ def test_node_leaves_when_it_has_heard_of_the_end_from_all() -> None:
     cluster.start(late)
     cluster.start(node)
     lead = cluster.pairs[0][0]
-    watch = Leading(stop=lambda record: record.deltas == 1)
-    watch.followers = Followers([], v=np.zeros(2, np.float32), z=np.zeros(2, np.float32), t=0, limits=LIMITS)
-    assert lead.assemble(watch)
-    for push in lead.collect(5, serving=np.zeros(2, np.float32), t=0, watch=watch):
-        watch.received(push, 0)
-    cluster.start(lambda: list(lead.drain(watch=watch)))
+    monitor = Leading(stop=lambda record: record.deltas == 1)
+    monitor.followers = Followers([], v=np.zeros(2, np.float32), z=np.zeros(2, np.float32), t=0, limits=LIMITS)
+    assert lead.assemble(monitor)
+    for push in lead.collect(5, serving=np.zeros(2, np.float32), t=0, monitor=monitor):
+        monitor.received(push, 0)
+    cluster.start(lambda: list(lead.drain(monitor=monitor)))
     assert not left.wait(0.3)
     go_on.set()
     cluster.end()
@@ -344,11 +344,11 @@ def test_follower_that_hears_nothing_gives_up() -> None:
 
 def test_lead_must_not_send_anything() -> None:
     lead, link = linked(1)
-    watch = FollowerWatch(link, connect(1)[0], np.zeros(1, np.float32), np.zeros(1, np.float32))
-    assert not watch.stopping()
+    monitor = FollowerMonitor(link, connect(1)[0], np.zeros(1, np.float32), np.zeros(1, np.float32))
+    assert not monitor.stopping()
     lead.send(Kind.PUSH)
     with pytest.raises(TransportError, match=r"^master 0: PUSH, unasked$"):
-        watch.stopping()
+        monitor.stopping()
 
 
 def test_node_that_gives_up_is_left_out_by_every_master() -> None:
@@ -358,9 +358,9 @@ def test_node_that_gives_up_is_left_out_by_every_master() -> None:
             port.ask()
     cluster.node(1).fail("no memory")
     for port, _ in cluster.pairs:
-        watch = Leading()
-        watch.stopping = lambda: False  # type: ignore[method-assign]
-        assert port.assemble(watch)
+        monitor = Leading()
+        monitor.stopping = lambda: False  # type: ignore[method-assign]
+        assert port.assemble(monitor)
         cluster.node(0).push(np.ones(4, np.float32), since=0, report=b"")
-        assert [push.node for push in port.collect(2, serving=np.zeros(2), t=0, watch=watch)] == [0]
-        assert watch.losses == [(1, "no memory")]
+        assert [push.node for push in port.collect(2, serving=np.zeros(2), t=0, monitor=monitor)] == [0]
+        assert monitor.losses == [(1, "no memory")]

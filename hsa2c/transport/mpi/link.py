@@ -11,12 +11,12 @@ from hsa2c.transport.codec import plain
 from hsa2c.transport.messages import Kind, Limits, Message
 from hsa2c.transport.mpi.calls import in_words, probe, take, wait_until
 from hsa2c.transport.mpi.frames import HEADER, Bytes, decode, encode
-from hsa2c.transport.several_masters import Link
+from hsa2c.transport.several_masters import MasterLink
 
 _TO_MASTERS_TAG = 3
 
 
-class MPILink(Link):
+class MPILink(MasterLink):
     """What joins two masters; see `hsa2c.transport.several_masters`.
 
     Args:
@@ -35,7 +35,7 @@ class MPILink(Link):
     def send(
         self, kind: Kind, *, since: int = 0, vector: Vector | None = None, text: bytes = b"", number: float = 0.0
     ) -> None:
-        """See `Link.send`."""
+        """See `MasterLink.send`."""
         room = np.empty(HEADER + 4 * (0 if vector is None else vector.size) + len(text), dtype=np.uint8)
         numbers = None if vector is None else plain(vector)
         data = encode(room, self._run_id, kind, since=since, number=number, vector=numbers, text=text)
@@ -46,7 +46,7 @@ class MPILink(Link):
         self._sending.append((request, data))
 
     def poll(self) -> Message | None:
-        """See `Link.poll`."""
+        """See `MasterLink.poll`."""
         try:
             self._sending = [(request, data) for request, data in self._sending if not request.Test()]
             found = probe(MPI.COMM_WORLD, self._rank, _TO_MASTERS_TAG)

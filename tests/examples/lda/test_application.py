@@ -335,7 +335,9 @@ import json, sys
 from pathlib import Path
 from examples.lda.application import positivity_warning
 from examples.lda.commands import train
-from hsa2c.runtime import application, launch, rundir
+from hsa2c import application
+from hsa2c.run import directory as rundir
+from hsa2c.run import launcher as launch
 from hsa2c.cluster.world import World
 
 options = train.parser().parse_args()

@@ -22,13 +22,13 @@ from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.worker import worker
 from hsa2c.errors import ProblemError
-from hsa2c.node.crew import LockFreeCrew
 from hsa2c.node.memory import SharedVectors
-from hsa2c.node.serial import SerialCrew
+from hsa2c.node.process_pool import ProcessPool
+from hsa2c.node.serial import SerialPool
 from hsa2c.transport.inprocess import connect
 from hsa2c.transport.messages import Limits
+from tests.dpsgd.monitors import Record
 from tests.dpsgd.waiting import LIMIT_S
-from tests.dpsgd.watches import Record
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -337,53 +337,53 @@ def serially(planted, updates, rate=SVI_RATE, model=MODEL):
     return [x.reshape(-1).copy() for _ in islice(run, updates)]
 
 
-def through_the_core(planted, make_crew, *, B, rounds, rate=SVI_RATE, model=MODEL):
+def through_the_core(planted, make_pool, *, B, rounds, rate=SVI_RATE, model=MODEL):
     """v after each global step of a run with one node, M = 1 and rho = 1; and its reports."""
     layout = TopicsLayout(planted.V, 5, model.eta0, rate)
 
     def make(index):
         return DPSVI(planted.corpus, planted.documents, batches_of(planted), model)
 
-    crew = make_crew(make, layout)
+    pool = make_pool(make, layout)
     v = initial_counts(layout.size - 5 - 2, 3)
     port, (node,) = connect(1, Limits(start_s=LIMIT_S, silence_s=LIMIT_S))
-    watch = Record(stop=lambda record: record.t >= rounds)
+    monitor = Record(stop=lambda record: record.t >= rounds)
     failures = []
 
     def work():
         try:
-            worker(node, crew, B)
+            worker(node, pool, B)
         except BaseException as error:
             failures.append(error)
             node.fail(repr(error))
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    assert port.assemble(watch)
-    master(v, GlobalStep(1.0, 0.0, v.size), port, watch, 1)
+    assert port.assemble(monitor)
+    master(v, GlobalStep(1.0, 0.0, v.size), port, monitor, 1)
     thread.join(LIMIT_S)
     assert failures == []
-    np.testing.assert_array_equal(v, watch.vs[-1])
-    return watch.vs, watch.reports()
+    np.testing.assert_array_equal(v, monitor.vs[-1])
+    return monitor.vs, monitor.reports()
 
 
-def serial_crew(make, layout):
-    return SerialCrew(make(0), layout)
+def serial_pool(make, layout):
+    return SerialPool(make(0), layout)
 
 
 @pytest.fixture
-def lock_free_crew():
-    """Makes crews of one process; none is left afterwards."""
+def lock_free_pool():
+    """Makes process pools of one process; none is left afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     here = psutil.Process()
     before = {child.pid for child in here.children(recursive=True)}
     with contextlib.ExitStack() as stack:
 
-        def make_crew(make, layout):
-            return stack.enter_context(contextlib.closing(LockFreeCrew(make, layout, 1)))
+        def make_pool(make, layout):
+            return stack.enter_context(contextlib.closing(ProcessPool(make, layout, 1)))
 
-        yield make_crew
+        yield make_pool
     torch.set_num_threads(threads)
     assert {child.pid for child in here.children(recursive=True)} <= before
 
@@ -393,7 +393,7 @@ def lock_free_crew():
 )
 def test_p_B_M_of_1_is_serial_svi_bit_for_bit(planted, rate):
     expected = serially(planted, 30, rate)
-    vs, reports = through_the_core(planted, serial_crew, B=1, rounds=30, rate=rate)
+    vs, reports = through_the_core(planted, serial_pool, B=1, rounds=30, rate=rate)
     assert len(vs) == 30
     for v, x in zip(vs, expected, strict=True):
         np.testing.assert_array_equal(v, x)
@@ -404,18 +404,18 @@ def test_p_B_M_of_1_is_serial_svi_bit_for_bit(planted, rate):
 
 def test_posterior_means_too_are_serial_svi_bit_for_bit(planted):
     model = Model(K=5, alpha=0.2, eta0=0.2, mean=True, tolerance=1e-3, most_iterations=100)
-    vs, _ = through_the_core(planted, serial_crew, B=1, rounds=15, model=model)
+    vs, _ = through_the_core(planted, serial_pool, B=1, rounds=15, model=model)
     np.testing.assert_array_equal(vs[-1], serially(planted, 15, model=model)[-1])
     assert not np.array_equal(vs[-1], serially(planted, 15)[-1])
 
 
-def test_a_lock_free_crew_of_one_is_serial_svi_bit_for_bit(planted, lock_free_crew):
-    vs, _ = through_the_core(planted, lock_free_crew, B=1, rounds=30)
+def test_a_lock_free_pool_of_one_is_serial_svi_bit_for_bit(planted, lock_free_pool):
+    vs, _ = through_the_core(planted, lock_free_pool, B=1, rounds=30)
     np.testing.assert_array_equal(vs, serially(planted, 30))
 
 
 def test_five_updates_between_exchanges_are_serial_svi_but_for_rounding(planted):
-    vs, reports = through_the_core(planted, serial_crew, B=5, rounds=6)
+    vs, reports = through_the_core(planted, serial_pool, B=5, rounds=6)
     expected = serially(planted, 30)[4::5]
     for v, x in zip(vs, expected, strict=True):
         assert np.abs(v - x).sum() / x.sum() < 1e-5
@@ -426,10 +426,10 @@ def test_five_updates_between_exchanges_are_serial_svi_but_for_rounding(planted)
 def test_the_count_of_updates_is_kept_over_a_resume(planted):
     layout = TopicsLayout(planted.V, 5, 0.2, SVI_RATE)
     problem = DPSVI(planted.corpus, planted.documents, batches_of(planted), MODEL)
-    crew = SerialCrew(problem, layout, state=np.array([40.0], np.float32))
-    crew.run(initial_counts(planted.V * 5, 3), 2, rate_scale=1.0, listener=Nobody())
-    assert crew.state().tolist() == [42.0]
-    assert json.loads(crew.report())[0]["eta"] == SVI_RATE(41)
+    pool = SerialPool(problem, layout, state=np.array([40.0], np.float32))
+    pool.run(initial_counts(planted.V * 5, 3), 2, rate_scale=1.0, listener=Nobody())
+    assert pool.state().tolist() == [42.0]
+    assert json.loads(pool.report())[0]["eta"] == SVI_RATE(41)
 
 
 class Nobody:

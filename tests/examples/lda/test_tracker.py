@@ -67,7 +67,7 @@ def make(clock):
 def report(documents=64, *, eta=0.1, **more):
     values = {"documents": documents, "updates": 2, "words": 6, "iterations": 10 * documents, "negative": 0, "eta": eta}
     return (
-        values | {"seconds": {"reading": 1.0, "local_step": 2.0}, "crew_s": {"optimiser": 0.5, "waiting": 0.5}} | more
+        values | {"seconds": {"reading": 1.0, "local_step": 2.0}, "pool_s": {"optimiser": 0.5, "waiting": 0.5}} | more
     )
 
 
@@ -120,7 +120,7 @@ def test_rows_before_anything_has_happened_hold_no_number_that_is_none(make):
     row = tracker.row(1.0)
     assert row["perplexity/validation"] is row["local_step/iterations"] is row["rate/eta"] is None
     assert all(math.isfinite(value) for value in row.values() if value is not None)
-    tracker.add(0, report(0, iterations=0, seconds={"reading": 0.0, "local_step": 0.0}, crew_s={}))
+    tracker.add(0, report(0, iterations=0, seconds={"reading": 0.0, "local_step": 0.0}, pool_s={}))
     assert all(math.isfinite(value) for value in tracker.row(1.0).values() if value is not None)
 
 

@@ -1,4 +1,4 @@
-"""The lock-free crew with real processes: exact where it can be, and never a process too many."""
+"""The lock-free process pool with real processes: exact where it can be, and never a process too many."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ import torch
 from hsa2c.dpsgd.protocols import Listener, Vector
 from hsa2c.errors import NodeError, ProblemError
 from hsa2c.node import actor_learner
-from hsa2c.node import crew as crew_module
-from hsa2c.node.crew import CrewLimits, LockFreeCrew
+from hsa2c.node import process_pool as pool_module
 from hsa2c.node.layout import DenseLayout
 from hsa2c.node.memory import SharedVectors
 from hsa2c.node.optimiser import Rule
-from hsa2c.node.serial import SerialCrew
+from hsa2c.node.process_pool import PoolLimits, ProcessPool
+from hsa2c.node.serial import SerialPool
 from tests.dpsgd.problems import double_well, quadratic
 from tests.dpsgd.waiting import LIMIT_S, Turns, wait_until
 
@@ -88,31 +88,31 @@ def fine(_: int) -> Any:
 
 
 @pytest.fixture
-def made() -> Iterator[Callable[..., LockFreeCrew]]:
-    """Makes crews, and afterwards sees that nothing is left of them."""
-    crews: list[LockFreeCrew] = []
+def made() -> Iterator[Callable[..., ProcessPool]]:
+    """Makes process pools, and afterwards sees that nothing is left of them."""
+    pools: list[ProcessPool] = []
     here = psutil.Process()
     before = {child.pid for child in here.children(recursive=True)}
 
-    def make(problem: Callable[[int], Any] = fine, p: int = 1, rule: Rule = SGD, **options: Any) -> LockFreeCrew:
-        crew = LockFreeCrew(problem, DenseLayout(DIM, rule), p, **options)
-        crews.append(crew)
-        return crew
+    def make(problem: Callable[[int], Any] = fine, p: int = 1, rule: Rule = SGD, **options: Any) -> ProcessPool:
+        pool = ProcessPool(problem, DenseLayout(DIM, rule), p, **options)
+        pools.append(pool)
+        return pool
 
     yield make
-    for crew in crews:
-        crew.close()
+    for pool in pools:
+        pool.close()
     assert {child.pid for child in here.children(recursive=True)} <= before
-    assert not any(psutil.pid_exists(pid) for crew in crews for pid in crew.pids)
+    assert not any(psutil.pid_exists(pid) for pool in pools for pid in pool.pids)
 
 
-def run(crew: Any, v: Vector = V, B: int = 1, rate_scale: float = 1.0, listener: Listener | None = None) -> Vector:
-    return crew.run(v, B, rate_scale=rate_scale, listener=listener or Ear()).copy()
+def run(pool: Any, v: Vector = V, B: int = 1, rate_scale: float = 1.0, listener: Listener | None = None) -> Vector:
+    return pool.run(v, B, rate_scale=rate_scale, listener=listener or Ear()).copy()
 
 
-def updates(crew: Any) -> int:
+def updates(pool: Any) -> int:
     """All that its processes report, in however many pieces: a slow machine makes them say more."""
-    return sum(report.get("updates", 0) for report in json.loads(crew.report()))
+    return sum(report.get("updates", 0) for report in json.loads(pool.report()))
 
 
 def gone(pid: int) -> bool:
@@ -122,42 +122,42 @@ def gone(pid: int) -> bool:
     return True
 
 
-# What a crew computes
+# What a process pool computes
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_p_1_is_the_serial_crew_bit_for_bit(made: Callable[..., LockFreeCrew], rule: Rule) -> None:
-    crew = made(p=1, rule=rule)
-    serial = SerialCrew(fine(0), DenseLayout(DIM, rule))
+def test_p_1_is_the_serial_pool_bit_for_bit(made: Callable[..., ProcessPool], rule: Rule) -> None:
+    pool = made(p=1, rule=rule)
+    serial = SerialPool(fine(0), DenseLayout(DIM, rule))
     v = V
     for rate_scale in (1.0, 0.5, 0.25):
-        u = run(crew, v, 20, rate_scale)
+        u = run(pool, v, 20, rate_scale)
         np.testing.assert_array_equal(u, run(serial, v, 20, rate_scale))
-        np.testing.assert_array_equal(crew.state(), serial.state())
+        np.testing.assert_array_equal(pool.state(), serial.state())
         assert not np.array_equal(u, v)
         v = u * np.float32(0.9)  # the next v is another than this u, as with several nodes
-    assert updates(crew) == updates(serial) == 60
+    assert updates(pool) == updates(serial) == 60
 
 
-def test_one_update_by_hand(made: Callable[..., LockFreeCrew]) -> None:
+def test_one_update_by_hand(made: Callable[..., ProcessPool]) -> None:
     """v = 3, gradient 0.5 * (3 - 0), eta 0.1 * 0.5: 3 - 0.05 * 1.5."""
-    for crew in (made(), SerialCrew(fine(0), DenseLayout(DIM, SGD))):
-        assert run(crew, V, 1, 0.5)[3] == pytest.approx(2.925)
+    for pool in (made(), SerialPool(fine(0), DenseLayout(DIM, SGD))):
+        assert run(pool, V, 1, 0.5)[3] == pytest.approx(2.925)
 
 
 @pytest.mark.parametrize(("p", "name"), [(2, "sgd"), (3, "sgd"), (2, "rmsprop"), (3, "adam")])
-def test_several_processes_converge(made: Callable[..., LockFreeCrew], p: int, name: str) -> None:
-    crew = made(p=p, rule=RULES[name])
+def test_several_processes_converge(made: Callable[..., ProcessPool], p: int, name: str) -> None:
+    pool = made(p=p, rule=RULES[name])
     u = V
     for round_ in range(8):
-        u = run(crew, u, 200, rate_scale=0.5**round_ if name != "sgd" else 1.0)
+        u = run(pool, u, 200, rate_scale=0.5**round_ if name != "sgd" else 1.0)
     np.testing.assert_allclose(u, TARGET.numpy(), atol=0.02)
-    assert updates(crew) == 8 * 200 * p
+    assert updates(pool) == 8 * 200 * p
 
 
-def test_several_processes_find_a_minimum_of_a_function_with_many(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(lambda _: double_well(), p=2)
-    u = run(crew, np.array([0.3, -0.1, 2.0, -1.5], np.float32), 300)
+def test_several_processes_find_a_minimum_of_a_function_with_many(made: Callable[..., ProcessPool]) -> None:
+    pool = made(lambda _: double_well(), p=2)
+    u = run(pool, np.array([0.3, -0.1, 2.0, -1.5], np.float32), 300)
     np.testing.assert_allclose(u, [1, -1, 1, -1], atol=1e-3)
 
 
@@ -188,37 +188,37 @@ class Stale:
         pass
 
 
-def overlaps(crew: LockFreeCrew) -> Counter[int]:
+def overlaps(pool: ProcessPool) -> Counter[int]:
     """How many updates had each overlap."""
     counts: Counter[int] = Counter()
-    for report in json.loads(crew.report()):
+    for report in json.loads(pool.report()):
         counts.update({int(overlap): updates for overlap, updates in report.get("overlap", {}).items()})
     return counts
 
 
 @pytest.mark.parametrize("B", [1, 4])
-def test_overlap_is_what_others_wrote_since_the_read(made: Callable[..., LockFreeCrew], B: int) -> None:
+def test_overlap_is_what_others_wrote_since_the_read(made: Callable[..., ProcessPool], B: int) -> None:
     """Process 0's B updates fall between the read and the write of process 1's first one, and no other has any."""
     turns = Turns()
-    crew = made(lambda index: Stale(index, turns, B), p=2)
-    run(crew, V, B)
-    assert overlaps(crew) == Counter({0: B - 1}) + Counter({0: B, B: 1})
+    pool = made(lambda index: Stale(index, turns, B), p=2)
+    run(pool, V, B)
+    assert overlaps(pool) == Counter({0: B - 1}) + Counter({0: B, B: 1})
 
 
-def test_process_alone_overlaps_with_nobody(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made()
-    run(crew, V, 7)
-    assert overlaps(crew) == {0: 7}
+def test_process_alone_overlaps_with_nobody(made: Callable[..., ProcessPool]) -> None:
+    pool = made()
+    run(pool, V, 7)
+    assert overlaps(pool) == {0: 7}
 
 
-def test_update_that_is_refused_has_no_overlap(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(lambda _: quadratic(torch.full((DIM,), math.nan)))
-    run(crew, V, 3)
-    assert overlaps(crew) == {}
+def test_update_that_is_refused_has_no_overlap(made: Callable[..., ProcessPool]) -> None:
+    pool = made(lambda _: quadratic(torch.full((DIM,), math.nan)))
+    run(pool, V, 3)
+    assert overlaps(pool) == {}
 
 
 @pytest.mark.parametrize("B", [1, 4])
-def test_a_stale_gradient_is_applied_to_what_is_there_by_then(made: Callable[..., LockFreeCrew], B: int) -> None:
+def test_a_stale_gradient_is_applied_to_what_is_there_by_then(made: Callable[..., ProcessPool], B: int) -> None:
     """Both read v. Process 0 makes its B updates; then process 1 makes its first one with the gradient at v (Eq. 5)."""
     turns = Turns()
     u = run(made(lambda index: Stale(index, turns, B), p=2), V, B)
@@ -236,52 +236,52 @@ def test_a_stale_gradient_is_applied_to_what_is_there_by_then(made: Callable[...
     assert np.abs(u - serial.numpy()).max() > 1e-3
 
 
-def test_state_goes_on_from_what_is_given(made: Callable[..., LockFreeCrew]) -> None:
+def test_state_goes_on_from_what_is_given(made: Callable[..., ProcessPool]) -> None:
     rule = RULES["adam"]
-    first, whole = made(rule=rule), SerialCrew(fine(0), DenseLayout(DIM, rule))
+    first, whole = made(rule=rule), SerialPool(fine(0), DenseLayout(DIM, rule))
     middle = run(first, V, 10)
     state = first.state().copy()
-    for other in (made(rule=rule, state=state), SerialCrew(fine(0), DenseLayout(DIM, rule), state=state)):
+    for other in (made(rule=rule, state=state), SerialPool(fine(0), DenseLayout(DIM, rule), state=state)):
         state_before = state.copy()
         np.testing.assert_array_equal(run(other, middle, 10), run(whole, run(whole, V, 10), 10))
         np.testing.assert_array_equal(other.state(), whole.state())
         np.testing.assert_array_equal(state, state_before)
-        whole = SerialCrew(fine(0), DenseLayout(DIM, rule))
+        whole = SerialPool(fine(0), DenseLayout(DIM, rule))
 
 
-def test_u_starts_from_v_every_time_but_the_state_stays(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(rule=RULES["rmsprop"])
-    first = run(crew, V)
-    second = run(crew, V)
+def test_u_starts_from_v_every_time_but_the_state_stays(made: Callable[..., ProcessPool]) -> None:
+    pool = made(rule=RULES["rmsprop"])
+    first = run(pool, V)
+    second = run(pool, V)
     assert not np.array_equal(first, second)
-    assert crew.state()[-1] == 2
+    assert pool.state()[-1] == 2
 
 
-# What a crew says
+# What a process pool says
 
 
 @pytest.mark.parametrize("p", [1, 3])
-def test_reports_count_p_times_B_updates(made: Callable[..., LockFreeCrew], p: int) -> None:
-    crew = made(p=p)
+def test_reports_count_p_times_B_updates(made: Callable[..., ProcessPool], p: int) -> None:
+    pool = made(p=p)
     for B in (1, 7):
-        run(crew, V, B)
-        assert updates(crew) == B * p
-    assert crew.report() == b"[]"
+        run(pool, V, B)
+        assert updates(pool) == B * p
+    assert pool.report() == b"[]"
 
 
-def test_reports_may_hold_numpy_numbers(made: Callable[..., LockFreeCrew]) -> None:
+def test_reports_may_hold_numpy_numbers(made: Callable[..., ProcessPool]) -> None:
     class Numbers(Behaviour):
         def report(self) -> Mapping[str, Any]:
             return {"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": [np.float64(1)]}
 
-    crew = made(lambda _: Numbers(lambda: None))
-    run(crew)
-    report, *_ = json.loads(crew.report())
+    pool = made(lambda _: Numbers(lambda: None))
+    run(pool)
+    report, *_ = json.loads(pool.report())
     assert report.items() >= {"a": 0.5, "b": 3, "c": True, "d": [1.0]}.items()
 
 
 @pytest.mark.parametrize("report", [{"a": object()}, {"long": "x" * 150_000}], ids=["no JSON", "too long"])
-def test_a_report_that_cannot_be_sent_is_an_error(made: Callable[..., LockFreeCrew], report: Mapping[str, Any]) -> None:
+def test_a_report_that_cannot_be_sent_is_an_error(made: Callable[..., ProcessPool], report: Mapping[str, Any]) -> None:
     class Bad(Behaviour):
         def report(self) -> Mapping[str, Any]:
             return report
@@ -290,21 +290,21 @@ def test_a_report_that_cannot_be_sent_is_an_error(made: Callable[..., LockFreeCr
         run(made(lambda _: Bad(lambda: None)))
 
 
-def test_a_report_may_be_long(made: Callable[..., LockFreeCrew]) -> None:
+def test_a_report_may_be_long(made: Callable[..., ProcessPool]) -> None:
     class Long(Behaviour):
         def report(self) -> Mapping[str, Any]:
             return {"long": "x" * 130_000}
 
-    crew = made(lambda _: Long(lambda: None), p=2)
-    run(crew)
-    lengths = [len(report["long"]) for report in json.loads(crew.report()) if "long" in report]
+    pool = made(lambda _: Long(lambda: None), p=2)
+    run(pool)
+    lengths = [len(report["long"]) for report in json.loads(pool.report()) if "long" in report]
     assert len(lengths) >= 2
     assert set(lengths) == {130_000}
 
 
 def test_process_that_the_system_does_not_let_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fork of the second one, in the foreman, fails as it does beyond ``ulimit -u``."""
-    fork, forks = os.fork, iter(range(2))  # the node forks the foreman, the foreman the first one
+    """The fork of the second one, in the fork server, fails as it does beyond ``ulimit -u``."""
+    fork, forks = os.fork, iter(range(2))  # the node forks the fork server, the fork server the first one
 
     def limited() -> int:
         if next(forks, None) is None:
@@ -313,22 +313,22 @@ def test_process_that_the_system_does_not_let_start_is_told(monkeypatch: pytest.
 
     monkeypatch.setattr("os.fork", limited)
     with pytest.raises(NodeError, match=f"^actor-learner 1 cannot be started: {os.strerror(errno.EAGAIN)} "):
-        LockFreeCrew(lambda _: quadratic(TARGET), DenseLayout(DIM, SGD), 2)
+        ProcessPool(lambda _: quadratic(TARGET), DenseLayout(DIM, SGD), 2)
 
 
-def test_signs_of_life_while_a_round_takes_long(made: Callable[..., LockFreeCrew]) -> None:
+def test_signs_of_life_while_a_round_takes_long(made: Callable[..., ProcessPool]) -> None:
     ear = Ear()
-    crew = made(lambda _: quadratic(TARGET, seconds=0.02), p=2, limits=CrewLimits(tell_s=0.05))
-    run(crew, B=20, listener=ear)
+    pool = made(lambda _: quadratic(TARGET, seconds=0.02), p=2, limits=PoolLimits(tell_s=0.05))
+    run(pool, B=20, listener=ear)
     assert ear.told
-    items = [item for text in [*ear.told, crew.report()] for item in json.loads(text)]
+    items = [item for text in [*ear.told, pool.report()] for item in json.loads(text)]
     said = [item["updates"] for item in items if "updates" in item]
     assert sum(said) == 40
 
 
-def test_no_sign_of_life_is_needed_in_a_short_round(made: Callable[..., LockFreeCrew]) -> None:
+def test_no_sign_of_life_is_needed_in_a_short_round(made: Callable[..., ProcessPool]) -> None:
     ear = Ear()
-    run(made(limits=CrewLimits(tell_s=1000.0)), listener=ear)
+    run(made(limits=PoolLimits(tell_s=1000.0)), listener=ear)
     assert ear.told == []
 
 
@@ -367,108 +367,108 @@ def test_a_process_reports_in_the_middle_of_a_gradient() -> None:
         assert {text[:1] for text in said} == {b"P"}
 
 
-def test_reports_say_where_a_process_spends_its_time(made: Callable[..., LockFreeCrew]) -> None:
+def test_reports_say_where_a_process_spends_its_time(made: Callable[..., ProcessPool]) -> None:
     began_at = time.perf_counter()
-    crew = made()
-    crew.wait_ready()
+    pool = made()
+    pool.wait_ready()
     time.sleep(0.1)
     for _ in range(2):
-        run(crew, B=3)
-    spent = [report["crew_s"] for report in json.loads(crew.report()) if "crew_s" in report]
+        run(pool, B=3)
+    spent = [report["pool_s"] for report in json.loads(pool.report()) if "pool_s" in report]
     assert sum(seconds["waiting"] + seconds["optimiser"] for seconds in spent) < time.perf_counter() - began_at
     assert spent[0]["waiting"] > 0.05
     assert sum(seconds["optimiser"] for seconds in spent) > 0
 
 
-def test_seconds_of_a_process_begin_with_its_first_update(made: Callable[..., LockFreeCrew]) -> None:
+def test_seconds_of_a_process_begin_with_its_first_update(made: Callable[..., ProcessPool]) -> None:
     """It waits for its first order for 0.3 s, for the second one for 0.2, and sleeps in its gradients."""
-    crew = made(lambda _: quadratic(TARGET, seconds=0.1))
-    crew.wait_ready()
+    pool = made(lambda _: quadratic(TARGET, seconds=0.1))
+    pool.wait_ready()
     began_at = time.perf_counter()
     time.sleep(0.3)
-    run(crew, B=2)
+    run(pool, B=2)
     time.sleep(0.2)
-    run(crew, B=2)
+    run(pool, B=2)
     took_s = time.perf_counter() - began_at
     seconds = Counter[str]()
-    for report in json.loads(crew.report()):
+    for report in json.loads(pool.report()):
         seconds.update(report.get("process_s", {}))
     assert 0.6 <= seconds["wall"] <= took_s - 0.3
     assert 0.19 <= seconds["waiting"] <= seconds["wall"] - 0.4
     assert seconds["computing"] <= seconds["wall"] - 0.6 + 0.05
 
 
-def test_state_is_kept_when_due(made: Callable[..., LockFreeCrew]) -> None:
+def test_state_is_kept_when_due(made: Callable[..., ProcessPool]) -> None:
     often, rarely = Ear(), Ear()
     rule = RULES["rmsprop"]
-    crew = made(rule=rule, limits=CrewLimits(keep_s=0.0))
+    pool = made(rule=rule, limits=PoolLimits(keep_s=0.0))
     for n in range(1, 4):
-        run(crew, B=2, listener=often)
+        run(pool, B=2, listener=often)
         assert len(often.kept) == n
-        np.testing.assert_array_equal(often.kept[-1], crew.state())
+        np.testing.assert_array_equal(often.kept[-1], pool.state())
     assert often.kept[-1][-1] == 6
-    run(made(rule=rule, limits=CrewLimits(keep_s=1000.0)), listener=rarely)
+    run(made(rule=rule, limits=PoolLimits(keep_s=1000.0)), listener=rarely)
     assert rarely.kept == []
 
 
-# How a crew stops
+# How a process pool stops
 
 
-def test_stop_ends_a_round_early(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(p=2)
+def test_stop_ends_a_round_early(made: Callable[..., ProcessPool]) -> None:
+    pool = made(p=2)
     ear = Ear(stop=lambda: True)
-    run(crew, B=10**9, listener=ear)
-    assert updates(crew) < 2 * 10**9
-    run(crew, B=5)  # and the next one is whole
-    assert updates(crew) == 10
+    run(pool, B=10**9, listener=ear)
+    assert updates(pool) < 2 * 10**9
+    run(pool, B=5)  # and the next one is whole
+    assert updates(pool) == 10
 
 
-def test_stop_reaches_a_gradient_that_waits(made: Callable[..., LockFreeCrew]) -> None:
+def test_stop_reaches_a_gradient_that_waits(made: Callable[..., ProcessPool]) -> None:
     class Waits(Behaviour):
         def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
             wait_until(interrupted, "interrupted")
             return None
 
-    crew = made(lambda _: Waits(lambda: None), p=2)
-    u = run(crew, B=3, listener=Ear(stop=lambda: True))
+    pool = made(lambda _: Waits(lambda: None), p=2)
+    u = run(pool, B=3, listener=Ear(stop=lambda: True))
     np.testing.assert_array_equal(u, V)
-    assert updates(crew) == 0
+    assert updates(pool) == 0
 
 
-def test_serial_crew_stops_before_the_next_update() -> None:
+def test_serial_pool_stops_before_the_next_update() -> None:
     problem = quadratic(TARGET)
     asked = iter([False, False, True])
-    crew = SerialCrew(problem, DenseLayout(DIM, SGD))
-    run(crew, B=10, listener=Ear(stop=lambda: next(asked)))
-    assert updates(crew) == 2
+    pool = SerialPool(problem, DenseLayout(DIM, SGD))
+    run(pool, B=10, listener=Ear(stop=lambda: next(asked)))
+    assert updates(pool) == 2
 
 
-def test_close_twice_is_fine_and_quick(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(p=2)
-    crew.wait_ready()
-    crew.close()
-    crew.close()
-    assert not any(psutil.pid_exists(pid) for pid in crew.pids)
+def test_close_twice_is_fine_and_quick(made: Callable[..., ProcessPool]) -> None:
+    pool = made(p=2)
+    pool.wait_ready()
+    pool.close()
+    pool.close()
+    assert not any(psutil.pid_exists(pid) for pid in pool.pids)
 
 
-def test_problems_are_closed(made: Callable[..., LockFreeCrew]) -> None:
+def test_problems_are_closed(made: Callable[..., ProcessPool]) -> None:
     closed = Turns()
 
     class Closes(Behaviour):
         def close(self) -> None:
             closed.next()
 
-    crew = made(lambda _: Closes(lambda: None))
-    run(crew)
-    crew.close()
+    pool = made(lambda _: Closes(lambda: None))
+    run(pool)
+    pool.close()
     assert closed.done == 1
 
 
-def test_closing_one_crew_does_not_wait_for_another(
-    made: Callable[..., LockFreeCrew], monkeypatch: pytest.MonkeyPatch
+def test_closing_one_pool_does_not_wait_for_another(
+    made: Callable[..., ProcessPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second crew's processes were forked with copies of the first one's sockets."""
-    monkeypatch.setattr(crew_module, "_FINISH_S", LIMIT_S)
+    """The second process pool's processes were forked with copies of the first one's sockets."""
+    monkeypatch.setattr(pool_module, "_FINISH_S", LIMIT_S)
     first, second = made(p=2), made(p=2)
     first.wait_ready()
     second.wait_ready()
@@ -492,9 +492,9 @@ def lose_when(condition: Callable[[], bool]) -> Ear:
 
 
 def test_close_in_the_middle_of_a_round_lets_processes_end_in_order(
-    made: Callable[..., LockFreeCrew], monkeypatch: pytest.MonkeyPatch
+    made: Callable[..., ProcessPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew_module, "_FINISH_S", LIMIT_S)
+    monkeypatch.setattr(pool_module, "_FINISH_S", LIMIT_S)
     events = Turns()
 
     class Waits(Behaviour):
@@ -506,42 +506,42 @@ def test_close_in_the_middle_of_a_round_lets_processes_end_in_order(
         def close(self) -> None:
             events.next()
 
-    crew = made(lambda _: Waits(lambda: None))
+    pool = made(lambda _: Waits(lambda: None))
     with pytest.raises(Lost):
-        run(crew, listener=lose_when(lambda: events.done == 1))
-    crew.close()
+        run(pool, listener=lose_when(lambda: events.done == 1))
+    pool.close()
     assert events.done == 2
 
 
-def test_close_kills_a_process_that_hangs(made: Callable[..., LockFreeCrew], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew_module, "_FINISH_S", 0.2)
+def test_close_kills_a_process_that_hangs(made: Callable[..., ProcessPool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_FINISH_S", 0.2)
     hanging = Turns()
 
     def hang() -> None:
         hanging.next()
         time.sleep(1000)
 
-    crew = made(lambda index: Behaviour(hang) if index == 1 else fine(index), p=2)
+    pool = made(lambda index: Behaviour(hang) if index == 1 else fine(index), p=2)
     with pytest.raises(Lost):
-        run(crew, listener=lose_when(lambda: hanging.done == 1))
-    crew.close()
-    assert not any(psutil.pid_exists(pid) for pid in crew.pids)
+        run(pool, listener=lose_when(lambda: hanging.done == 1))
+    pool.close()
+    assert not any(psutil.pid_exists(pid) for pid in pool.pids)
 
 
-# How a crew fails
+# How a process pool fails
 
 
-def test_an_exception_comes_with_its_traceback_and_index(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(lambda index: Behaviour(lambda: 1 // (1 - index)), p=2)
+def test_an_exception_comes_with_its_traceback_and_index(made: Callable[..., ProcessPool]) -> None:
+    pool = made(lambda index: Behaviour(lambda: 1 // (1 - index)), p=2)
     with pytest.raises(NodeError) as caught:
-        run(crew, B=3)
+        run(pool, B=3)
     message = str(caught.value)
-    assert message.startswith(f"actor-learner 1 (pid {crew.pids[1]}) failed\nTraceback")
-    assert "test_crew.py" in message
+    assert message.startswith(f"actor-learner 1 (pid {pool.pids[1]}) failed\nTraceback")
+    assert "test_process_pool.py" in message
     assert message.rstrip().endswith("ZeroDivisionError: integer division or modulo by zero")
 
 
-def test_an_exception_with_any_text_arrives(made: Callable[..., LockFreeCrew]) -> None:
+def test_an_exception_with_any_text_arrives(made: Callable[..., ProcessPool]) -> None:
     def fail() -> None:
         raise ValueError("\udcff" + "\u4e2d" * 300_000 + "the end")
 
@@ -549,16 +549,16 @@ def test_an_exception_with_any_text_arrives(made: Callable[..., LockFreeCrew]) -
         run(made(lambda _: Behaviour(fail)))
 
 
-def test_an_exception_while_the_problem_is_built(made: Callable[..., LockFreeCrew]) -> None:
+def test_an_exception_while_the_problem_is_built(made: Callable[..., ProcessPool]) -> None:
     def build(index: int) -> Any:
         return {0: fine(0)}[index]
 
-    crew = made(build, p=2)
+    pool = made(build, p=2)
     with pytest.raises(NodeError, match=r"(?s)^actor-learner 1 \(pid \d+\) failed\n.*KeyError: 1$"):
-        crew.wait_ready()
+        pool.wait_ready()
 
 
-def test_exit_is_a_failure_too(made: Callable[..., LockFreeCrew]) -> None:
+def test_exit_is_a_failure_too(made: Callable[..., ProcessPool]) -> None:
     def leave() -> None:
         raise SystemExit(0)
 
@@ -566,69 +566,69 @@ def test_exit_is_a_failure_too(made: Callable[..., LockFreeCrew]) -> None:
         run(made(lambda _: Behaviour(leave)))
 
 
-def test_an_end_without_a_word(made: Callable[..., LockFreeCrew]) -> None:
+def test_an_end_without_a_word(made: Callable[..., ProcessPool]) -> None:
     with pytest.raises(NodeError, match=r"^actor-learner 0 \(pid \d+\) ended without a word \(exit code 7\)$"):
         run(made(lambda _: Behaviour(lambda: os._exit(7))))
 
 
-def test_killed_in_the_middle_of_a_round(made: Callable[..., LockFreeCrew]) -> None:
+def test_killed_in_the_middle_of_a_round(made: Callable[..., ProcessPool]) -> None:
     def kill(index: int) -> None:
         if index == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    crew = made(lambda index: Behaviour(lambda: kill(index)), p=3)
+    pool = made(lambda index: Behaviour(lambda: kill(index)), p=3)
     with pytest.raises(NodeError, match=r"^actor-learner 2 \(pid \d+\) was killed by SIGKILL$"):
-        run(crew, B=5)
+        run(pool, B=5)
 
 
-def test_killed_between_two_rounds(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(p=2)
-    run(crew)
-    os.kill(crew.pids[0], signal.SIGKILL)
-    wait_until(lambda: gone(crew.pids[0]), "the end of process 0")
+def test_killed_between_two_rounds(made: Callable[..., ProcessPool]) -> None:
+    pool = made(p=2)
+    run(pool)
+    os.kill(pool.pids[0], signal.SIGKILL)
+    wait_until(lambda: gone(pool.pids[0]), "the end of process 0")
     with pytest.raises(NodeError, match=r"^actor-learner 0 \(pid \d+\) was killed by SIGKILL$"):
-        run(crew)
+        run(pool)
 
 
-def test_killed_before_it_has_read_its_order(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made()
-    run(crew)
-    os.kill(crew.pids[0], signal.SIGSTOP)
-    wait_until(lambda: psutil.Process(crew.pids[0]).status() == psutil.STATUS_STOPPED, "SIGSTOP")
-    ear = Ear(stop=lambda: os.kill(crew.pids[0], signal.SIGKILL) is not None)
+def test_killed_before_it_has_read_its_order(made: Callable[..., ProcessPool]) -> None:
+    pool = made()
+    run(pool)
+    os.kill(pool.pids[0], signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(pool.pids[0]).status() == psutil.STATUS_STOPPED, "SIGSTOP")
+    ear = Ear(stop=lambda: os.kill(pool.pids[0], signal.SIGKILL) is not None)
     with pytest.raises(NodeError, match=r"^actor-learner 0 \(pid \d+\) was killed by SIGKILL$"):
-        run(crew, listener=ear)
+        run(pool, listener=ear)
 
 
-def test_killed_process_is_replaced_and_its_share_done(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(p=2)
-    crew.wait_ready()
-    run(crew)
-    crew.report()
-    victim = crew.pids[0]
+def test_killed_process_is_replaced_and_its_share_done(made: Callable[..., ProcessPool]) -> None:
+    pool = made(p=2)
+    pool.wait_ready()
+    run(pool)
+    pool.report()
+    victim = pool.pids[0]
     os.kill(victim, signal.SIGKILL)
-    run(crew, B=7)
-    assert crew.pids[0] != victim
-    reports = json.loads(crew.report())
+    run(pool, B=7)
+    assert pool.pids[0] != victim
+    reports = json.loads(pool.report())
     assert sum(report.get("updates", 0) for report in reports) == 2 * 7
     assert sum(report.get("applied", 0) for report in reports) == 2 * 7
     (fault,) = [report["fault"] for report in reports if "fault" in report]
     assert fault["message"].startswith(f"actor-learner 0 (pid {victim}) was killed by SIGKILL; actor-learner 0 (pid ")
-    assert fault["pids"] == crew.pids
+    assert fault["pids"] == pool.pids
 
 
-def test_successor_goes_on_with_the_optimisers_state(made: Callable[..., LockFreeCrew]) -> None:
-    crew, serial = made(rule=RULES["adam"]), SerialCrew(fine(0), DenseLayout(DIM, RULES["adam"]))
-    crew.wait_ready()
+def test_successor_goes_on_with_the_optimisers_state(made: Callable[..., ProcessPool]) -> None:
+    pool, serial = made(rule=RULES["adam"]), SerialPool(fine(0), DenseLayout(DIM, RULES["adam"]))
+    pool.wait_ready()
     for _ in range(3):
-        u = run(crew, B=5)
+        u = run(pool, B=5)
         np.testing.assert_array_equal(u, run(serial, B=5))
-        os.kill(crew.pids[0], signal.SIGKILL)
-        wait_until(lambda: gone(crew.pids[0]), "its end")
-        crew._deaths_at.clear()
+        os.kill(pool.pids[0], signal.SIGKILL)
+        wait_until(lambda: gone(pool.pids[0]), "its end")
+        pool._deaths_at.clear()
 
 
-def test_one_that_failed_is_replaced_and_its_traceback_kept(made: Callable[..., LockFreeCrew]) -> None:
+def test_one_that_failed_is_replaced_and_its_traceback_kept(made: Callable[..., ProcessPool]) -> None:
     gradients = Turns()  # of all that ever were actor-learner 0
 
     def fail_once() -> None:
@@ -636,48 +636,48 @@ def test_one_that_failed_is_replaced_and_its_traceback_kept(made: Callable[..., 
         if gradients.done == 2:
             raise ArithmeticError("once")
 
-    crew = made(lambda _: Behaviour(fail_once))
-    crew.wait_ready()
-    run(crew, B=3)
-    (fault,) = [report["fault"] for report in json.loads(crew.report()) if "fault" in report]
+    pool = made(lambda _: Behaviour(fail_once))
+    pool.wait_ready()
+    run(pool, B=3)
+    (fault,) = [report["fault"] for report in json.loads(pool.report()) if "fault" in report]
     assert "failed; actor-learner 0 (pid " in fault["message"]
     assert "ArithmeticError: once" in fault["traceback"]
     assert gradients.done == 2 + 3
 
 
-def test_too_many_deaths_end_it(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(p=2)
-    crew.wait_ready()
+def test_too_many_deaths_end_it(made: Callable[..., ProcessPool]) -> None:
+    pool = made(p=2)
+    pool.wait_ready()
     for _ in range(2):
-        os.kill(crew.pids[1], signal.SIGKILL)
-        run(crew)
-    os.kill(crew.pids[0], signal.SIGKILL)
+        os.kill(pool.pids[1], signal.SIGKILL)
+        run(pool)
+    os.kill(pool.pids[0], signal.SIGKILL)
     rule = r"^3 actor-learners lost within 60 s; the last: actor-learner 0 \(pid \d+\) was killed by SIGKILL$"
     with pytest.raises(NodeError, match=rule):
-        run(crew)
+        run(pool)
 
 
-def test_deaths_of_long_ago_do_not_count(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(limits=CrewLimits(deaths_s=0.0))
-    crew.wait_ready()
+def test_deaths_of_long_ago_do_not_count(made: Callable[..., ProcessPool]) -> None:
+    pool = made(limits=PoolLimits(deaths_s=0.0))
+    pool.wait_ready()
     for _ in range(4):
-        os.kill(crew.pids[0], signal.SIGKILL)
-        run(crew)
+        os.kill(pool.pids[0], signal.SIGKILL)
+        run(pool)
 
 
-def test_without_the_process_that_forks_a_node_cannot_go_on(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made()
-    crew.wait_ready()
-    (orphan,) = crew.pids
-    os.kill(crew._foreman.pid, signal.SIGKILL)
+def test_without_the_process_that_forks_a_node_cannot_go_on(made: Callable[..., ProcessPool]) -> None:
+    pool = made()
+    pool.wait_ready()
+    (orphan,) = pool.pids
+    os.kill(pool._fork_server.pid, signal.SIGKILL)
     wait_until(lambda: gone(orphan), "the end of its child")
     with pytest.raises(NodeError, match=r"^the process that forks the actor-learners \(pid \d+\) has died or hangs$"):
-        run(crew)
-    crew._hands.pop().socket.close()  # whoever inherited the process may not have looked yet
+        run(pool)
+    pool._processes.pop().socket.close()  # whoever inherited the process may not have looked yet
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_gradient_that_is_not_finite_is_not_used(made: Callable[..., LockFreeCrew], bad: float) -> None:
+def test_gradient_that_is_not_finite_is_not_used(made: Callable[..., ProcessPool], bad: float) -> None:
     class Sometimes(Behaviour):
         calls = 0
 
@@ -688,11 +688,11 @@ def test_gradient_that_is_not_finite_is_not_used(made: Callable[..., LockFreeCre
                 g[2] = bad
             return g
 
-    crew = made(lambda _: Sometimes(lambda: None))
-    crew.wait_ready()
-    u = run(crew, np.zeros(DIM, np.float32), B=9)
+    pool = made(lambda _: Sometimes(lambda: None))
+    pool.wait_ready()
+    u = run(pool, np.zeros(DIM, np.float32), B=9)
     np.testing.assert_allclose(u, -0.1 * 6, rtol=1e-6)
-    assert sum(report.get("refused_gradients", 0) for report in json.loads(crew.report())) == 3
+    assert sum(report.get("refused_gradients", 0) for report in json.loads(pool.report())) == 3
 
 
 #: Gradients that do not fit u, and what is said of them.
@@ -710,7 +710,7 @@ UNFIT = {
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("unfit", UNFIT)
 def test_gradient_that_does_not_fit_u_is_refused_at_once(
-    made: Callable[..., LockFreeCrew], unfit: str, rule: Rule
+    made: Callable[..., ProcessPool], unfit: str, rule: Rule
 ) -> None:
     g, said = UNFIT[unfit]
 
@@ -718,85 +718,85 @@ def test_gradient_that_does_not_fit_u_is_refused_at_once(
         def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> Any:
             return g
 
-    crew = made(lambda _: Unfit(lambda: None), p=2, rule=rule)
-    crew.wait_ready()
+    pool = made(lambda _: Unfit(lambda: None), p=2, rule=rule)
+    pool.wait_ready()
     with pytest.raises(ProblemError, match=r"^actor-learner \d \(pid \d+\): a gradient is .*" + said):
-        run(crew)
-    serial = SerialCrew(Unfit(lambda: None), DenseLayout(DIM, rule))
+        run(pool)
+    serial = SerialPool(Unfit(lambda: None), DenseLayout(DIM, rule))
     with pytest.raises(ProblemError, match=said):
         run(serial)
     assert not serial.state().any()
 
 
 @pytest.mark.parametrize("v", [np.ones(1, np.float32), np.ones(DIM + 1, np.float32), np.ones(DIM)], ids=str)
-def test_v_that_does_not_fit_u_is_refused(made: Callable[..., LockFreeCrew], v: Vector) -> None:
-    for crew in (made(), SerialCrew(fine(0), DenseLayout(DIM, SGD))):
+def test_v_that_does_not_fit_u_is_refused(made: Callable[..., ProcessPool], v: Vector) -> None:
+    for pool in (made(), SerialPool(fine(0), DenseLayout(DIM, SGD))):
         with pytest.raises(ProblemError, match=rf"^v is {v.dtype} \[{v.size}\], must be float32 \[{DIM}\]$"):
-            run(crew, v)
+            run(pool, v)
 
 
 @pytest.mark.parametrize("size", [1, DIM, 2 * DIM, 2 * DIM + 2])
 def test_state_of_another_length_is_refused(size: int) -> None:
     state = np.zeros(size, np.float32)
     with pytest.raises(ProblemError, match=rf"\[{size}\], must be float32 \[{2 * DIM + 1}\]$"):
-        SerialCrew(fine(0), DenseLayout(DIM, RULES["adam"]), state=state)
+        SerialPool(fine(0), DenseLayout(DIM, RULES["adam"]), state=state)
     with pytest.raises(ProblemError, match=rf"\[{size}\]"):
-        LockFreeCrew(fine, DenseLayout(DIM, RULES["adam"]), 1, state=state)
+        ProcessPool(fine, DenseLayout(DIM, RULES["adam"]), 1, state=state)
 
 
-def test_u_that_is_not_finite_is_an_error(made: Callable[..., LockFreeCrew]) -> None:
+def test_u_that_is_not_finite_is_an_error(made: Callable[..., ProcessPool]) -> None:
     class Huge(Behaviour):
         def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
             return torch.full((DIM,), 8e37)
 
-    crew = made(lambda _: Huge(lambda: None))
+    pool = made(lambda _: Huge(lambda: None))
     with pytest.raises(NodeError, match=r"^its local parameter u is no longer finite$"):
-        run(crew, B=100)
+        run(pool, B=100)
 
 
-def test_building_a_problem_has_a_limit(made: Callable[..., LockFreeCrew], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew_module, "_FINISH_S", 0.1)
+def test_building_a_problem_has_a_limit(made: Callable[..., ProcessPool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_FINISH_S", 0.1)
 
     def build(index: int) -> Any:
         time.sleep(1000 * index)
         return fine(index)
 
-    crew = made(build, p=2, limits=CrewLimits(start_s=0.6))
+    pool = made(build, p=2, limits=PoolLimits(start_s=0.6))
     before = time.monotonic()
     with pytest.raises(NodeError, match="actor-learners not ready after 1 s"):
-        crew.wait_ready()
+        pool.wait_ready()
     assert time.monotonic() - before >= 0.6
-    crew.close()
+    pool.close()
 
 
-def test_waiting_until_all_are_ready_is_not_required(made: Callable[..., LockFreeCrew]) -> None:
-    crew = made(p=2)
-    run(crew)
-    assert updates(crew) == 2
+def test_waiting_until_all_are_ready_is_not_required(made: Callable[..., ProcessPool]) -> None:
+    pool = made(p=2)
+    run(pool)
+    assert updates(pool) == 2
 
 
-# What a crew leaves behind
+# What a process pool leaves behind
 
 
 def test_signals_of_the_terminal_and_the_batch_system_are_not_for_actor_learners(
-    made: Callable[..., LockFreeCrew],
+    made: Callable[..., ProcessPool],
 ) -> None:
-    crew = made()
-    crew.wait_ready()
+    pool = made()
+    pool.wait_ready()
     for name in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        os.kill(crew.pids[0], name)
-    run(crew)
-    assert updates(crew) == 1
+        os.kill(pool.pids[0], name)
+    run(pool)
+    assert updates(pool) == 1
 
 
 def _node(pipe: Any) -> None:
-    """A node's process: its crew is in the middle of a round for ever."""
+    """A node's process: its process pool is in the middle of a round for ever."""
 
     def hang() -> None:
         pipe.send(os.getpid())
         time.sleep(1000)
 
-    LockFreeCrew(lambda _: Behaviour(hang), DenseLayout(DIM, SGD), 2).run(V, 1, rate_scale=1.0, listener=Ear())
+    ProcessPool(lambda _: Behaviour(hang), DenseLayout(DIM, SGD), 2).run(V, 1, rate_scale=1.0, listener=Ear())
 
 
 def test_actor_learners_die_with_a_node_that_is_killed() -> None:
@@ -822,7 +822,7 @@ def test_actor_learners_die_with_a_node_that_is_killed() -> None:
     theirs.close()
 
 
-def test_shared_memory_has_no_name(made: Callable[..., LockFreeCrew]) -> None:
+def test_shared_memory_has_no_name(made: Callable[..., ProcessPool]) -> None:
     def files(pid: int | str) -> set[str]:
         maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()
         mapped = {line.split(maxsplit=5)[5] for line in maps if "/dev/shm/" in line}
@@ -831,9 +831,9 @@ def test_shared_memory_has_no_name(made: Callable[..., LockFreeCrew]) -> None:
 
     here = os.getpid()
     before = files(here)
-    crew = made(p=2, rule=RULES["adam"])
-    crew.wait_ready()
-    for pid in (here, *crew.pids):
+    pool = made(p=2, rule=RULES["adam"])
+    pool.wait_ready()
+    for pid in (here, *pool.pids):
         assert files(pid) <= before
 
 

@@ -1,7 +1,7 @@
 """Nodes on a simulated clock: processes whose updates take time drawn from a distribution.
 
-`TimedCrew` has no problem: its vectors never change, only time passes, and B updates of p processes are one draw.
-`SteppedCrew` has one, runs `actor_learner` p times on the clock, and so is what `TimedCrew` is held to.
+`TimedPool` has no problem: its vectors never change, only time passes, and B updates of p processes are one draw.
+`SteppedPool` has one, runs `actor_learner` p times on the clock, and so is what `TimedPool` is held to.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class UpdateTimes:
 
 
 class _Node:
-    """What both crews have in common: signs of life, the optimiser's state, and what an exchange takes.
+    """What both process pools have in common: signs of life, the optimiser's state, and what an exchange takes.
 
     Args:
         clock: What tells the time.
@@ -96,7 +96,7 @@ class _Node:
         slowness: Factor on these.
         exchange_s: Processor time of the node for an exchange; see `hsa2c.node.pace`.
         free_core: Whether the node has a core besides those of its processes, so that they lose nothing of it.
-        tell_s: Between two signs of life; see `hsa2c.node.crew.CrewLimits`.
+        tell_s: Between two signs of life; see `hsa2c.node.process_pool.PoolLimits`.
         keep_s: Between two copies of the optimiser's state.
         first_keep_s: Until the first one; None: as long.
 
@@ -133,14 +133,14 @@ class _Node:
         self._keep_at = clock.now + (keep_s if first_keep_s is None else first_keep_s)
 
     def mention(self, what: Mapping[str, Any]) -> None:
-        """See `hsa2c.node.pace.PaceableCrew`; nobody reads it here."""
+        """See `hsa2c.node.pace.PaceablePool`; nobody reads it here."""
 
     def report(self) -> bytes:
-        """See `hsa2c.dpsgd.worker.Crew.report`."""
+        """See `hsa2c.dpsgd.worker.Pool.report`."""
         return b"[]"
 
     def state(self) -> Vector:
-        """See `hsa2c.dpsgd.worker.Crew.state`."""
+        """See `hsa2c.dpsgd.worker.Pool.state`."""
         return np.zeros(0, np.float32)
 
     def _wait(self, enough: Callable[[], bool], until: float, listener: Listener) -> None:
@@ -160,7 +160,7 @@ class _Node:
             self._keep_at = self._clock.now + self._keep_s
 
 
-class TimedCrew(_Node):
+class TimedPool(_Node):
     """A node that only takes time; see `_Node` for what it is made of. Its u is v."""
 
     _since: float | None = None  # the beginning of the updates that are under way
@@ -175,7 +175,7 @@ class TimedCrew(_Node):
         return self.updates + self._owed + (self._clock.now - self._since) * rate
 
     def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.Crew.run`."""
+        """See `hsa2c.dpsgd.worker.Pool.run`."""
         self._since, lasts_s = self._clock.now, self._slowness * self._times.slowest(B, self._p)
         self._wait(lambda: False, self._since + lasts_s, listener)
         done = 1.0 if lasts_s == 0.0 else min(1.0, (self._clock.now - self._since) / lasts_s)
@@ -186,13 +186,13 @@ class TimedCrew(_Node):
         return v
 
     def start(self, v: Vector, B: int, *, rate_scale: float) -> None:
-        """See `hsa2c.dpsgd.worker.RunningCrew.start`."""
+        """See `hsa2c.dpsgd.worker.RunningPool.start`."""
         self.local_updates = B
         self._u = v.copy()
         self._since = self._clock.now
 
     def after_updates(self, *, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.RunningCrew.after_updates`."""
+        """See `hsa2c.dpsgd.worker.RunningPool.after_updates`."""
         assert self._since is not None
         B = self.local_updates
         lasts_s = self._slowness * self._times.together(B, self._p) + self._lost_s
@@ -208,10 +208,10 @@ class TimedCrew(_Node):
         return self._u
 
     def add(self, difference: Vector, *, rate_scale: float) -> None:
-        """See `hsa2c.dpsgd.worker.RunningCrew.add`."""
+        """See `hsa2c.dpsgd.worker.RunningPool.add`."""
 
     def halt(self) -> Vector:
-        """See `hsa2c.dpsgd.worker.RunningCrew.halt`."""
+        """See `hsa2c.dpsgd.worker.RunningPool.halt`."""
         self.updates, self._since = int(self.made), None
         return self._u
 
@@ -222,7 +222,7 @@ class Step(Protocol):
     def __call__(self, u: Vector, g: Any, rate_scale: float) -> None: ...  # noqa: D102
 
 
-class SteppedCrew(_Node):
+class SteppedPool(_Node):
     """A node whose p processes minimise a problem, update by update.
 
     An update reads u_hat when it begins and changes u when it ends; whatever the others did meanwhile it has not seen.
@@ -256,7 +256,7 @@ class SteppedCrew(_Node):
         self._parent: Process | None = None
 
     def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.Crew.run`."""
+        """See `hsa2c.dpsgd.worker.Pool.run`."""
         self.start(v, B, rate_scale=rate_scale, forever=False)
         self._wait(lambda: not self._working, math.inf, listener)
         self.halt()
@@ -265,7 +265,7 @@ class SteppedCrew(_Node):
         return self._u
 
     def start(self, v: Vector, B: int, *, rate_scale: float, forever: bool = True) -> None:
-        """See `hsa2c.dpsgd.worker.RunningCrew.start`."""
+        """See `hsa2c.dpsgd.worker.RunningPool.start`."""
         self._u[:] = v
         self._rate_scale = rate_scale
         self.local_updates = B
@@ -276,19 +276,19 @@ class SteppedCrew(_Node):
             self._clock.start(self._live, problem, forever)
 
     def after_updates(self, *, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.RunningCrew.after_updates`."""
+        """See `hsa2c.dpsgd.worker.RunningPool.after_updates`."""
         self._wait(lambda: self._shares_done >= self._p, math.inf, listener)
         self._shares_done = 0
         self._exchange(listener)
         return self._u.copy()
 
     def add(self, difference: Vector, *, rate_scale: float) -> None:
-        """See `hsa2c.dpsgd.worker.RunningCrew.add`."""
+        """See `hsa2c.dpsgd.worker.RunningPool.add`."""
         self._rate_scale = rate_scale
         self._u += difference
 
     def halt(self) -> Vector:
-        """See `hsa2c.dpsgd.worker.RunningCrew.halt`."""
+        """See `hsa2c.dpsgd.worker.RunningPool.halt`."""
         self._interrupted = True
         while self._working:
             self._clock.wait(math.inf)

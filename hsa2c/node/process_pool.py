@@ -24,7 +24,7 @@ import numpy as np
 from hsa2c.dpsgd.protocols import Listener, Vector
 from hsa2c.errors import NodeError, ProblemError
 from hsa2c.node.actor_learner import MakeProblem, live
-from hsa2c.node.fork_server import Foreman
+from hsa2c.node.fork_server import ForkServer
 from hsa2c.node.layout import Layout
 from hsa2c.node.memory import SharedVectors
 from hsa2c.node.orders import DONE, FAILED, MAX_MESSAGE, ORDER, PROGRESS, READY, RESTS, UNFIT, Reports, to_json
@@ -34,8 +34,8 @@ _FINISH_S = 10.0  # how long a process may take to end when asked
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrewLimits:
-    """A crew's clock, in seconds."""
+class PoolLimits:
+    """A process pool's clock, in seconds."""
 
     start_s: float = 300.0
     """Until every process has built its problem."""
@@ -50,7 +50,7 @@ class CrewLimits:
 
 
 @dataclass
-class _Hand:
+class _ActorLearner:
     """One actor-learner process, seen from its parent."""
 
     index: int
@@ -61,7 +61,7 @@ class _Hand:
         return f"actor-learner {self.index} (pid {self.pid})"
 
 
-class LockFreeCrew:
+class ProcessPool:
     """p forked processes that update one u without any lock.
 
     Make it before anything starts a thread or calls MPI_Init: it forks.
@@ -71,7 +71,7 @@ class LockFreeCrew:
         layout: How u lies in memory and is changed; the local optimiser's state is kept from one `run` to the next.
         p: Processes.
         state: The optimiser's state to start from, float32 [state_dim].
-        limits: The crew's clock.
+        limits: The process pool's clock.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LockFreeCrew:
         p: int,
         *,
         state: Vector | None = None,
-        limits: CrewLimits | None = None,
+        limits: PoolLimits | None = None,
     ) -> None:
         self._shared = SharedVectors(layout.size, layout.state_size, p)
         self._shared.go_on(state)
@@ -89,7 +89,7 @@ class LockFreeCrew:
         self._applied = self._reported = 0  # updates in u as it was last copied, and of them those that were reported
         self._shares_done = 0  # of B updates each, since the last exchange began
         self._resting: set[int] = set()
-        self._limits = limits or CrewLimits()
+        self._limits = limits or PoolLimits()
         self._reports = Reports()
         self._kept_at = time.monotonic()
         self._ready = False
@@ -97,11 +97,11 @@ class LockFreeCrew:
         self._deaths_at: list[float] = []
         self._order = b""  # the present round's
         self._selector = selectors.DefaultSelector()
-        self._foreman = Foreman(partial(live, make_problem, self._shared, layout))
-        self._hands: list[_Hand] = []
+        self._fork_server = ForkServer(partial(live, make_problem, self._shared, layout))
+        self._processes: list[_ActorLearner] = []
         try:
             for index in range(p):
-                self._hands.append(self._hire(index))
+                self._processes.append(self._start_process(index))
         except BaseException:
             self.close()
             raise
@@ -109,7 +109,7 @@ class LockFreeCrew:
     @property
     def pids(self) -> list[int]:
         """Process ids of the actor-learners."""
-        return [hand.pid for hand in self._hands]
+        return [process.pid for process in self._processes]
 
     @property
     def updates(self) -> int:
@@ -125,10 +125,10 @@ class LockFreeCrew:
     def local_updates(self, B: int) -> None:
         self._shared.local_updates = B
 
-    def _hire(self, index: int) -> _Hand:
-        hand = _Hand(index, *self._foreman.hire(index))
-        self._selector.register(hand.socket, selectors.EVENT_READ, hand)
-        return hand
+    def _start_process(self, index: int) -> _ActorLearner:
+        process = _ActorLearner(index, *self._fork_server.fork(index))
+        self._selector.register(process.socket, selectors.EVENT_READ, process)
+        return process
 
     def wait_ready(self) -> None:
         """Return when every process has built its problem; from then on one that dies is replaced.
@@ -147,7 +147,7 @@ class LockFreeCrew:
         self._ready = True
 
     def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.Crew.run`. A process that replaces another does all of the round's B updates.
+        """See `hsa2c.dpsgd.worker.Pool.run`. A process that replaces another does all of the round's B updates.
 
         Raises:
             NodeError: Too many actor-learners raised (a traceback is in the message) or died, or u is not finite.
@@ -162,7 +162,7 @@ class LockFreeCrew:
         return _finite(self._layout.value(u))
 
     def start(self, v: Vector, B: int, *, rate_scale: float) -> None:
-        """See `hsa2c.dpsgd.worker.RunningCrew.start`."""
+        """See `hsa2c.dpsgd.worker.RunningPool.start`."""
         assert self._layout.in_place
         self._shares_done = 0
         self._resting.clear()
@@ -171,25 +171,25 @@ class LockFreeCrew:
         self._begin(v, B, rate_scale, running=True)
 
     def after_updates(self, *, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.RunningCrew.after_updates`.
+        """See `hsa2c.dpsgd.worker.RunningPool.after_updates`.
 
         Raises:
             NodeError: As `run`.
         """
-        self._listen_until(lambda: self._shares_done >= len(self._hands), _Attention(self, listener))
+        self._listen_until(lambda: self._shares_done >= len(self._processes), _Attention(self, listener))
         self._take_in(self._hear(0.0))  # what was done before u is copied counts for this exchange
         self._shares_done = 0
         self._keep(listener)
         return self._copy()
 
     def add(self, difference: Vector, *, rate_scale: float) -> None:
-        """See `hsa2c.dpsgd.worker.RunningCrew.add`."""
+        """See `hsa2c.dpsgd.worker.RunningPool.add`."""
         self._shared.rate_scale = rate_scale
         u = self._shared.u.numpy()
         u += difference  # unlocked: a lost write is S_b of Eq. 3
 
     def halt(self) -> Vector:
-        """See `hsa2c.dpsgd.worker.RunningCrew.halt`.
+        """See `hsa2c.dpsgd.worker.RunningPool.halt`.
 
         Raises:
             NodeError: As `run`.
@@ -209,9 +209,9 @@ class LockFreeCrew:
         self._layout.enter(v, u)
         self._shared.interrupted = False
         self._order = ORDER.pack(B, rate_scale, running)
-        for hand in self._hands:
-            if hand.index not in self._coming:
-                self._send(hand, self._order)
+        for process in self._processes:
+            if process.index not in self._coming:
+                self._send(process, self._order)
         return u
 
     def _keep(self, listener: Listener) -> None:
@@ -221,24 +221,24 @@ class LockFreeCrew:
 
     def _listen_until(self, enough: Callable[[], bool], attend: Callable[[], None]) -> None:
         """Take in what running processes say, until it is enough or all of them rest."""
-        while not enough() and len(self._resting | self._idle()) < len(self._hands):
+        while not enough() and len(self._resting | self._idle()) < len(self._processes):
             self._take_in(self._hear(_POLL_S))
             attend()
 
-    def _take_in(self, messages: list[tuple[_Hand, bytes, bytes]]) -> None:
-        for hand, kind, body in messages:
+    def _take_in(self, messages: list[tuple[_ActorLearner, bytes, bytes]]) -> None:
+        for process, kind, body in messages:
             self._reports.add(body)
             if kind == DONE:
                 self._shares_done += 1
             elif kind == RESTS:
-                self._resting.add(hand.index)
+                self._resting.add(process.index)
 
     def mention(self, what: Mapping[str, Any]) -> None:
         """Put something into the next report, as JSON."""
         self._reports.add(to_json(what))
 
     def report(self) -> bytes:
-        """See `hsa2c.dpsgd.worker.Crew.report`.
+        """See `hsa2c.dpsgd.worker.Pool.report`.
 
         It goes with a delta, and says how many updates are in that, those of processes that died included.
         """
@@ -252,7 +252,7 @@ class LockFreeCrew:
         return self._reports.take()
 
     def state(self) -> Vector:
-        """See `hsa2c.dpsgd.worker.Crew.state`."""
+        """See `hsa2c.dpsgd.worker.Pool.state`."""
         return self._shared.state.numpy()
 
     def interrupt(self) -> None:
@@ -262,17 +262,18 @@ class LockFreeCrew:
     def close(self) -> None:
         """End the processes: asked first, killed after a while."""
         self.interrupt()
-        for hand in self._hands:
-            # Shut down, not only closed: another crew's processes may hold copies of this socket, from their fork.
+        for process in self._processes:
+            # Shut down, not only closed: another process pool's processes may hold copies of this socket, from their
+            # fork.
             with contextlib.suppress(OSError):
-                hand.socket.shutdown(socket.SHUT_RDWR)
-            hand.socket.close()
-        self._foreman.part(_FINISH_S)
+                process.socket.shutdown(socket.SHUT_RDWR)
+            process.socket.close()
+        self._fork_server.part(_FINISH_S)
         self._selector.close()
 
-    def _send(self, hand: _Hand, order: bytes) -> None:
+    def _send(self, process: _ActorLearner, order: bytes) -> None:
         with contextlib.suppress(OSError):  # it has died: the next look at its socket tells
-            hand.socket.send(order)
+            process.socket.send(order)
 
     def _idle(self) -> set[int]:
         """Who will do nothing more in a round that is to end: they have not begun."""
@@ -280,47 +281,47 @@ class LockFreeCrew:
 
     def _answers(self, last: bytes, attend: Callable[[], None]) -> Iterator[bytes]:
         """Each process's message of kind `last`; `attend` is called again and again meanwhile."""
-        outstanding = {hand.index for hand in self._hands}
+        outstanding = {process.index for process in self._processes}
         while outstanding - self._idle():
-            for hand, kind, body in self._hear(_POLL_S):
+            for process, kind, body in self._hear(_POLL_S):
                 if kind == last:
-                    outstanding.discard(hand.index)
+                    outstanding.discard(process.index)
                     yield body
                 elif kind == PROGRESS:
                     self._reports.add(body)
             attend()
 
-    def _hear(self, patience_s: float) -> list[tuple[_Hand, bytes, bytes]]:
+    def _hear(self, patience_s: float) -> list[tuple[_ActorLearner, bytes, bytes]]:
         """All that the processes have said and nobody has heard yet: who, kind, body."""
         return [heard for key, _ in self._selector.select(patience_s) for heard in self._hear_all_of(key.data)]
 
-    def _hear_all_of(self, hand: _Hand) -> Iterator[tuple[_Hand, bytes, bytes]]:
+    def _hear_all_of(self, process: _ActorLearner) -> Iterator[tuple[_ActorLearner, bytes, bytes]]:
         """What one has said, up to its death if it has died."""
         while True:
             try:
-                message = hand.socket.recv(MAX_MESSAGE, socket.MSG_DONTWAIT)
+                message = process.socket.recv(MAX_MESSAGE, socket.MSG_DONTWAIT)
             except BlockingIOError:  # there is no more
                 return
             except ConnectionResetError:  # it died before it read its order
                 message = b""
             kind, body = message[:1], message[1:]
             if kind == UNFIT:  # as the next one would be, in its place
-                raise ProblemError(f"{hand}: {body.decode(errors='replace')}")
+                raise ProblemError(f"{process}: {body.decode(errors='replace')}")
             if not message or kind == FAILED:
-                self._replace(hand, body)
+                self._replace(process, body)
                 return
-            if kind == READY and hand.index in self._coming:
-                self._coming.discard(hand.index)
-                self._reports.add(to_json({"back": f"{hand} goes on"}))
+            if kind == READY and process.index in self._coming:
+                self._coming.discard(process.index)
+                self._reports.add(to_json({"back": f"{process} goes on"}))
                 if self._order:
-                    self._send(hand, self._order)
+                    self._send(process, self._order)
             else:
-                yield hand, kind, body
+                yield process, kind, body
 
-    def _replace(self, hand: _Hand, traceback: bytes) -> None:
+    def _replace(self, process: _ActorLearner, traceback: bytes) -> None:
         """Start another process in the place of one that has failed with a traceback, or died without."""
-        how = self._death(hand)
-        why = f"{hand} failed" if traceback else f"{hand} {how}"
+        how = self._death(process)
+        why = f"{process} failed" if traceback else f"{process} {how}"
         details = traceback.decode(errors="replace")
         now = time.monotonic()
         self._deaths_at = [at for at in self._deaths_at if now - at < self._limits.deaths_s] + [now]
@@ -331,17 +332,17 @@ class LockFreeCrew:
                 f"{len(self._deaths_at)} actor-learners lost within {self._limits.deaths_s:.0f} s; the last: {why}"
             )
             raise NodeError("\n".join(filter(None, (headline, details))))
-        self._selector.unregister(hand.socket)
-        hand.socket.close()
-        new = self._hire(hand.index)
-        self._hands[hand.index] = new
+        self._selector.unregister(process.socket)
+        process.socket.close()
+        new = self._start_process(process.index)
+        self._processes[process.index] = new
         self._coming.add(new.index)
         fault = {"message": f"{why}; {new} takes its place", "traceback": details or None, "pids": self.pids}
         self._reports.add(to_json({"fault": fault}))
 
-    def _death(self, hand: _Hand) -> str:
-        """How a process has ended, in words; its foreman then knows that it need not keep it any longer."""
-        code = self._foreman.fate(hand.pid)
+    def _death(self, process: _ActorLearner) -> str:
+        """How a process has ended, in words; its fork server then knows that it need not keep it any longer."""
+        code = self._fork_server.fate(process.pid)
         if code is not None and code < 0:
             return f"was killed by {signal.Signals(-code).name}"
         return f"ended without a word (exit code {code})"
@@ -350,16 +351,16 @@ class LockFreeCrew:
 class _Attention:
     """What a node's parent does while its processes work: look for a stop, give signs of life."""
 
-    def __init__(self, crew: LockFreeCrew, listener: Listener) -> None:
-        self._crew = crew
+    def __init__(self, pool: ProcessPool, listener: Listener) -> None:
+        self._pool = pool
         self._listener = listener
         self._told_at = time.monotonic()
 
     def __call__(self) -> None:
         if self._listener.stopping():
-            self._crew.interrupt()
-        if time.monotonic() - self._told_at >= self._crew._limits.tell_s:
-            self._listener.tell(self._crew.news())
+            self._pool.interrupt()
+        if time.monotonic() - self._told_at >= self._pool._limits.tell_s:
+            self._listener.tell(self._pool.news())
             self._told_at = time.monotonic()
 
 

@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from hsa2c.doctor import listening
-from hsa2c.doctor.listening import listen
-from hsa2c.doctor.telling import tell
+from hsa2c.doctor import probe_reader as listening
+from hsa2c.doctor.probe_output import tell
+from hsa2c.doctor.probe_reader import listen
 from hsa2c.errors import HSA2CError
 from tests.processes import REPOSITORY, wait_until
 from tests.test_faults import gone
 
-TELLING = "from hsa2c.doctor.telling import sign, tell\n"
+TELLING = "from hsa2c.doctor.probe_output import sign, tell\n"
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from hsa2c.cluster.loopback import confine
 from hsa2c.doctor.facts import letters
-from hsa2c.doctor.telling import signed, told
+from hsa2c.doctor.probe_output import signed, told
 from hsa2c.node.lifetime import die_with_parent
 
 _TICK_S = 0.2

@@ -1,4 +1,4 @@
-"""A watch that writes down what it sees, and stops when it is told to."""
+"""A monitor that writes down what it sees, and stops when it is told to."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from hsa2c.dpsgd.protocols import Push, Vector, Watch
+from hsa2c.dpsgd.protocols import Monitor, Push, Vector
 
 
-class Record(Watch):
-    """Everything that a master told its watch, in order.
+class Record(Monitor):
+    """Everything that a master told its monitor, in order.
 
     Args:
         stop: Asked before each message; gets this record.
