@@ -26,6 +26,9 @@ from hsa2c.transport import mpi  # noqa: E402
 from hsa2c.transport.codec import Encoded, Encoding, Feedback  # noqa: E402
 from hsa2c.transport.master_port import BaseMasterPort  # noqa: E402
 from hsa2c.transport.messages import Limits  # noqa: E402
+from hsa2c.transport.mpi import calls  # noqa: E402
+from hsa2c.transport.mpi import master as mpi_master  # noqa: E402
+from hsa2c.transport.mpi import worker as mpi_worker  # noqa: E402
 from hsa2c.transport.v_delta import Serving  # noqa: E402
 
 WARM_UP_S = 1.0
@@ -56,7 +59,7 @@ class Split:
 
         return timed
 
-    def monitor(self, parts: Iterable[tuple[str, Any, str]]) -> None:
+    def measure(self, parts: Iterable[tuple[str, Any, str]]) -> None:
         """Time these functions, by patching their owners: the product has no such clocks."""
         for name, owner, attribute in parts:
             setattr(owner, attribute, self.of(name, getattr(owner, attribute)))
@@ -159,7 +162,7 @@ def main(task: dict[str, Any]) -> None:
 
 def _master(task: dict[str, Any], nodes: int, limits: Limits) -> None:
     split = Split()
-    split.monitor(MASTER)
+    split.measure(MASTER)
     v = np.random.default_rng(0).standard_normal(task["dim"], dtype=np.float32)
     port = mpi.MPIMaster(nodes, v.size, 0, _RUN_ID, limits, encoding=Encoding[task["delta_dtype"].upper()])
     monitor = CapacityMonitor(task["seconds"], split)
@@ -172,23 +175,25 @@ def _master(task: dict[str, Any], nodes: int, limits: Limits) -> None:
 
 
 MASTER = (
-    ("receive", mpi, "_take"),
+    ("receive", mpi_master, "take"),
     ("decode", Encoded, "decode"),
     ("serve", Serving, "answer"),
     ("finite", BaseMasterPort, "_checked"),
     ("sum", algorithm_1, "add"),
     ("send", mpi.MPIMaster, "_isend"),
     ("progress sends", mpi.MPIMaster, "_look_after_sends"),
-    ("probe", mpi, "_probe"),
-    ("sleep", mpi, "_sleep"),
+    ("probe", mpi_master, "probe"),
+    ("sleep", mpi_master, "sleep"),
+    ("sleep", calls, "sleep"),
 )
 NODE = (
     ("round", Feedback, "encode"),
-    ("write", mpi, "encode"),
-    ("send and receive", mpi, "_wait"),
-    ("add", mpi, "follow"),
-    ("probe", mpi, "_probe"),
-    ("sleep", mpi, "_sleep"),
+    ("write", mpi_worker, "encode"),
+    ("send and receive", mpi_worker, "wait_until"),
+    ("add", mpi_worker, "follow"),
+    ("probe", mpi_worker, "probe"),
+    ("sleep", mpi_worker, "sleep"),
+    ("sleep", calls, "sleep"),
 )
 """What an exchange is made of, in the words of `Split`: names, and the functions behind them."""
 
@@ -197,7 +202,7 @@ def _node(task: dict[str, Any], node: int, limits: Limits) -> None:
     delta = 1e-3 * np.random.default_rng(node).standard_normal(task["dim"], dtype=np.float32)
     port = mpi.MPIWorker(node, delta.size, 0, _RUN_ID, limits, encoding=Encoding[task["delta_dtype"].upper()])
     split = Split()
-    split.monitor(NODE)
+    split.measure(NODE)
     while (pulled := port.pull()) is not None:
         spent = {"cpu": time.process_time(), **split.seconds}
         port.push(delta, since=pulled.t, report=json.dumps(spent).encode())

@@ -11,11 +11,11 @@ from tests.processes import REPOSITORY, wait_until
 
 MASTER = """
 import sys, time
-from hsa2c.run import exit_record as exit record
-exit record.hold()
+from hsa2c.run import exit_record
+exit_record.hold()
 print("held", flush=True)
 sys.stdin.readline()
-exit record.give(3)
+exit_record.give(3)
 print("given", flush=True)
 time.sleep(60)
 """
