@@ -22,7 +22,8 @@ from hsa2c.cluster.world import EXIT_RECORD, REPLACES, World
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, HSA2CError, TransportError
 from hsa2c.node.lifetime import leave_signals_to_the_master
 from hsa2c.run import exit_record
-from hsa2c.run.roles import deltas, direct, global_step, make_pool, work
+from hsa2c.run.master import deltas, direct, global_step
+from hsa2c.run.node import make_pool, work
 from hsa2c.run.task import Task
 from hsa2c.transport.messages import Kind
 from hsa2c.transport.several_masters import ShardedWorkerPort, follow, parts
