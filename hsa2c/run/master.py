@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hsa2c.application import RunConfig, Tracker
+from hsa2c.application import RunConfig
 from hsa2c.config.loading import to_dict
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.protocols import MasterPort, Monitor, Vector
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho
-from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, HSA2CError, ProblemError
+from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, HSA2CError
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run.task import Task
 from hsa2c.transport import inprocess
@@ -44,27 +44,15 @@ def direct(
     task: Task, port: BaseMasterPort, start_nodes: Callable[[], None], transport: str, links: Sequence[MasterLink] = ()
 ) -> int:
     """The master, from the first message to the last checkpoint; with links to others, the lead of several."""
-    from hsa2c.observe.runlog import Journal, RunLog
-
     config, checkpoint = task.config, task.checkpoint()
     t = checkpoint.t if checkpoint else 0
-    try:
-        v = _first_v(task, checkpoint)
-    except ProblemError as error:
-        with Journal(task.directory, session=task.session) as journal:
-            journal.event("error", str(error))
+    if (v := _first_v(task, checkpoint)) is None:
         return EXIT_FAILED
     step = global_step(config, v.size)
     if checkpoint:
         step.z[:] = checkpoint.momentum
-    tracker = task.app.tracker(config, checkpoint.counters if checkpoint else {})
-    log = RunLog(
-        task.directory,
-        session=task.session,
-        purge_step=tracker.work if checkpoint or task.session > 1 else None,
-    )
     followers = Followers(links, v=v, z=step.z, t=t, limits=task.limits) if links else None
-    monitor = _monitor(task, checkpoint, log, tracker, step, followers)
+    log, monitor = _monitor(task, checkpoint, step, followers)
     if followers is not None:
         v, step = followers.own_v, global_step(config, followers.own_v.size)
         step.z = followers.own_z
@@ -82,11 +70,9 @@ def direct(
         if followers is not None:
             port.unscathed = followers.dismiss(port.unscathed)
         return EXIT_DONE
-    except HSA2CError as error:
-        monitor.fail(str(error), v)
-        return EXIT_FAILED
-    except Exception:
-        monitor.fail(f"the master failed\n{traceback.format_exc()}", v)
+    except Exception as error:
+        said = str(error) if isinstance(error, HSA2CError) else f"the master failed\n{traceback.format_exc()}"
+        monitor.fail(said, v)
         return EXIT_FAILED
     finally:
         if recorder is not None:
@@ -94,17 +80,20 @@ def direct(
         log.close()
 
 
-def _first_v(task: Task, checkpoint: checkpoints.Checkpoint | None) -> Vector:
+def _first_v(task: Task, checkpoint: checkpoints.Checkpoint | None) -> Vector | None:
     """V that training begins with, float32 [dim]; the caller's own.
 
-    Raises:
-        ProblemError: It is of another length or type than the application says.
+    None, with an error in the journal, if it is of another length or type than the application says.
     """
+    from hsa2c.observe.runlog import Journal
+
     v = np.array(checkpoint.v if checkpoint else task.app.initial(task.config), order="C")
     dim = task.app.dim(task.config)
     if v.dtype != np.float32 or v.shape != (dim,):
         whose = f"v of {task.resume_from}" if checkpoint else "v_0"
-        raise ProblemError(f"{whose} is {v.dtype} {list(v.shape)}, must be float32 [{dim}]")
+        with Journal(task.directory, session=task.session) as journal:
+            journal.event("error", f"{whose} is {v.dtype} {list(v.shape)}, must be float32 [{dim}]")
+        return None
     return v
 
 
@@ -119,12 +108,14 @@ def _recorder(
     from hsa2c.run import recordings
 
     return recordings.begin(
-        task.directory,
-        task.session,
-        app=task.app,
-        config=task.config,
-        resumed=task.resume_from,
-        rounds_v=not isinstance(port, inprocess.QueueMaster),
+        recordings.Session(
+            app=task.app,
+            config=task.config,
+            directory=task.directory,
+            number=task.session,
+            resumed=task.resume_from,
+            rounds_v=not isinstance(port, inprocess.QueueMaster),
+        ),
         v=v,
         step=step,
         M=deltas(task.config),
@@ -137,16 +128,20 @@ def _recorder(
 def _monitor(
     task: Task,
     checkpoint: checkpoints.Checkpoint | None,
-    log: RunLog,
-    tracker: Tracker,
     step: GlobalStep,
     followers: Followers | None,
-) -> RunMonitor:
+) -> tuple[RunLog, RunMonitor]:
+    """Open the run's log, and what looks on and writes it."""
+    from hsa2c.observe.runlog import RunLog
     from hsa2c.run.lead_monitor import LeadMonitor
     from hsa2c.run.monitor import RunMonitor
 
-    monitor = RunMonitor if followers is None else partial(LeadMonitor, followers=followers)
-    return monitor(
+    counters = checkpoint.counters if checkpoint else {}
+    tracker = task.app.tracker(task.config, counters)
+    purge_step = tracker.work if checkpoint or task.session > 1 else None
+    log = RunLog(task.directory, session=task.session, purge_step=purge_step)
+    make_monitor = RunMonitor if followers is None else partial(LeadMonitor, followers=followers)
+    return log, make_monitor(
         config=task.config,
         plain=to_dict(task.config),
         identity=task.app.identity(task.config),
@@ -155,6 +150,6 @@ def _monitor(
         log=log,
         tracker=tracker,
         step=step,
-        counters=checkpoint.counters if checkpoint else {},
+        counters=counters,
         states=tuple(state.copy() for state in checkpoint.optimiser_states) if checkpoint else (),
     )
