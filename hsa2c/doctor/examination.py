@@ -25,7 +25,8 @@ from hsa2c.doctor.prediction import predict
 from hsa2c.doctor.probe_reader import Heard, failure, listen
 from hsa2c.doctor.remote_host import Site, sites
 from hsa2c.errors import ConfigError
-from hsa2c.run.launcher import Launch, private_directory
+from hsa2c.run.launcher import Launch
+from hsa2c.run.private_directory import private_directory
 
 _TRIAL_S = 6.0  # a rollout and its updates take about one
 _SILENCE_S = 60.0  # the longest that a rank says nothing: torch from a cold disk, and forty actor-learners that begin

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from hsa2c.observe.field import Field
 from hsa2c.observe.formatting import clean
 from hsa2c.observe.panel import TerminalPanel
 from hsa2c.observe.plain_lines import PlainLines
 from hsa2c.observe.progress import Line, Progress
 from hsa2c.observe.runlog import JOURNAL, METRICS, Tail, number
+from hsa2c.observe.shown import Field
 
 __all__ = ["Console", "Field", "View"]
 
@@ -81,9 +81,8 @@ class Console:
         stream = file or sys.stderr
         if terminal is None:
             terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._view: View = (
-            TerminalPanel(title, run, fields, file) if terminal else PlainLines(fields, stream, plain_every_s)
-        )
+        lines = PlainLines(fields, stream, plain_every_s)
+        self._view: View = TerminalPanel(title, run, fields, file) if terminal else lines
         self._gone = False
 
     def start(self) -> None:

@@ -6,7 +6,7 @@ import math
 import re
 import time
 
-from hsa2c.observe.field import MISSING
+from hsa2c.observe.shown import MISSING
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

@@ -17,11 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hsa2c import streams
-from hsa2c.observe.field import Field
 from hsa2c.observe.formatting import clock_text, local_time, one_line
 from hsa2c.observe.jsonlines import Row
 from hsa2c.observe.progress import QUIET_S, Line, Progress
 from hsa2c.observe.runlog import number
+from hsa2c.observe.shown import Field
 from hsa2c.observe.sparkline import ASCII_BLOCKS, BLOCKS, sparkline
 
 VALUE_COLUMNS = 9  # least width of a value, so that the columns do not move as it grows

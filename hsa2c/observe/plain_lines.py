@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-from hsa2c.observe.field import Field
 from hsa2c.observe.formatting import clock_text, local_time
 from hsa2c.observe.progress import QUIET_S, Line, Progress
+from hsa2c.observe.shown import Field
 
 
 class PlainLines:

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from hsa2c.observe.field import Field
 from hsa2c.observe.formatting import clean, one_line
 from hsa2c.observe.jsonlines import Row
 from hsa2c.observe.runlog import ROW_KEYS, append_row, number
+from hsa2c.observe.shown import Field
 
 STYLES = {
     "warning": "yellow",

@@ -109,7 +109,7 @@ def _recorder(
 
     return recordings.begin(
         recordings.Session(
-            app=task.app,
+            app=type(task.app).__module__,
             config=task.config,
             directory=task.directory,
             number=task.session,

@@ -31,7 +31,8 @@ _NAME = re.compile(r"recording-(\d+)\.bin")
 class Session:
     """A start of a run, to be recorded."""
 
-    app: Application
+    app: str
+    """Module of what runs."""
     config: RunConfig
     directory: Path
     """The run's."""
@@ -45,7 +46,7 @@ class Session:
     def about(self) -> dict[str, Any]:
         """What a recording says of it, as plain values."""
         return {
-            "app": type(self.app).__module__,
+            "app": self.app,
             "session": self.number,
             "resumed": self.resumed and self.resumed.name,
             "config": to_dict(self.config),

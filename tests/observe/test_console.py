@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsa2c.observe.console import Console
-from hsa2c.observe.field import Field
 from hsa2c.observe.progress import MAX_POINTS
 from hsa2c.observe.runlog import JOURNAL, METRICS, Journal
+from hsa2c.observe.shown import Field
 from hsa2c.observe.sparkline import ASCII_BLOCKS, sparkline
 
 FIELDS = [

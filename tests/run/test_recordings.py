@@ -20,7 +20,7 @@ def record(tmp_path):
         v, step, told = np.zeros(DIM, np.float32), GlobalStep(1.0, 0.0, DIM), []
         recorder = recordings.begin(
             recordings.Session(
-                app=APPLICATION,
+                app=type(APPLICATION).__module__,
                 config=APPLICATION.build_config({"output": {"record": True}} | sections),
                 directory=tmp_path,
                 number=3,

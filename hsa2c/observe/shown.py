@@ -1,4 +1,4 @@
-"""A value of a run's rows, as the console shows it."""
+"""Which values of a run its user is shown, and how they are written: an application says it, without any console."""
 
 from __future__ import annotations
 
