@@ -42,16 +42,10 @@ def actor_critic_gradient(
     entropy_weight: float,
     value_weight: float,
 ) -> tuple[Tensor, Tensor, LossParts]:
-    """How to move logits and values: the gradient of L, in closed form.
+    """How to move logits and values: the gradient of L, in closed form (Schulman et al. 2017, Eq. 7 and 9).
 
-    L = L_pi + value_weight * L_V - entropy_weight * H, means over the n samples of
-
-    - L_pi: -min(r A, clamp(r, 1 - clip, 1 + clip) A), r = pi(a) / pi_behaviour(a): dL_pi / dlog pi(a) = -r A where the
-      first is the smaller, else 0. Without a clip -log pi(a) A, and -A: equal where pi is the behaviour policy.
-    - L_V: (V - R)^2 / 2.
-    - H: -sum_k pi_k log pi_k, so that dH / dlogits_k = -pi_k (log pi_k + H).
-
-    dlog pi(a) / dlogits_k = (1 if k = a else 0) - pi_k does the rest.
+    L = L_pi + value_weight * L_V - entropy_weight * H, means over the n samples: L_pi of `policy_loss`, (V - R)^2 / 2,
+    and H = -sum_k pi_k log pi_k. dlog pi(a) / dlogits_k = (1 if k = a else 0) - pi_k does the rest.
 
     Args:
         logits: Of the present policy, float32 [n, num_actions].
@@ -61,42 +55,64 @@ def actor_critic_gradient(
         advantages: float32 [n], normalised already if they are to be.
         returns: Targets of the values, float32 [n].
         policy_clip: How far the ratio may move from 1, or None.
-        entropy_weight: beta of Mnih et al. 2016.
+        entropy_weight: beta of Mnih et al. 2016, section 4.
         value_weight: c_1 of Schulman et al. 2017.
 
     Returns:
         dL / dlogits, float32 [n, num_actions]; dL / dvalues, float32 [n]; and the parts of L.
-
-    Sources: Schulman et al. 2017, Eq. 7 and 9; Mnih et al. 2016, section 4.
     """
     n = len(actions)
     assert n > 0, "a mean over no samples would make every weight NaN"
     log_pi = functional.log_softmax(logits, dim=1)
-    pi = log_pi.exp()
     log_prob = log_pi.gather(1, actions[:, None]).squeeze(1)
-    entropies = -(pi * log_pi).sum(dim=1)
+    policy = policy_loss(log_prob, behaviour_log_prob, advantages, policy_clip)
+    to_logits, entropy = _logits_gradient(log_pi, actions, policy.to_log_prob, entropy_weight)
+    error = values - returns
+    parts = LossParts(policy.loss, 0.5 * error.square().mean(), entropy, policy.approx_kl, policy.clip_fraction)
+    return to_logits.div_(n), error.mul_(value_weight / n), parts
+
+
+class PolicyLoss(NamedTuple):
+    """L_pi, and what to do about it."""
+
+    loss: Tensor
+    """Mean over the samples."""
+    to_log_prob: Tensor
+    """n dL_pi / dlog pi(a) of each sample, float32 [n]."""
+    approx_kl: Tensor
+    """See `LossParts`."""
+    clip_fraction: Tensor
+    """See `LossParts`."""
+
+
+def policy_loss(
+    log_prob: Tensor, behaviour_log_prob: Tensor, advantages: Tensor, policy_clip: float | None
+) -> PolicyLoss:
+    """L_pi = -min(r A, clamp(r, 1 - clip, 1 + clip) A), r = pi(a) / pi_behaviour(a).
+
+    dL_pi / dlog pi(a) = -r A where the first is the smaller, else 0. Without a clip -log pi(a) A, and -A: equal where
+    pi is the behaviour policy. For the arguments, float32 [n] each, see `actor_critic_gradient`.
+    """
     log_ratio = log_prob - behaviour_log_prob
     off = log_ratio.expm1()  # ratio - 1
+    approx_kl = (off - log_ratio).mean()
     if policy_clip is None:
-        losses, to_log_prob = -log_prob * advantages, -advantages
-        clip_fraction = torch.zeros(())
-    else:
-        free, held = (off + 1) * advantages, (off.clamp(-policy_clip, policy_clip) + 1) * advantages
-        losses, to_log_prob = -torch.minimum(free, held), -free * (free <= held)
-        clip_fraction = (off.abs() > policy_clip).float().mean()
+        return PolicyLoss((-log_prob * advantages).mean(), -advantages, approx_kl, torch.zeros(()))
+    free, held = (off + 1) * advantages, (off.clamp(-policy_clip, policy_clip) + 1) * advantages
+    clip_fraction = (off.abs() > policy_clip).float().mean()
+    return PolicyLoss(-torch.minimum(free, held).mean(), -free * (free <= held), approx_kl, clip_fraction)
 
+
+def _logits_gradient(
+    log_pi: Tensor, actions: Tensor, to_log_prob: Tensor, entropy_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Of n L_pi - entropy_weight n H, float32 [n, num_actions]; and H. dH / dlogits_k = -pi_k (log pi_k + H)."""
+    pi = log_pi.exp()
+    entropies = -(pi * log_pi).sum(dim=1)
     to_logits = pi * -to_log_prob[:, None]
     to_logits.scatter_add_(1, actions[:, None], to_log_prob[:, None])
     to_logits.add_(pi * (log_pi + entropies[:, None]), alpha=entropy_weight)
-    error = values - returns
-    parts = LossParts(
-        policy_loss=losses.mean(),
-        value_loss=0.5 * error.square().mean(),
-        entropy=entropies.mean(),
-        approx_kl=(off - log_ratio).mean(),
-        clip_fraction=clip_fraction,
-    )
-    return to_logits.div_(n), error.mul_(value_weight / n), parts
+    return to_logits, entropies.mean()
 
 
 def normalise(advantages: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def gae(
     discount: float,
     gae_lambda: float,
 ) -> tuple[Floats, Floats]:
-    """Generalised advantage estimates, and the returns they make.
+    """Generalised advantage estimates (Schulman et al. 2016, Eq. 16), and the returns they make.
 
     delta_t = r_t + discount * V_{t+1} - V_t, without V_{t+1} after a termination;
     A_t = delta_t + discount * lambda * A_{t+1}, without A_{t+1} where the episode or the rollout ends.
@@ -86,13 +86,10 @@ def gae(
 
     Returns:
         Advantages and returns (advantages + values), float32 [t_max, num_envs] each.
-
-    Source: Schulman et al. 2016, Eq. 16.
     """
     next_values = np.concatenate([values[1:], bootstrap_value[None]])
-    deltas = np.where(
-        valid, rewards + discount * np.where(terminated, np.float32(0), next_values) - values, np.float32(0)
-    )
+    targets = rewards + discount * np.where(terminated, np.float32(0), next_values)
+    deltas = np.where(valid, targets - values, np.float32(0))
     carry = np.float32(discount * gae_lambda) * (valid & ~(terminated | truncated))
     advantages = np.empty_like(values)
     advantage = np.zeros_like(bootstrap_value)

@@ -16,88 +16,26 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bench.robust_regression import DIM, MU, RobustRegression, Row, Setting
 from hsa2c.dpsgd.master import master
-from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.protocols import Monitor, Push, Vector
 from hsa2c.dpsgd.steps import GlobalStep
-from hsa2c.dpsgd.theory import Objective, equal_rates
+from hsa2c.dpsgd.theory import equal_rates
 from hsa2c.dpsgd.worker import worker
 from hsa2c.simulation.clock import SimulatedClock
 from hsa2c.simulation.links import Link, Sizes
 from hsa2c.simulation.network import connect
 from hsa2c.simulation.process_pool import SteppedPool, UpdateTimes
 
-DIM, _ROWS = 10, 400
-MU = 0.5  # the constant of the theorem's A
 _LINK = Link(bytes_per_s=125e6, latency_s=1e-4)
 _SIZES = Sizes(v=270_000, delta=270_000, state=0, text=100)
-
-
-class RobustRegression(Objective):
-    """f(u) = mean_i r_i^2 / (2 + 2 r_i^2), r_i = x_i u - y_i, with |x_i| = 1, noise, and a tenth of outliers."""
-
-    def __init__(self, seed: int = 0) -> None:
-        random = np.random.default_rng(seed)
-        x = random.standard_normal((_ROWS, DIM))
-        self.x: npt.NDArray[np.float64] = x / np.linalg.norm(x, axis=1, keepdims=True)
-        self.y: npt.NDArray[np.float64] = self.x @ (2 * random.standard_normal(DIM)) / math.sqrt(DIM)
-        self.y += 0.5 * random.standard_normal(_ROWS)
-        self.y[: _ROWS // 10] += 10 * random.standard_normal(_ROWS // 10)
-        least = min(self._descend(random.standard_normal(DIM)) for _ in range(5))
-        # |phi'| is at most 3 sqrt(3) / 16, at r^2 = 1/3, and |phi''| at most 1, at 0.
-        curvature = float(np.linalg.eigvalsh(self.x.T @ self.x / _ROWS).max())
-        super().__init__(L=curvature, V=3 * math.sqrt(3) / 16, gap=self.value(np.zeros(DIM)) - least)
-
-    def value(self, u: npt.NDArray[Any]) -> float:
-        """What f is at u."""
-        r = self.x @ u - self.y
-        return float(np.mean(r**2 / (2 + 2 * r**2)))
-
-    def gradient(self, u: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Of f, exactly."""
-        r = self.x @ u - self.y
-        return self.x.T @ (r / (1 + r**2) ** 2) / _ROWS
-
-    def row_gradient(self, i: int, u: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Of the i-th summand."""
-        r = self.x[i] @ u - self.y[i]
-        return self.x[i] * (r / (1 + r * r) ** 2)
-
-    def _descend(self, u: npt.NDArray[np.float64]) -> float:
-        for _ in range(2000):
-            u = u - 3.0 * self.gradient(u)
-        return self.value(u)
-
-
-class Row(Problem):
-    """The gradient of one row, drawn at random."""
-
-    def __init__(self, f: RobustRegression, seed: Sequence[int]) -> None:
-        self._f = f
-        self._random = np.random.default_rng(seed)
-        self._rows: list[int] = []
-
-    def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any:
-        """See `Problem`."""
-        if not self._rows:
-            self._rows = self._random.integers(_ROWS, size=1000).tolist()
-        return self._f.row_gradient(self._rows.pop(), u_hat)
-
-    def report(self) -> Mapping[str, Any]:
-        """See `Problem`."""
-        return {}
-
-    def close(self) -> None:
-        """See `Problem`."""
-        pass
 
 
 class Norms(Monitor):
@@ -127,21 +65,6 @@ class Norms(Monitor):
         if t <= self._T:
             self._total += float(np.sum(self._f.gradient(v) ** 2))
         self._t = t
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """A run; as many nodes as M."""
-
-    T: int
-    M: int
-    p: int
-    B: int
-
-    @property
-    def product(self) -> int:
-        """T M p B: gradients behind the last v."""
-        return self.T * self.M * self.p * self.B
 
 
 def mean_squared_norm(f: RobustRegression, setting: Setting, seed: int) -> tuple[float, int]:

@@ -20,7 +20,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from bench.network import Results
-from bench.rate import DIM, MU, RobustRegression, Row, Setting
+from bench.robust_regression import DIM, MU, RobustRegression, Row, Setting
 from bench.testbed.runs import execute, launch_new, rows
 from hsa2c.application import Application
 from hsa2c.config.loading import build

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 from hsa2c import interpreter
 from hsa2c.config.sections import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig
 from hsa2c.dpsgd.protocols import Vector
-from hsa2c.observe.console import Field
+from hsa2c.observe.shown import Field
 
 if TYPE_CHECKING:
     from hsa2c.node.layout import Layout

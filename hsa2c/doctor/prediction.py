@@ -134,8 +134,6 @@ def _by_pace(c: Mapping[str, Any], exchange_s: float, config: RunConfig) -> int:
 def _findings(
     c: Mapping[str, Any], config: RunConfig, cluster: Cluster, outcome: Outcome, *, over_mpi: bool
 ) -> tuple[list[Finding], dict[str, Any]]:
-    from hsa2c.simulation.planning import conclusion
-
     if outcome.ended is not None:
         return [problem("prediction", outcome.ended, "see python -m hsa2c plan")], {}
     speed = outcome.agent_steps_per_s * (1 - c["beside_master"] * outcome.master_cpu * cluster.masters)
@@ -159,13 +157,7 @@ def _findings(
         found.append(warning("B", f"{B}; --B auto would come to about {auto_B}", "--B auto"))
     else:
         found.append(ok("B", f"{B}; --B auto would come to about {auto_B}"))
-    text = f"busy for {100 * outcome.master_cpu:.0f} % of the time"
-    if over_mpi:
-        text += f", its network {100 * outcome.master_link:.0f} %; nodes {conclusion(cluster, outcome)}"
-    if busy >= _BUSY:
-        found.append(warning("master", text, f"{cure}; --masters K"))
-    else:
-        found.append(ok("master", text))
+    found.append(_of_master(cluster, outcome, busy, f"{cure}; --masters K", over_mpi=over_mpi))
     return found, {
         "agent_steps_per_s": speed,
         "speed_share": outcome.speed_share,
@@ -176,3 +168,12 @@ def _findings(
         "update_s": c["update_s"],
         "most_nodes": outcome.limit.nodes,
     }
+
+
+def _of_master(cluster: Cluster, outcome: Outcome, busy: float, cure: str, *, over_mpi: bool) -> Finding:
+    from hsa2c.simulation.planning import conclusion
+
+    text = f"busy for {100 * outcome.master_cpu:.0f} % of the time"
+    if over_mpi:
+        text += f", its network {100 * outcome.master_link:.0f} %; nodes {conclusion(cluster, outcome)}"
+    return warning("master", text, cure) if busy >= _BUSY else ok("master", text)

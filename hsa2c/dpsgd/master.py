@@ -12,14 +12,7 @@ GlobalStep = Callable[[Vector, Vector, int], None]
 
 
 def master(
-    v: Vector,
-    step: GlobalStep,
-    port: MasterPort,
-    monitor: Monitor,
-    M: int,
-    *,
-    max_delay: int | None = None,
-    t: int = 0,
+    v: Vector, step: GlobalStep, port: MasterPort, monitor: Monitor, M: int, *, max_delay: int | None = None, t: int = 0
 ) -> int:
     """Sum M deltas, apply them, repeat until `monitor` says stop.
 
@@ -27,7 +20,7 @@ def master(
         v: The global parameter, float32 [dim]; updated in place.
         step: Line 3, ``v <- v + rho * w_sum`` or its momentum form (`hsa2c.dpsgd.steps.GlobalStep`).
         port: Where deltas come from and v goes to.
-        monitor: Is told of every delta and step, and decides when to stop; it never changes them.
+        monitor: Is told of every delta and step, and decides when to stop.
         M: Deltas in one global step, whoever sends first; in proportion fewer where nodes are lost.
         max_delay: D', the delay tau from which on a delta counts for less: D' / tau. None: however old, it counts.
         t: Global steps done before, by the run that this one resumes.

@@ -9,10 +9,6 @@ A process that dies or raises is replaced: another begins with the same u and th
 
 from __future__ import annotations
 
-import contextlib
-import selectors
-import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,15 +18,14 @@ from typing import Any
 import numpy as np
 
 from hsa2c.dpsgd.protocols import Listener, Vector
-from hsa2c.errors import NodeError, ProblemError
+from hsa2c.errors import NodeError
 from hsa2c.node.actor_learner import MakeProblem, live
-from hsa2c.node.fork_server import ForkServer
 from hsa2c.node.layout import Layout
 from hsa2c.node.memory import SharedVectors
-from hsa2c.node.orders import DONE, FAILED, MAX_MESSAGE, ORDER, PROGRESS, READY, RESTS, UNFIT, Reports, to_json
+from hsa2c.node.orders import DONE, ORDER, PROGRESS, READY, RESTS, Reports, to_json
+from hsa2c.node.processes import ActorLearner, Processes
 
 _POLL_S = 0.05  # how often a waiting parent looks for the master's stop
-_FINISH_S = 10.0  # how long a process may take to end when asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +42,8 @@ class PoolLimits:
     """So many processes lost within `deaths_s`, and the node gives up."""
     deaths_s: float = 60.0
     """See `deaths`."""
-
-
-@dataclass
-class _ActorLearner:
-    """One actor-learner process, seen from its parent."""
-
-    index: int
-    pid: int
-    socket: socket.socket
-
-    def __str__(self) -> str:
-        return f"actor-learner {self.index} (pid {self.pid})"
+    finish_s: float = 10.0
+    """How long a process may take to end when asked."""
 
 
 class ProcessPool:
@@ -89,19 +74,13 @@ class ProcessPool:
         self._applied = self._reported = 0  # updates in u as it was last copied, and of them those that were reported
         self._shares_done = 0  # of B updates each, since the last exchange began
         self._resting: set[int] = set()
-        self._limits = limits or PoolLimits()
+        self._limits = limits = limits or PoolLimits()
         self._reports = Reports()
         self._kept_at = time.monotonic()
-        self._ready = False
-        self._coming: set[int] = set()  # who replace others and have not built their problem
-        self._deaths_at: list[float] = []
-        self._order = b""  # the present round's
-        self._selector = selectors.DefaultSelector()
-        self._fork_server = ForkServer(partial(live, make_problem, self._shared, layout))
-        self._processes: list[_ActorLearner] = []
+        life = partial(live, make_problem, self._shared, layout)
+        self._processes = Processes(life, p, self._reports, deaths=limits.deaths, deaths_s=limits.deaths_s)
         try:
-            for index in range(p):
-                self._processes.append(self._start_process(index))
+            self._processes.start()
         except BaseException:
             self.close()
             raise
@@ -109,7 +88,7 @@ class ProcessPool:
     @property
     def pids(self) -> list[int]:
         """Process ids of the actor-learners."""
-        return [process.pid for process in self._processes]
+        return self._processes.pids
 
     @property
     def updates(self) -> int:
@@ -125,11 +104,6 @@ class ProcessPool:
     def local_updates(self, B: int) -> None:
         self._shared.local_updates = B
 
-    def _start_process(self, index: int) -> _ActorLearner:
-        process = _ActorLearner(index, *self._fork_server.fork(index))
-        self._selector.register(process.socket, selectors.EVENT_READ, process)
-        return process
-
     def wait_ready(self) -> None:
         """Return when every process has built its problem; from then on one that dies is replaced.
 
@@ -144,7 +118,7 @@ class ProcessPool:
 
         for _ in self._answers(READY, check_time):
             pass
-        self._ready = True
+        self._processes.replacing = True
 
     def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
         """See `hsa2c.dpsgd.worker.Pool.run`. A process that replaces another does all of the round's B updates.
@@ -154,9 +128,9 @@ class ProcessPool:
             ProblemError: A gradient does not fit u.
         """
         u = self._begin(v, B, rate_scale, running=False)
-        for report in self._answers(DONE, _Attention(self, listener)):
+        for report in self._answers(DONE, _Attention(self, listener, self._limits.tell_s)):
             self._reports.add(report)
-        self._order = b""
+        self._processes.rest()
         self._keep(listener)
         self._applied = self.updates
         return _finite(self._layout.value(u))
@@ -176,8 +150,10 @@ class ProcessPool:
         Raises:
             NodeError: As `run`.
         """
-        self._listen_until(lambda: self._shares_done >= len(self._processes), _Attention(self, listener))
-        self._take_in(self._hear(0.0))  # what was done before u is copied counts for this exchange
+        self._listen_until(
+            lambda: self._shares_done >= len(self._processes), _Attention(self, listener, self._limits.tell_s)
+        )
+        self._take_in(self._processes.hear(0.0))  # what was done before u is copied counts for this exchange
         self._shares_done = 0
         self._keep(listener)
         return self._copy()
@@ -196,7 +172,7 @@ class ProcessPool:
         """
         self.interrupt()
         self._listen_until(lambda: False, lambda: None)
-        self._order = b""
+        self._processes.rest()
         return self._copy()
 
     def _copy(self) -> Vector:
@@ -208,10 +184,7 @@ class ProcessPool:
         u = self._shared.u.numpy()
         self._layout.enter(v, u)
         self._shared.interrupted = False
-        self._order = ORDER.pack(B, rate_scale, running)
-        for process in self._processes:
-            if process.index not in self._coming:
-                self._send(process, self._order)
+        self._processes.order(ORDER.pack(B, rate_scale, running))
         return u
 
     def _keep(self, listener: Listener) -> None:
@@ -222,10 +195,10 @@ class ProcessPool:
     def _listen_until(self, enough: Callable[[], bool], attend: Callable[[], None]) -> None:
         """Take in what running processes say, until it is enough or all of them rest."""
         while not enough() and len(self._resting | self._idle()) < len(self._processes):
-            self._take_in(self._hear(_POLL_S))
+            self._take_in(self._processes.hear(_POLL_S))
             attend()
 
-    def _take_in(self, messages: list[tuple[_ActorLearner, bytes, bytes]]) -> None:
+    def _take_in(self, messages: list[tuple[ActorLearner, bytes, bytes]]) -> None:
         for process, kind, body in messages:
             self._reports.add(body)
             if kind == DONE:
@@ -262,28 +235,17 @@ class ProcessPool:
     def close(self) -> None:
         """End the processes: asked first, killed after a while."""
         self.interrupt()
-        for process in self._processes:
-            # Shut down, not only closed: another process pool's processes may hold copies of this socket, from their
-            # fork.
-            with contextlib.suppress(OSError):
-                process.socket.shutdown(socket.SHUT_RDWR)
-            process.socket.close()
-        self._fork_server.part(_FINISH_S)
-        self._selector.close()
-
-    def _send(self, process: _ActorLearner, order: bytes) -> None:
-        with contextlib.suppress(OSError):  # it has died: the next look at its socket tells
-            process.socket.send(order)
+        self._processes.close(self._limits.finish_s)
 
     def _idle(self) -> set[int]:
         """Who will do nothing more in a round that is to end: they have not begun."""
-        return self._coming if self._shared.interrupted else set()
+        return self._processes.coming if self._shared.interrupted else set()
 
     def _answers(self, last: bytes, attend: Callable[[], None]) -> Iterator[bytes]:
         """Each process's message of kind `last`; `attend` is called again and again meanwhile."""
-        outstanding = {process.index for process in self._processes}
+        outstanding = set(range(len(self._processes)))
         while outstanding - self._idle():
-            for process, kind, body in self._hear(_POLL_S):
+            for process, kind, body in self._processes.hear(_POLL_S):
                 if kind == last:
                     outstanding.discard(process.index)
                     yield body
@@ -291,75 +253,20 @@ class ProcessPool:
                     self._reports.add(body)
             attend()
 
-    def _hear(self, patience_s: float) -> list[tuple[_ActorLearner, bytes, bytes]]:
-        """All that the processes have said and nobody has heard yet: who, kind, body."""
-        return [heard for key, _ in self._selector.select(patience_s) for heard in self._hear_all_of(key.data)]
-
-    def _hear_all_of(self, process: _ActorLearner) -> Iterator[tuple[_ActorLearner, bytes, bytes]]:
-        """What one has said, up to its death if it has died."""
-        while True:
-            try:
-                message = process.socket.recv(MAX_MESSAGE, socket.MSG_DONTWAIT)
-            except BlockingIOError:  # there is no more
-                return
-            except ConnectionResetError:  # it died before it read its order
-                message = b""
-            kind, body = message[:1], message[1:]
-            if kind == UNFIT:  # as the next one would be, in its place
-                raise ProblemError(f"{process}: {body.decode(errors='replace')}")
-            if not message or kind == FAILED:
-                self._replace(process, body)
-                return
-            if kind == READY and process.index in self._coming:
-                self._coming.discard(process.index)
-                self._reports.add(to_json({"back": f"{process} goes on"}))
-                if self._order:
-                    self._send(process, self._order)
-            else:
-                yield process, kind, body
-
-    def _replace(self, process: _ActorLearner, traceback: bytes) -> None:
-        """Start another process in the place of one that has failed with a traceback, or died without."""
-        how = self._death(process)
-        why = f"{process} failed" if traceback else f"{process} {how}"
-        details = traceback.decode(errors="replace")
-        now = time.monotonic()
-        self._deaths_at = [at for at in self._deaths_at if now - at < self._limits.deaths_s] + [now]
-        if not self._ready:
-            raise NodeError("\n".join(filter(None, (why, details))))
-        if len(self._deaths_at) >= self._limits.deaths:
-            headline = (
-                f"{len(self._deaths_at)} actor-learners lost within {self._limits.deaths_s:.0f} s; the last: {why}"
-            )
-            raise NodeError("\n".join(filter(None, (headline, details))))
-        self._selector.unregister(process.socket)
-        process.socket.close()
-        new = self._start_process(process.index)
-        self._processes[process.index] = new
-        self._coming.add(new.index)
-        fault = {"message": f"{why}; {new} takes its place", "traceback": details or None, "pids": self.pids}
-        self._reports.add(to_json({"fault": fault}))
-
-    def _death(self, process: _ActorLearner) -> str:
-        """How a process has ended, in words; its fork server then knows that it need not keep it any longer."""
-        code = self._fork_server.fate(process.pid)
-        if code is not None and code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"ended without a word (exit code {code})"
-
 
 class _Attention:
     """What a node's parent does while its processes work: look for a stop, give signs of life."""
 
-    def __init__(self, pool: ProcessPool, listener: Listener) -> None:
+    def __init__(self, pool: ProcessPool, listener: Listener, every_s: float) -> None:
         self._pool = pool
+        self._every_s = every_s
         self._listener = listener
         self._told_at = time.monotonic()
 
     def __call__(self) -> None:
         if self._listener.stopping():
             self._pool.interrupt()
-        if time.monotonic() - self._told_at >= self._pool._limits.tell_s:
+        if time.monotonic() - self._told_at >= self._every_s:
             self._listener.tell(self._pool.news())
             self._told_at = time.monotonic()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.protocols import MasterPort, Monitor, Push, Vector
@@ -19,11 +19,25 @@ from hsa2c.errors import HSA2CError
 from hsa2c.recording.format import Ending, Frame, Kind, Recording, checksum
 from hsa2c.transport.master_port import NOT_FINITE
 
-if TYPE_CHECKING:
-    from hsa2c.recording.recompute import Nodes
-
 Look = Callable[[int, Vector, Vector], "str | None"]
 """Gets t, v and z after a global step; gives back what is wrong with them."""
+
+
+class Recomputing(Protocol):
+    """The nodes' own work, repeated beside the master's (`hsa2c.recording.recompute.Nodes`)."""
+
+    given_up: dict[int, str]
+    """Why, by node."""
+
+    def see(self, frame: Frame, serving: Vector | None) -> None:
+        """Take in what happened beside deltas; `serving` is v at that time."""
+
+    def compare(self, frame: Frame, delta: Vector, t: int) -> int:
+        """Compute a delta that came, anew; gives back how many were computed.
+
+        Raises:
+            DifferenceError: It is another one.
+        """
 
 
 class DifferenceError(HSA2CError):
@@ -68,7 +82,7 @@ class Outcome:
 def replay(
     recording: Recording,
     *,
-    nodes: Nodes | None = None,
+    nodes: Recomputing | None = None,
     look: Look = lambda *_: None,
     progress: Callable[[], None] = lambda: None,
 ) -> Outcome:
@@ -107,7 +121,7 @@ class _ReplayPort(MasterPort):
     """Gives the master what came, when it came."""
 
     def __init__(
-        self, recording: Recording, nodes: Nodes | None, outcome: Outcome, progress: Callable[[], None]
+        self, recording: Recording, nodes: Recomputing | None, outcome: Outcome, progress: Callable[[], None]
     ) -> None:
         self._recording = recording
         self._frames = self._take(progress)

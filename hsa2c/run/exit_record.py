@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from hsa2c.cluster.world import EXIT_RECORD
+from hsa2c.errors import EXIT_FAILED
 
 _held: list[IO[str]] = []  # until this process ends
 
@@ -39,6 +40,12 @@ def given(path: Path) -> int | None:
     with contextlib.suppress(OSError, ValueError):
         return int(path.read_text())
     return None
+
+
+def outcome(path: Path, code: int) -> int:
+    """How the run ended by what the master has said, whatever mpiexec's exit code is."""
+    said = given(path)
+    return (code or EXIT_FAILED) if said is None else said
 
 
 def master_is_gone(path: Path) -> bool:

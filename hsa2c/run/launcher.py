@@ -12,17 +12,15 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hsa2c import application, interpreter, signals
 from hsa2c.application import Application, RunConfig
@@ -33,17 +31,17 @@ from hsa2c.cluster.machine import THREAD_CAPS, cap_threads
 from hsa2c.cluster.mpiexec import mpi_starter
 from hsa2c.cluster.world import EXIT_RECORD, MASTERS, World
 from hsa2c.config.loading import to_dict
-from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, CheckpointError
+from hsa2c.errors import EXIT_DONE, EXIT_NOT_STARTED, CheckpointError
 from hsa2c.node.lifetime import begin_as_job
 from hsa2c.observe.console import Console
 from hsa2c.observe.runlog import Journal
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run import directory as rundir
 from hsa2c.run import exit_record
+from hsa2c.run.ending import report
 from hsa2c.run.fork_server import ADDRESS, fork_server
+from hsa2c.run.private_directory import private_directory
 from hsa2c.run.supervisor import REFRESH_S, Supervisor
-
-_PRIVATE_PREFIX = "hsa2c-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +134,11 @@ def launch(what: Launch) -> int:
     while True:
         code = _launch_once(what, supervisor)
         if code in (EXIT_DONE, EXIT_NOT_STARTED) or supervisor.received:
-            return _report(code, supervisor, what)
+            return report(code, supervisor, what.directory, session=what.session, fresh=what.fresh)
         left = _hosts_left(what, whole.hosts)
         again = _after(what, whole, left) if restarts > 0 and bool(left) == bool(whole.hosts) else None
         if again is None:
-            return _report(code, supervisor, what)
+            return report(code, supervisor, what.directory, session=what.session, fresh=what.fresh)
         restarts -= 1
         what = again
 
@@ -213,29 +211,30 @@ def _launch_once(what: Launch, supervisor: Supervisor) -> int:
         console.say(f"1 thread in each process ({', '.join(THREAD_CAPS)}, torch)")
         _say_what_starts(console, what)
         try:
-            job = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=() if what.lock is None else (what.lock,),
-                preexec_fn=partial(begin_as_job, os.getpid()),  # noqa: PLW1509 - one thread here
-            )
+            job = _start(command, environment, log, what.lock)
             ports = confine(job.pid, enough=supervisor.asked) if what.over_mpi and not what.hosts else []
             if ports:
                 console.say(f"mpiexec listens on all interfaces, port {', '.join(map(str, ports))}", "yellow")
             code = supervisor.monitor(job, console, word, here=not what.hosts)
         finally:
             console.stop()
-        return _verdict(word, code) if what.over_mpi else code
+        return exit_record.outcome(word, code) if what.over_mpi else code
 
 
-def _verdict(path: Path, code: int) -> int:
-    """What the master said of the run, whatever mpiexec's exit code is."""
-    said = exit_record.given(path)
-    return (code or EXIT_FAILED) if said is None else said
+def _start(
+    command: Sequence[str], environment: Mapping[str, str], log: IO[bytes], lock: int | None
+) -> subprocess.Popen[bytes]:
+    """Start the job, in a session of its own."""
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        pass_fds=() if lock is None else (lock,),
+        preexec_fn=partial(begin_as_job, os.getpid()),  # noqa: PLW1509 - one thread here
+    )
 
 
 def join(what: Launch, world: World) -> int:
@@ -288,80 +287,9 @@ def _console(what: Launch) -> Console:
     )
 
 
-def _report(code: int, supervisor: Supervisor, what: Launch) -> int:
-    """The shell's exit code; says where to look if it is not a good one."""
-    directory = what.directory
-    if supervisor.received:
-        _report_stop(code, supervisor, what)
-        return 128 + supervisor.received[0]
-    if code == EXIT_DONE:
-        return EXIT_DONE
-    if not _journal_tells_error(directory):
-        tail = (directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
-        print(*tail, sep="\n", file=sys.stderr)
-    print(f"the job failed (exit code {code}); its output is in {directory / 'log.txt'}", file=sys.stderr)
-    return EXIT_FAILED
-
-
-def _report_stop(code: int, supervisor: Supervisor, what: Launch) -> None:
-    """Say what a signal has left, and leave nothing of a run in which nothing was trained."""
-    at_once = len(supervisor.received) > 1
-    if supervisor.trained and not at_once:
-        if code not in (EXIT_DONE, EXIT_NOT_STARTED):
-            print(f"the job failed while it stopped; its output is in {what.directory / 'log.txt'}", file=sys.stderr)
-        return
-    said = f"{supervisor.name}: stopped {'at once' if supervisor.trained else 'before training began'}"
-    if what.fresh and not _journal_tells_error(what.directory) and rundir.withdraw(what.directory):
-        left = "nothing is left of this run"
-    else:
-        left = "the last checkpoint stays" if rundir.has_checkpoint(what.directory) else "there is no checkpoint"
-        with contextlib.suppress(OSError), Journal(what.directory, session=what.session) as journal:
-            journal.event("stop", said)
-    with contextlib.suppress(OSError):  # SIGHUP: the terminal has gone
-        print(f"{said}; {left}", file=sys.stderr, flush=True)
-
-
-def _journal_tells_error(directory: Path) -> bool:
-    try:
-        last = (directory / "journal.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
-    except OSError:
-        return False
-    return any('"kind": "error"' in line or '"kind":"error"' in line for line in last)
-
-
 def _common_run_id(config: RunConfig) -> int:
     """A number all ranks of a world find by themselves, and other worlds hardly."""
     parts: dict[str, Any] = {name: os.environ.get(name) for name in ("PMIX_NAMESPACE", "SLURM_JOB_ID", "PBS_JOBID")}
     settings = to_dict(config)
     settings.pop("output")
     return zlib.crc32(json.dumps([parts, settings], sort_keys=True).encode())
-
-
-@contextlib.contextmanager
-def private_directory() -> Iterator[Path]:
-    """A folder for MPI's shared memory and session files, gone afterwards whoever is killed.
-
-    A tiny shell waits for the launcher's end and removes it; folders whose launcher and shell were both killed are
-    removed here, by the next one.
-    """
-    base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())  # noqa: S108
-    for left in base.glob(f"{_PRIVATE_PREFIX}*"):
-        owner = left.name.removeprefix(_PRIVATE_PREFIX).partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    private = Path(tempfile.mkdtemp(prefix=f"{_PRIVATE_PREFIX}{os.getpid()}-", dir=base))
-    janitor = subprocess.Popen(
-        ["/bin/sh", "-c", 'read -r _; sleep 2; rm -rf "$1"', "hsa2c-janitor", str(private)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield private
-    finally:
-        janitor.kill()
-        janitor.wait()
-        if janitor.stdin:
-            janitor.stdin.close()
-        shutil.rmtree(private, ignore_errors=True)

@@ -22,13 +22,15 @@ from hsa2c.cluster.world import EXIT_RECORD, REPLACES, World
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, HSA2CError, TransportError
 from hsa2c.node.lifetime import leave_signals_to_the_master
 from hsa2c.run import exit_record
-from hsa2c.run.roles import deltas, direct, global_step, make_pool, work
+from hsa2c.run.master import deltas, direct, global_step
+from hsa2c.run.node import make_pool, work
 from hsa2c.run.task import Task
 from hsa2c.transport.messages import Kind
 from hsa2c.transport.several_masters import ShardedWorkerPort, follow, parts
 
 if TYPE_CHECKING:
     from hsa2c.transport.mpi.master import MPIMaster
+    from hsa2c.transport.mpi.worker import MPIWorker
 
 _LAST_WORDS_S = 1.0  # until others have said or read why a node failed: a message lies in the node's memory
 
@@ -168,26 +170,8 @@ def run_node(task: Task, world: World, node: int) -> int:
     if not _start_mpi(task, world):
         pool.close()
         return EXIT_FAILED
-    limits = task.limits
-    if node >= task.config.cluster.nodes:  # a spare waits for as long as nobody is lost
-        limits = dataclasses.replace(limits, start_s=math.inf)
-    cluster = task.config.cluster
-    dim, state_dim = task.app.dim(task.config), task.app.layout(task.config).state_size
-    ports = [
-        mpi.MPIWorker(
-            node,
-            part.stop - part.start,
-            state_dim if master == 0 else 0,
-            task.run_id,
-            limits,
-            spawned=task.replaces is not None,
-            encoding=task.encoding,
-            masters=cluster.masters,
-            master=master,
-        )
-        for master, part in enumerate(parts(dim, cluster.masters))
-    ]
-    port = ports[0] if cluster.masters == 1 else ShardedWorkerPort(ports, dim)
+    ports = _node_ports(task, node)
+    port = ports[0] if len(ports) == 1 else ShardedWorkerPort(ports, task.app.dim(task.config))
     try:
         work(task, pool, port, node)
     except TransportError as error:
@@ -205,3 +189,27 @@ def run_node(task: Task, world: World, node: int) -> int:
     if all(port.unscathed for port in ports):
         mpi.finish()
     return EXIT_DONE
+
+
+def _node_ports(task: Task, node: int) -> list[MPIWorker]:
+    """A node's ports, one to each master for its slice of v."""
+    from hsa2c.transport import mpi
+
+    limits = task.limits
+    if node >= task.config.cluster.nodes:  # a spare waits for as long as nobody is lost
+        limits = dataclasses.replace(limits, start_s=math.inf)
+    masters, state_dim = task.config.cluster.masters, task.app.layout(task.config).state_size
+    return [
+        mpi.MPIWorker(
+            node,
+            part.stop - part.start,
+            state_dim if master == 0 else 0,
+            task.run_id,
+            limits,
+            spawned=task.replaces is not None,
+            encoding=task.encoding,
+            masters=masters,
+            master=master,
+        )
+        for master, part in enumerate(parts(task.app.dim(task.config), masters))
+    ]

@@ -19,8 +19,9 @@ from hsa2c.cluster.world import World, find_world  # noqa: E402
 from hsa2c.dpsgd.protocols import WorkerPort  # noqa: E402
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, HSA2CError  # noqa: E402
 from hsa2c.node.lifetime import die_with_parent  # noqa: E402
+from hsa2c.run.master import direct  # noqa: E402
+from hsa2c.run.node import make_pool, work  # noqa: E402
 from hsa2c.run.over_mpi import run_follower, run_master, run_node  # noqa: E402
-from hsa2c.run.roles import direct, make_pool, work  # noqa: E402
 from hsa2c.run.task import Task, parse  # noqa: E402
 from hsa2c.transport import inprocess  # noqa: E402
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +27,35 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"recording-(\d+)\.bin")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A start of a run, to be recorded."""
+
+    app: str
+    """Module of what runs."""
+    config: RunConfig
+    directory: Path
+    """The run's."""
+    number: int
+    """Which start of the run it is."""
+    resumed: Path | None
+    """The checkpoint that it goes on from."""
+    rounds_v: bool
+    """Whether what is new in v goes to the nodes in the encoding of deltas."""
+
+    def about(self) -> dict[str, Any]:
+        """What a recording says of it, as plain values."""
+        return {
+            "app": self.app,
+            "session": self.number,
+            "resumed": self.resumed and self.resumed.name,
+            "config": to_dict(self.config),
+        }
+
+
 def begin(
-    directory: Path,
-    session: int,
+    session: Session,
     *,
-    app: Application,
-    config: RunConfig,
-    resumed: Path | None,
-    rounds_v: bool,
     v: Vector,
     step: GlobalStep,
     M: int,
@@ -44,12 +66,7 @@ def begin(
     """Begin to record a session of a run.
 
     Args:
-        directory: The run's.
-        session: Which start of the run it is.
-        app: What runs.
-        config: Of the run.
-        resumed: The checkpoint that the session goes on from.
-        rounds_v: Whether what is new in v goes to the nodes in the encoding of deltas.
+        session: What is recorded.
         v: The global parameter, float32 [dim].
         step: Line 3.
         M: Deltas in a global step.
@@ -57,24 +74,19 @@ def begin(
         states: Optimisers' states at the start, by node.
         tell: See `Recorder`.
     """
-    plain = to_dict(config)
+    config, about = session.config, session.about()
     encoding = Encoding[config.dpsgd.delta_dtype.upper()]
     return Recorder(
-        directory / f"recording-{session}.bin",
+        session.directory / f"recording-{session.number}.bin",
         v=v,
         step=step,
         M=M,
         max_delay=config.dpsgd.max_delay,
         t=t,
-        states=states if why_not_recomputed(plain) is None else (),
+        states=states if why_not_recomputed(about["config"]) is None else (),
         encoding=encoding,
-        v_encoding=encoding if rounds_v else Encoding.FLOAT32,
-        about={
-            "app": type(app).__module__,
-            "session": session,
-            "resumed": resumed and resumed.name,
-            "config": plain,
-        },
+        v_encoding=encoding if session.rounds_v else Encoding.FLOAT32,
+        about=about,
         limit_bytes=config.output.record_gib * 2**30,
         tell=tell,
     )

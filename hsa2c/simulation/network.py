@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from random import Random
 
 import numpy as np
@@ -55,7 +55,7 @@ class Connection:
 
     def _sent(self) -> None:
         network = self._network
-        at = network.clock.now + network.latency_s + network.looks()
+        at = network.clock.now + network.node_link.latency_s + network.looks()
         self._seen_at = max(at, self._seen_at)  # never before what came before it
         network.clock.call_at(self._seen_at, self._waiting.popleft()[1])
         if self._waiting:
@@ -181,20 +181,23 @@ class SimulatedWorker(BaseWorkerPort):
         return True, self._answers.pop(0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Network:
     """What carries messages; see the module."""
 
     clock: SimulatedClock
     node_link: Link
     master_link: Link
-    latency_s: float
     notice_s: float
     masters: int
     sizes: Sizes
     work: Work
     seed: int
-    random: Random
+
+    @cached_property
+    def random(self) -> Random:
+        """Of when a process looks."""
+        return Random(self.seed)
 
     def lane(self, number: int) -> Lane:
         """One of a master's."""
@@ -255,20 +258,8 @@ def connect(
         encoding: Of deltas: what rounding does to them. How long they are on the wire, `sizes` says.
         seed: Of what is random.
     """
-    limits = limits or Limits()
-    node_link = node_link or Link()
-    network = _Network(
-        clock=clock,
-        node_link=node_link,
-        master_link=master_link or node_link,
-        latency_s=node_link.latency_s,
-        notice_s=notice_s,
-        masters=masters,
-        sizes=sizes or Sizes(),
-        work=work or Work(),
-        seed=seed,
-        random=Random(seed),
-    )
+    limits, link = limits or Limits(), node_link or Link()
+    network = _Network(clock, link, master_link or link, notice_s, masters, sizes or Sizes(), work or Work(), seed)
     master = SimulatedMaster(network, nodes, limits, spares=spares)
     master.workers = [SimulatedWorker(network, node, limits, master, encoding) for node in range(nodes + spares)]
     return master, master.workers

@@ -8,7 +8,7 @@ long they take.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from hsa2c.node.pace import Pace, PacedPool
 from hsa2c.simulation.clock import SimulatedClock
 from hsa2c.simulation.cluster import Bound, Cluster, bound, kept_every_s, slowest_s, update_times
 from hsa2c.simulation.network import SimulatedMaster, SimulatedWorker, connect
-from hsa2c.simulation.process_pool import TimedPool
+from hsa2c.simulation.process_pool import TimedPool, UpdateTimes
 from hsa2c.simulation.steady import steady_since
 
 __all__ = ["FULL", "Bound", "Cluster", "Outcome", "bound", "conclusion", "simulate"]
@@ -118,25 +118,28 @@ class _Simulation(Monitor):
             work=c.work(),
             seed=c.seed,
         )
-        times = update_times(c)
-        slow = round(c.nodes * c.stragglers[0])
-        self._slowness = [c.stragglers[1] if node < slow else 1.0 for node in range(c.nodes)]
-        every_s = kept_every_s(c)
-        self._pools = [
-            TimedPool(
-                self.clock,
-                c.cores,
-                times,
-                slowness=slowness,
-                exchange_s=c.node_s,
-                free_core=c.free_core,
-                keep_s=c.keep_s,
-                # All at once after 50 s, and again, would be a wave that the rates rise and fall with for many minutes.
-                first_keep_s=every_s * (node + 1) / c.nodes,
-            )
-            for node, slowness in enumerate(self._slowness)
-        ]
-        self._full_speed = c.cores / times.mean_s * sum(1 / slowness for slowness in self._slowness)
+        slowness, times = _slowness(c), update_times(c)
+        self._pools = [self._pool(node, slow, times) for node, slow in enumerate(slowness)]
+        self._full_speed = c.cores / times.mean_s * sum(1 / slow for slow in slowness)
+        self._start(workers)
+
+    def _pool(self, node: int, slowness: float, times: UpdateTimes) -> TimedPool:
+        c = self._cluster
+        return TimedPool(
+            self.clock,
+            c.cores,
+            times,
+            slowness=slowness,
+            exchange_s=c.node_s,
+            free_core=c.free_core,
+            keep_s=c.keep_s,
+            # All at once after 50 s, and again, would be a wave that the rates rise and fall with for many minutes.
+            first_keep_s=kept_every_s(c) * (node + 1) / c.nodes,
+        )
+
+    def _start(self, workers: Sequence[SimulatedWorker]) -> None:
+        """Start the master and the nodes; some of them for a while only."""
+        c = self._cluster
         self.clock.start(self._master, self._port)
         nodes = [self.clock.start(self._node, *each) for each in zip(workers, self._pools, strict=True)]
         if c.node_hours < math.inf:
@@ -262,6 +265,12 @@ class _Simulation(Monitor):
             ended=ended,
             limit=bound(self._cluster),
         )
+
+
+def _slowness(c: Cluster) -> list[float]:
+    """How many times as long as the others' each node's updates take."""
+    slow = round(c.nodes * c.stragglers[0])
+    return [c.stragglers[1] if node < slow else 1.0 for node in range(c.nodes)]
 
 
 @dataclass(frozen=True, kw_only=True)

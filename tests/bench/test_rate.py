@@ -9,8 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from bench.rate import DIM, MU, RobustRegression, Row, Setting, main, mean_squared_norm, slope
+from bench.rate import main, mean_squared_norm, slope
 from bench.rate_real import Norms, measured
+from bench.robust_regression import DIM, MU, RobustRegression, Row, Setting
 from hsa2c.dpsgd.theory import equal_rates
 
 

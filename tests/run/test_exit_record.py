@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from hsa2c.cluster.world import EXIT_RECORD
+from hsa2c.errors import EXIT_FAILED
 from hsa2c.run import exit_record
 from tests.processes import REPOSITORY, wait_until
 
@@ -45,3 +48,14 @@ def test_without_a_launcher_nothing_is_held_or_given(tmp_path, monkeypatch):
     exit_record.hold()
     exit_record.give(0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "expected"), [("0", 137, 0), ("1", 0, 1), (None, 137, 137), ("", 0, EXIT_FAILED)]
+)
+def test_the_masters_word_counts_not_mpiexecs(tmp_path, said, code, expected):
+    """Some rank's exit code is that of mpiexec; without the master's word it has died, whatever that code is."""
+    path = tmp_path / "exit_record"
+    if said is not None:
+        path.write_text(said)
+    assert exit_record.outcome(path, code) == expected

@@ -19,12 +19,14 @@ def record(tmp_path):
     def record(steps=3, *, states=(), **sections):
         v, step, told = np.zeros(DIM, np.float32), GlobalStep(1.0, 0.0, DIM), []
         recorder = recordings.begin(
-            tmp_path,
-            3,
-            app=APPLICATION,
-            config=APPLICATION.build_config({"output": {"record": True}} | sections),
-            resumed=None,
-            rounds_v=True,
+            recordings.Session(
+                app=type(APPLICATION).__module__,
+                config=APPLICATION.build_config({"output": {"record": True}} | sections),
+                directory=tmp_path,
+                number=3,
+                resumed=None,
+                rounds_v=True,
+            ),
             v=v,
             step=step,
             M=1,

@@ -21,9 +21,7 @@ def parse_entries(
     entries: NDArray[np.int32],
     last: NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Read lines of whole numbers up to one that is wrong. Blank lines are passed over, counts of 0 left out.
-
-    A count may be written as 3, 3.0 or 3e+00.
+    """Read lines of whole numbers up to one that is wrong, not blank lines, nor counts of 0; 3.0 and 3e+00 are 3.
 
     Args:
         text: Whole lines, each with its end. [bytes]
@@ -37,22 +35,11 @@ def parse_entries(
             an entry so far, those of 0 included. [4]
 
     Returns:
-        The number of entries taken, and of lines before the one that is wrong; -1 if none is.
+        Entries taken, and lines before the one that is wrong; -1 if none is.
     """
-    found, line, at = 0, 0, 0
-    value = np.ones(3, np.int64)
+    found, line, at, value = 0, 0, 0, np.ones(3, np.int64)
     while at < len(text):
-        seen = 0
-        while text[at] != 10:
-            if _is_blank(text[at]):
-                at += 1
-                continue
-            begin = at
-            while not _is_blank(text[at]):
-                at += 1
-            seen += 1
-            value[min(seen, 3) - 1] = _number(text, begin, at, seen == fields)
-        at += 1
+        at, seen = _read_line(text, at, fields, value)
         if seen > 0:
             if fields == 1:
                 value[2], value[1], value[0] = value[0], last[3] // most[0] + 1, last[3] % most[0] + 1
@@ -61,15 +48,39 @@ def parse_entries(
                 return found, line
             last[3] += 1
             if value[2] > 0:
-                document, word = value[0] - 1, value[1] - 1
-                entries[0, found], entries[1, found], entries[2, found] = document, word, value[2]
-                rows[document] += 1
-                if document < last[0] or (document == last[0] and word <= last[1]):
-                    last[2] = 0
-                last[0], last[1] = document, word
+                _take(value, rows, entries[:, found], last)
                 found += 1
         line += 1
     return found, -1
+
+
+@njit(cache=True)
+def _read_line(text: Any, at: Any, fields: int, value: Any) -> Any:
+    """Read the fields of the line that begins at a place into `value`; gives back where the next begins, and how many
+    there were.
+    """
+    seen = 0
+    while text[at] != 10:
+        if _is_blank(text[at]):
+            at += 1
+            continue
+        begin = at
+        while not _is_blank(text[at]):
+            at += 1
+        seen += 1
+        value[min(seen, 3) - 1] = _number(text, begin, at, seen == fields)
+    return at + 1, seen
+
+
+@njit(cache=True)
+def _take(value: Any, rows: Any, entry: Any, last: Any) -> None:
+    """Take a document, word and count, the first two from 1; for `rows` and `last` see `parse_entries`."""
+    document, word = value[0] - 1, value[1] - 1
+    entry[0], entry[1], entry[2] = document, word, value[2]
+    rows[document] += 1
+    if document < last[0] or (document == last[0] and word <= last[1]):
+        last[2] = 0
+    last[0], last[1] = document, word
 
 
 @njit(cache=True)

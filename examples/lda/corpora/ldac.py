@@ -26,10 +26,10 @@ _DOCUMENT = re.compile(rb"\s*[0-9]{1,10}(?:\s+" + _PAIR.pattern + rb")*\s*")
 def read_ldac(
     path: Path, vocabulary: Path, directory: Path, *, encoding: str = "utf-8", progress: bool = False
 ) -> None:
-    """Read a file of documents, plain or packed by gzip.
+    """Read a file of documents.
 
     Args:
-        path: The file.
+        path: The file, plain or packed by gzip.
         vocabulary: A file of words, see `read_vocabulary`.
         directory: Where the corpus is written.
         encoding: Of the vocabulary.
@@ -38,8 +38,7 @@ def read_ldac(
     Raises:
         ConfigError: One of the two files is not as described; names the line.
     """
-    rows: list[int] = []
-    blank: int | None = None
+    rows, blank = list[int](), None
     with (
         open_lines(path, progress=progress) as lines,
         growing_array(directory / WORDS, np.int32) as all_words,
@@ -47,8 +46,8 @@ def read_ldac(
     ):
         vocabulary_words = read_vocabulary(vocabulary, encoding)
         for number, line in lines.each():
-            if not line.strip():  # which may be before the first document and behind the last
-                blank = number if blank is None and rows else blank
+            if not line.strip():
+                blank = number if blank is None and rows else blank  # fine before the first document, behind the last
                 continue
             if blank is not None:
                 raise lines.error(_misspelt(b""), blank)
@@ -58,9 +57,9 @@ def read_ldac(
                 raise lines.error(str(fault), number) from None
             if not (words[1:] > words[:-1]).all():
                 _, words, counts = merged(np.array([len(words)]), words, counts, str(path), number - 1)
+            rows.append(len(words))
             all_words.append(words)
             all_counts.append(counts)
-            rows.append(len(words))
     if not rows:
         raise ConfigError(f"{path}: has no documents")
     complete(directory, np.array(rows, np.int64), vocabulary_words, path.name)

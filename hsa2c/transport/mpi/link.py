@@ -11,7 +11,7 @@ from hsa2c.transport.codec import plain
 from hsa2c.transport.messages import Kind, Limits, Message
 from hsa2c.transport.mpi.calls import in_words, probe, take, wait_until
 from hsa2c.transport.mpi.frames import HEADER, Bytes, decode, encode
-from hsa2c.transport.several_masters import MasterLink
+from hsa2c.transport.several_masters.link import MasterLink
 
 _TO_MASTERS_TAG = 3
 

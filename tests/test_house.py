@@ -1,0 +1,134 @@
+"""The house's rules that no other check holds: files and functions that fit, and what no file takes from another."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+
+from tests.processes import REPOSITORY
+
+RULED = ("hsa2c", "agents", "envs")
+SOURCES = (*RULED, "examples", "bench")
+MOST_LINES = 350  # of a file
+MOST_FUNCTION_LINES = 40  # from `def` to its last line, docstring included
+MOST_DPSGD_LINES = 900
+
+
+def files(*folders):
+    return sorted(path for folder in folders for path in (REPOSITORY / folder).rglob("*.py"))
+
+
+@cache
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def name(path):
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def lines(path):
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def functions(module):
+    return [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def private(identifier):
+    return identifier.startswith("_") and not identifier.endswith("__")
+
+
+def taken(module):
+    """Names that a module takes from other files of the project: where, and what; lazily or for types only, too."""
+    imported = {}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            imported |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    own = {alias for alias, whole in imported.items() if whole.split(".")[0] in SOURCES}
+    for node in ast.walk(module):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in SOURCES:
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in own:
+            yield node.lineno, node.attr
+
+
+def imports():
+    """Each module of the project, and those of it that it imports; lazily or for types only, too."""
+    modules = {
+        name(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in files(*SOURCES)
+    }
+    graph = {}
+    for module, path in modules.items():
+        graph[module] = found = set()
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names if alias.name in modules)
+            elif isinstance(node, ast.ImportFrom):
+                whole = [f"{node.module}.{alias.name}" for alias in node.names]
+                found.update(one if one in modules else node.module for one in whole)
+        found.intersection_update(modules)
+        found.discard(module)
+    return graph
+
+
+def test_every_file_fits():
+    assert files(*RULED)
+    assert [(name(path), lines(path)) for path in files(*RULED) if lines(path) > MOST_LINES] == []
+
+
+def test_every_function_fits_a_screen():
+    long = [
+        (name(path), function.name, length)
+        for path in files(*RULED)
+        for function in functions(tree(path))
+        if (length := function.end_lineno - function.lineno + 1) > MOST_FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def test_nothing_takes_a_private_name_of_another_file():
+    """A test of the application's own or of a benchmark's may; the code itself may not."""
+    assert [
+        (name(path), line, what) for path in files(*SOURCES) for line, what in taken(tree(path)) if private(what)
+    ] == []
+
+
+def test_no_circle_of_imports():
+    graph = imports()
+    while ends := [module for module, found in graph.items() if not found]:
+        for module in ends:
+            del graph[module]
+        for found in graph.values():
+            found.difference_update(ends)
+    assert graph == {}, "who is left imports, through others, itself"
+
+
+def test_the_algorithms_are_small():
+    assert 0 < sum(map(lines, files("hsa2c/dpsgd"))) < MOST_DPSGD_LINES
+
+
+def test_the_algorithms_need_numpy_alone():
+    modules = [name(path).removesuffix(".py").replace("/", ".") for path in files("hsa2c/dpsgd")]
+    script = f"import sys, importlib\nfor name in {modules!r}:\n    importlib.import_module(name)\nprint(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    there = {module.split(".")[0] for module in told.stdout.split()}
+    heavy = {"torch", "mpi4py", "gymnasium", "ale_py", "pydantic", "rich", "safetensors", "yaml", "matplotlib"}
+    assert "numpy" in there
+    assert there & heavy == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from hsa2c.run.launcher import _after",
+        "from hsa2c.run import launcher\nlauncher._after",
+        "import bench.rate\nbench.rate._lines",
+    ],
+)
+def test_a_private_name_is_seen(source):
+    assert any(private(what) for _, what in taken(ast.parse(source)))
