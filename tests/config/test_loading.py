@@ -43,7 +43,7 @@ def test_values_reach_their_fields_and_others_keep_their_defaults():
     config = build(AtariConfig, {"seed": 7, "optimiser": {"name": "sgd", "learning_rate": 1}, "stop": {"score": -5}})
     assert (config.seed, config.optimiser.name, config.optimiser.learning_rate, config.stop.score) == (7, "sgd", 1, -5)
     assert type(config.optimiser.learning_rate) is float
-    assert config.optimiser.beta1 == OptimiserConfig().beta1
+    assert config.optimiser.beta1 == AtariConfig().optimiser.beta1
     assert config.agent == AtariConfig().agent
 
 
