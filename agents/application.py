@@ -19,6 +19,7 @@ from agents.settings import (
     Precision,
     network_identity,
 )
+from agents.words import COMMAND, PICTURES, PREFLIGHT
 from envs.actions import num_actions
 from envs.names import resolve_game
 from envs.settings import EnvConfig
@@ -74,6 +75,7 @@ class Atari(Application):
         "mean_score": "score/mean_100",
         "best_mean_score": "score/best_mean_100",
     }
+    command, pictures, preflight = COMMAND, PICTURES, PREFLIGHT
 
     def build_config(self, values: Mapping[str, Any]) -> AtariConfig:
         """Plain values into a configuration."""

@@ -17,10 +17,11 @@ from scipy.optimize import linear_sum_assignment
 
 from examples.lda import application
 from examples.lda.__main__ import main
-from examples.lda.commands import train
 from examples.lda.commands.evaluate import in_words_of
 from examples.lda.picture import draw
 from examples.lda.trained import load
+from hsa2c.commands import train
+from hsa2c.config.loading import to_dict
 from hsa2c.observe.runlog import read_rows
 from hsa2c.run import checkpoint as checkpoints
 from tests.examples.lda.planted import Planted
@@ -359,15 +360,14 @@ def make_run(planted, folder, monkeypatch, *, words=None, name="docword.txt", v=
 
     def save(what):
         x = 4000 * planted.topics.T.reshape(-1).astype(np.float32) if v is None else v
-        app = train.application.load(train.APPLICATION)
         checkpoint = checkpoints.Checkpoint(
             v=x,
             momentum=np.zeros_like(x),
             optimiser_states=(np.array([1], np.float32),),
             t=1,
             counters={"documents": 320},
-            config=train.rundir.to_dict(what.config),
-            identity=app.identity(what.config),
+            config=to_dict(what.config),
+            identity=application.APPLICATION.identity(what.config),
         )
         checkpoints.save(what.directory / "checkpoints", checkpoint, keep=3)
         return 0
