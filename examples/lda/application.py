@@ -52,7 +52,6 @@ class LDA(Application):
         "negative_entries": "guard/negative_entries",
     }
     command, pictures, preflight = COMMAND, PICTURES, PREFLIGHT
-
     overlaps: ClassVar[bool] = False  # topics are kept as scale * L, and scale begins anew with each v
 
     def build_config(self, values: Mapping[str, Any]) -> LDAConfig:
@@ -187,6 +186,10 @@ class LDA(Application):
             every_s=config.measure_every_s,
             counters=counters,
         )
+
+    def work_per_update(self, config: LDAConfig) -> float:
+        """Documents."""
+        return config.model.batch
 
     def describe(self, config: LDAConfig) -> dict[str, Any]:
         """What a node chose for itself: nothing."""

@@ -139,7 +139,8 @@ COMMAND = CommandWords(
     description="""Find the topics of a corpus: latent Dirichlet allocation by distributed, lock-free variational
 inference.
 
-Other commands: show RUN, evaluate RUN, speedup SVI_RUN RUN (--help after each says more).""",
+Other commands: show RUN, evaluate RUN, speedup SVI_RUN RUN, doctor, plot RUN, report RUN; --help after each
+says more.""",
     what="what to find",
     endless="also when the perplexity falls no longer",
     options=(*_WHAT, *_HOW, *_STOP),

@@ -5,6 +5,7 @@ A start takes seconds, so tests that only look share a run.
 
 import csv
 import json
+import re
 import shutil
 import signal
 import struct
@@ -105,6 +106,20 @@ def recovered(directory, planted):
     norms = np.outer(np.linalg.norm(planted.topics, axis=1), np.linalg.norm(beta, axis=1))
     cosines = planted.topics @ beta.T / norms
     return cosines[linear_sum_assignment(-cosines)]
+
+
+def test_its_own_words_are_in_its_pictures_and_pages(trained, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert main(["report", str(trained.directory), "-o", str(page)]) == 0
+    text = page.read_text()
+    assert re.search(r"<td>what</td><td>/.*docword", text)
+    assert "<h2>Guard</h2>" in text
+    assert main(["plot", str(trained.directory), "-o", str(tmp_path / "curves.png")]) == 0
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["plot", str(trained.directory), "--x", "agent_steps"])
+    assert "choose from 'documents', 'minutes'" in capsys.readouterr().err
 
 
 def test_training_ends_at_its_limit_and_says_so(trained):
