@@ -11,14 +11,22 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from agents.games import GameTracker
-from agents.settings import AgentConfig, Pixels, Precision, network_identity
+from agents.settings import (
+    AgentConfig,
+    AgentOptimiserConfig,
+    AgentStopConfig,
+    Pixels,
+    Precision,
+    network_identity,
+)
+from agents.words import COMMAND, PICTURES, PREFLIGHT
 from envs.actions import num_actions
 from envs.names import resolve_game
 from envs.settings import EnvConfig
 from hsa2c.application import Application, Footprint, ProblemFactory
 from hsa2c.cluster.sharing import cores_here, nodes_here
 from hsa2c.config.loading import build
-from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
+from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OutputConfig
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.observe import console
 
@@ -35,10 +43,10 @@ class AtariConfig:
 
     cluster: ClusterConfig = dataclasses.field(default_factory=ClusterConfig)
     dpsgd: DPSGDConfig = dataclasses.field(default_factory=DPSGDConfig)
-    optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
+    optimiser: AgentOptimiserConfig = dataclasses.field(default_factory=AgentOptimiserConfig)
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
-    stop: StopConfig = dataclasses.field(default_factory=StopConfig)
+    stop: AgentStopConfig = dataclasses.field(default_factory=AgentStopConfig)
     output: OutputConfig = dataclasses.field(default_factory=OutputConfig)
 
 
@@ -67,6 +75,7 @@ class Atari(Application):
         "mean_score": "score/mean_100",
         "best_mean_score": "score/best_mean_100",
     }
+    command, pictures, preflight = COMMAND, PICTURES, PREFLIGHT
 
     def build_config(self, values: Mapping[str, Any]) -> AtariConfig:
         """Plain values into a configuration."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from hsa2c.config.sections import STRICT
+from hsa2c.config.sections import STRICT, OptimiserConfig
 
 Returns = Literal["gae", "n-step"]
 Initialisation = Literal["orthogonal", "torch"]
@@ -126,6 +126,35 @@ class AgentConfig:
             return self.minibatches
         parts = [k for k in range(1, self.t_max + 1) if self.t_max % k == 0 and num_envs * self.t_max >= k * _BATCH]
         return max(parts, default=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AgentOptimiserConfig(OptimiserConfig):
+    """Line 6 of Algorithm 2, with what agents learn well by (docs/performance.md)."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
+    """Local learning rate at the start. eta."""
+
+    half_after: Annotated[float, Field(gt=0, le=1e15)] | None = 1.5e6
+    """Agent steps of a node after which the local learning rate has fallen to a half; see `OptimiserConfig`."""
+
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Adam: decay of the mean of gradients, its momentum. 0: none, for processes that share u without a lock are a
+    momentum of their own."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AgentStopConfig:
+    """When training ends by itself: whichever comes first; None never."""
+
+    agent_steps: Annotated[int, Field(ge=1)] | None = None
+    """Actions over all nodes, counted from the start of the run, resumes included."""
+
+    minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Wall-clock of training, start-up excluded, resumes included."""
+
+    score: float | None = None
+    """Mean score of the last 100 training games."""
 
 
 def network_identity(num_actions: int, pixels: Pixels) -> str:

@@ -305,7 +305,7 @@ class Simulated:
 def simulated(plan: Planned, seeds: int = _SEEDS) -> Simulated:
     """As long as the measurement, several times."""
     outcomes = [simulate(replace(plan, seed=seed)) for seed in range(seeds)]
-    points, exchanges = ([getattr(o, name) for o in outcomes] for name in ("agent_steps_per_s", "exchanges_per_s"))
+    points, exchanges = ([getattr(o, name) for o in outcomes] for name in ("samples_per_s", "exchanges_per_s"))
     points, exchanges = ((float(np.mean(x)), min(x), max(x)) for x in (points, exchanges))
     return Simulated(data_points_per_s=points, exchanges_per_s=exchanges)
 

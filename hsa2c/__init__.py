@@ -1,1 +1,1 @@
-"""HSA2C: train Atari agents with lock-free actor-learners on every node and one asynchronous master over MPI."""
+"""HSA2C: training by lock-free actor-learners on every node and one asynchronous master over MPI."""

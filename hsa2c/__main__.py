@@ -7,15 +7,15 @@ import sys
 from hsa2c.commands.entry import enter
 from hsa2c.errors import EXIT_DONE, ConfigError
 
-#: Name, also of the module in `hsa2c.commands`, to what it is for.
+#: Name, also of the module in `hsa2c.commands`, to what it is for; an application says it of some in its own words.
 _COMMANDS = {
-    "train": "train an agent (as train.py)",
-    "evaluate": "let a trained agent play (as evaluate.py)",
+    "train": "{command.purpose} (as {command.program})",
+    "evaluate": "{command.evaluating}",
     "doctor": "find what would stop or spoil a run, before it is started",
     "plan": "how fast a cluster would be: nodes, B, masters over a simulated clock",
     "plot": "draw learning curves of runs into one picture",
     "rates": "learning rates by Corollary 1, and whether its conditions hold",
-    "replay": "repeat a recorded run serially, and compare v (as train.py --replay)",
+    "replay": "repeat a recorded run serially, and compare v (as {command.program} --replay)",
     "report": "write a run's page: curves, staleness, faults and story",
 }
 
@@ -31,9 +31,13 @@ def main() -> int:
 
 
 def _usage(arguments: list[str]) -> int:
-    usage = "\n".join(f"  hsa2c {name:10} {about}" for name, about in _COMMANDS.items())
     if arguments and arguments[0] in ("-h", "--help"):
-        print(f"HSA2C: train Atari agents on every core you have\n\n{usage}\n\nEach has --help.")
+        from hsa2c import application
+        from hsa2c.commands import APPLICATION
+
+        command = application.load(APPLICATION).command
+        lines = [f"  hsa2c {name:10} {about.format(command=command)}" for name, about in _COMMANDS.items()]
+        print("\n".join([command.title, "", *lines, "", "Each has --help."]))
         return EXIT_DONE
     given = f"{arguments[0]}: no such command" if arguments else "no command"
     raise ConfigError(f"{given}; known are {', '.join(_COMMANDS)}")

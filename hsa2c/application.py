@@ -1,4 +1,4 @@
-"""What the runtime needs of an application of DPSGD; `agents.application` is one."""
+"""What the runtime needs of an application of DPSGD."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hsa2c import interpreter
 from hsa2c.config.sections import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.observe.shown import Field
+from hsa2c.words import CommandWords, PictureWords, PreflightWords
 
 if TYPE_CHECKING:
     from hsa2c.node.layout import Layout
@@ -143,6 +144,12 @@ class Application(Protocol):
     """What ``--json`` says of a finished run beside what all have: name to key of a row."""
     overlaps: ClassVar[bool] = True
     """Whether its processes may go on during an exchange: its layout is `Layout.in_place`."""
+    command: ClassVar[CommandWords] = CommandWords()
+    """What its command line says."""
+    pictures: ClassVar[PictureWords] = PictureWords()
+    """What its curves and pages say."""
+    preflight: ClassVar[PreflightWords] = PreflightWords()
+    """What ``doctor`` says."""
 
     def label(self, config: Any) -> str:
         """The first part of a run's name, where its user gives none."""
@@ -163,6 +170,14 @@ class Application(Protocol):
             ConfigError: What belongs together does not fit.
         """
         return config
+
+    def remarks(self, config: Any) -> Sequence[str]:
+        """What its user should know before a run begins; `config` is resolved."""
+        return ()
+
+    def check(self, config: Any) -> None:
+        """Load what only this application needs, so that ``doctor`` knows whether a host has it; it raises if not."""
+        self.identity(config)
 
     def on_host(self, config: Any, processes: int, cores: int) -> Any:
         """A node's `config` with what follows from the host that it shares.

@@ -24,7 +24,7 @@ class HSA2CError(Exception):
 
 
 class ConfigError(HSA2CError):
-    """Bad input: an option, a YAML field, a game, a run directory. One line; of a very long one the middle is left out,
+    """Bad input: an option, a YAML field, a run directory. One line; of a very long one the middle is left out,
     which repeats the input.
     """
 
@@ -50,7 +50,7 @@ class FinishedError(HSA2CError):
 
 
 class CheckpointError(ConfigError):
-    """A checkpoint that is missing, damaged, or of another game or network."""
+    """A checkpoint that is missing, damaged, or of another application or network."""
 
 
 class NodeError(HSA2CError):

@@ -97,7 +97,7 @@ def _simulated(options: argparse.Namespace, results: Results) -> list[dict[str, 
         where = f"simulated, {CORES} processes a node, 10 Gbit/s, {1000 * cluster.update_s:g} ms an update"
         key = {"where": where, "exchange": exchange, "nodes": nodes, "B": B}
         kept = results.get(**key)
-        found.append(kept or results.put({**key, "data_points_per_s": round(simulate(cluster).agent_steps_per_s)}))
+        found.append(kept or results.put({**key, "data_points_per_s": round(simulate(cluster).samples_per_s)}))
     return found
 
 

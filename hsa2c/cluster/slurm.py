@@ -41,7 +41,7 @@ _SHARES = {"cpus-per-task", "exclusive", "oversubscribe", "share", "mincpus", "c
 
 _SCRIPT = """\
 #!/bin/bash
-# {name} on {nodes}, written by train.py; sbatch takes it.
+# {name} on {nodes}, written by {program}; sbatch takes it.
 {options}
 
 cd {folder} || exit 2
@@ -63,7 +63,7 @@ exit "$code"
 """
 
 _REQUEUE = """
-# Back into the queue, to go on from the checkpoint: until a limit of the run (--minutes, --score), or scancel.
+# Back into the queue, to go on from the checkpoint: until a limit of the run, or scancel.
 if [ "$code" -eq {exit_notice} ] && compgen -G {checkpoints} >/dev/null; then
     scontrol requeue "$SLURM_JOB_ID"
 fi"""
@@ -84,6 +84,9 @@ class BatchJob:
 
     command: Sequence[str]
     """It, without what is about Slurm."""
+
+    program: str = "hsa2c train"
+    """What its user knows it as."""
 
     @property
     def path(self) -> Path:
@@ -146,6 +149,7 @@ def batch_file(job: BatchJob, wanted: Mapping[str, str | None]) -> str:
     checkpoints = shlex.quote(f"{job.directory.absolute()}/checkpoints/") + "'step-*.safetensors'"
     return _SCRIPT.format(
         name=job.directory.name,
+        program=job.program,
         nodes="1 node" if job.nodes == 1 else f"{job.nodes} nodes",
         options="\n".join(_line(key, value) for key, value in options.items()),
         folder=shlex.quote(str(job.folder)),

@@ -1,4 +1,4 @@
-"""``train.py --slurm``: the same command line as a file for sbatch, in the run's directory; perhaps submitted."""
+"""``--slurm``: the same command line as a file for sbatch, in the run's directory; perhaps submitted."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hsa2c.cluster.allocation import ALLOCATION
 from hsa2c.cluster.world import World
 from hsa2c.errors import EXIT_DONE, ConfigError
 from hsa2c.run.directory import CONFIG, Run
+from hsa2c.words import CommandWords
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,13 +46,13 @@ def check(options: argparse.Namespace, world: World) -> None:
         slurm.check_sbatch()
 
 
-def write(options: argparse.Namespace, run: Run, prog: str, typed: Sequence[str]) -> int:
+def write(options: argparse.Namespace, run: Run, words: CommandWords, typed: Sequence[str]) -> int:
     """Write the file, show it on stdout, and submit it if that was asked for; gives back the exit code.
 
     Args:
         options: What the command line says.
         run: The run that the job is to train; not open.
-        prog: The program, as the job will find it.
+        words: The application's; they name the program.
         typed: The command line after the program.
     """
     cluster = run.config.cluster
@@ -63,7 +64,8 @@ def write(options: argparse.Namespace, run: Run, prog: str, typed: Sequence[str]
         nodes=cluster.nodes + cluster.spares,
         directory=run.directory,
         folder=Path.cwd(),
-        command=[sys.executable, *_program(prog), *_command(options, run, typed)],
+        program=words.program,
+        command=[sys.executable, *_program(words), *_command(options, run, typed)],
     )
     text = slurm.batch_file(job, slurm.parse(options.slurm))
     try:
@@ -78,10 +80,10 @@ def write(options: argparse.Namespace, run: Run, prog: str, typed: Sequence[str]
     return EXIT_DONE
 
 
-def _program(name: str) -> list[str]:
-    """The program beside the package, or by the package's name where that is installed elsewhere."""
-    script = Path(__file__).resolve().parents[2] / name
-    return [str(script)] if script.exists() else ["-P", "-m", "hsa2c", Path(name).stem]
+def _program(words: CommandWords) -> list[str]:
+    """The program beside the package, or by a module's name where that is installed elsewhere."""
+    script = Path(__file__).resolve().parents[2] / words.program
+    return [str(script)] if script.exists() else list(words.python)
 
 
 def _command(options: argparse.Namespace, run: Run, typed: Sequence[str]) -> list[str]:

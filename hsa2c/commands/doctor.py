@@ -13,11 +13,13 @@ from typing import Any
 from rich.text import Text
 
 from hsa2c import application, streams
+from hsa2c.application import Application
 from hsa2c.cluster import allocation
 from hsa2c.cluster.machine import cap_threads
 from hsa2c.cluster.world import World, find_world
-from hsa2c.commands import train
+from hsa2c.commands import APPLICATION, run_options
 from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.commands.train import prepared
 from hsa2c.doctor.examination import Examination
 from hsa2c.doctor.finding import Finding, Level, safe
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
@@ -25,7 +27,7 @@ from hsa2c.run.launcher import Launch
 
 PROG = "hsa2c doctor"
 
-_DESCRIPTION = """Look for what would stop or spoil a run, before it is started: the options are those of train.py.
+_DESCRIPTION = """Look for what would stop or spoil a run, before it is started: the options are those of {}.
 
 Each finding is one line, with its cure. Exit code: 0 it is safe to start, 1 it is not, 2 bad input. Within a minute or
 so, nothing is left behind; --json prints one object with findings and prediction."""
@@ -33,28 +35,34 @@ so, nothing is left behind; --json prints one object with findings and predictio
 _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
 
-def parser() -> OneLineParser:
+def parser(app: Application) -> OneLineParser:
     """The command line: that of the run which is to be started."""
-    p = train.parser()
-    p.prog, p.description = PROG, _DESCRIPTION
+    p = run_options.parser(app.command)
+    p.prog, p.description = PROG, _DESCRIPTION.format(app.command.program)
     return p
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; gives back the exit code."""
-    options = parser().parse_args(arguments)
-    return guarded(PROG, lambda: _doctor(options, find_world()))
+def main(arguments: list[str] | None = None, *, app: str = APPLICATION) -> int:
+    """Run the command; gives back the exit code.
+
+    Args:
+        arguments: What was typed; None: this process's.
+        app: Module of the application.
+    """
+    trained = application.load(app)
+    options = parser(trained).parse_args(arguments)
+    return guarded(PROG, lambda: _doctor(app, trained, options, find_world()))
 
 
-def _doctor(options: argparse.Namespace, world: World) -> int:
+def _doctor(name: str, app: Application, options: argparse.Namespace, world: World) -> int:
     if world.started_by_mpi:
-        raise ConfigError("started by mpiexec: it starts its ranks itself, as train.py would")
+        raise ConfigError(f"started by mpiexec: it starts its ranks itself, as {app.command.program} would")
     cap_threads()
-    what = _what(options, world)
+    what = _what(name, app, options, world)
     examination = Examination(
         what=what,
-        title=getattr(what.config, "game", what.app),
-        p_given="cluster.processes" in train.given(options),
+        app=app,
+        p_given="cluster.processes" in run_options.given(app.command, options),
         found=_printing(to_stderr=options.json),
         progress=lambda text: print(f"{text} ...", file=sys.stderr, flush=True),
     )
@@ -67,13 +75,12 @@ def _doctor(options: argparse.Namespace, world: World) -> int:
     return EXIT_DONE if good else EXIT_FAILED
 
 
-def _what(options: argparse.Namespace, world: World) -> Launch:
-    """The run as train.py would start it; nothing is written."""
-    app = application.load(train.APPLICATION)
-    run = train.prepared(app, options, world)
+def _what(name: str, app: Application, options: argparse.Namespace, world: World) -> Launch:
+    """The run as it would be started; nothing is written."""
+    run = prepared(app, options, world)
     listed = run.config.cluster.hosts
     return Launch(
-        app=train.APPLICATION,
+        app=name,
         config=_with_absolute_paths(run.config),
         directory=run.directory,
         title=app.title(run.config),

@@ -12,13 +12,14 @@ from types import FrameType
 from hsa2c.signals import catch, restore
 
 
-def enter(prog: str, module: str, arguments: list[str] | None = None) -> int:
+def enter(prog: str, module: str, arguments: list[str] | None = None, *, app: str | None = None) -> int:
     """Be a command: load its module, which may take seconds, and call its `main`; gives back the exit code.
 
     Args:
         prog: The command's name, for the line that a signal makes it say.
         module: Where its `main` is.
         arguments: For `main`; None: this process's.
+        app: Module of the application, for a command that serves any; None: its own, or the one that it takes itself.
     """
     rank = 0  # others of the same world leave the line to the first
 
@@ -37,7 +38,7 @@ def enter(prog: str, module: str, arguments: list[str] | None = None) -> int:
     rank = find_world().rank
     code = 0
     try:
-        code = int(importlib.import_module(module).main(arguments))
+        code = int(importlib.import_module(module).main(arguments, **({} if app is None else {"app": app})))
     finally:
         restore(before)
         # All is said: what Python takes apart at its end needs no line and no traceback, and a stop has its exit code.

@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hsa2c import application
+from hsa2c.commands import APPLICATION
 from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
 from hsa2c.errors import EXIT_DONE, ConfigError
@@ -34,8 +36,8 @@ _BITS_PER_S = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
-def parser() -> OneLineParser:
-    """The command line."""
+def parser(unit: str = "data points") -> OneLineParser:
+    """The command line; `unit` is what an update has samples of."""
     p = OneLineParser(PROG, _DESCRIPTION)
     what = p.add_argument_group("what to compare (lists with commas)")
     what.add_argument("--nodes", default="40,400,4000", help="(40,400,4000)")
@@ -52,7 +54,7 @@ def parser() -> OneLineParser:
     r.add_argument("--update-ms", type=float, default=30.0, help="mean time of an update (30)")
     r.add_argument("--variation", type=float, default=0.3, help="its standard deviation over its mean (0.3)")
     r.add_argument("--update-times", type=Path, metavar="FILE", help="measured ones instead, in ms, one a line")
-    r.add_argument("--samples", type=int, default=48, help="agent steps in an update (48)")
+    r.add_argument("--samples", type=int, default=48, help=f"{unit} in an update (48)")
     r.add_argument("--M", type=int, help="deltas in a global step (as many as nodes)")
     r.add_argument("--parameters", type=int, default=676_000, help="numbers in v (676000)")
     r.add_argument("--delta-bytes", type=int, default=4, choices=(4, 2, 1), help="of a number of a delta (4)")
@@ -69,13 +71,19 @@ def parser() -> OneLineParser:
     return p
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; gives back the exit code."""
-    options = parser().parse_args(arguments)
-    return guarded(PROG, lambda: _plan(options))
+def main(arguments: list[str] | None = None, *, app: str = APPLICATION) -> int:
+    """Run the command; gives back the exit code.
+
+    Args:
+        arguments: What was typed; None: this process's.
+        app: Module of the application.
+    """
+    unit = application.load(app).pictures.unit
+    options = parser(unit).parse_args(arguments)
+    return guarded(PROG, lambda: _plan(options, unit))
 
 
-def _plan(options: argparse.Namespace) -> int:
+def _plan(options: argparse.Namespace, unit: str) -> int:
     if importlib.util.find_spec("greenlet") is None:
         raise ConfigError("needs greenlet: pip install -e '.[plan]'")
     from hsa2c.simulation.parallel import simulate_all
@@ -87,22 +95,22 @@ def _plan(options: argparse.Namespace) -> int:
     outcomes = simulate_all(clusters, options.jobs or len(os.sched_getaffinity(0)), _shown(clusters))
     if options.json:
         both = zip(clusters, outcomes, strict=True)
-        _draw(clusters, outcomes, picture)
+        _draw(clusters, outcomes, picture, unit)
         print(json.dumps({"lines": [_plain(*each) for each in both], "picture": picture and str(picture)}))
     else:
-        print("\n".join(table(clusters, outcomes)))
-        _draw(clusters, outcomes, picture)
+        print("\n".join(table(clusters, outcomes, unit)))
+        _draw(clusters, outcomes, picture, unit)
         if picture is not None:
             print(picture)
     return EXIT_DONE
 
 
-def _draw(clusters: list[Cluster], outcomes: list[Outcome], picture: Path | None) -> None:
+def _draw(clusters: list[Cluster], outcomes: list[Outcome], picture: Path | None, unit: str) -> None:
     from hsa2c.simulation.picture import draw
 
     if picture is not None:
         with replacing(PROG, picture):
-            draw(clusters, outcomes, picture)
+            draw(clusters, outcomes, picture, unit)
 
 
 def _shown(clusters: list[Cluster]) -> Callable[[Progress], None]:
@@ -261,10 +269,10 @@ def _update_times(path: Path) -> tuple[float, ...]:
 # What was found.
 
 
-def table(clusters: list[Cluster], outcomes: list[Outcome]) -> list[str]:
+def table(clusters: list[Cluster], outcomes: list[Outcome], unit: str = "data points") -> list[str]:
     """A line for each cluster, under a head."""
     head = (
-        "masters     B   nodes   agent steps/s  of full   B came to  exchanges/s   exchange"
+        f"masters     B   nodes {f'{unit}/s':>15}  of full   B came to  exchanges/s   exchange"
         "  processor   link       delay  more nodes"
     )
     return [head, *(_line(*each) for each in zip(clusters, outcomes, strict=True))]
@@ -275,7 +283,7 @@ def _line(c: Cluster, o: Outcome) -> str:
 
     delay = "-" if math.isnan(o.tau_mean) else f"{o.tau_mean:.1f}, {o.tau_max}"
     return (
-        f"{c.masters:7} {c.B:>5} {c.nodes:7,} {o.agent_steps_per_s:15,.0f} {100 * o.speed_share:6.1f} %"
+        f"{c.masters:7} {c.B:>5} {c.nodes:7,} {o.samples_per_s:15,.0f} {100 * o.speed_share:6.1f} %"
         f" {o.updates_in_delta:11,.1f} {o.exchanges_per_s:12,.1f} {_span(o.exchange_s):>10}"
         f" {100 * o.master_cpu:8.0f} % {100 * o.master_link:4.0f} % {delay:>11}  {conclusion(c, o)}"
     )
@@ -291,7 +299,8 @@ def _plain(c: Cluster, o: Outcome) -> dict[str, Any]:
     """JSON values: what is not a number is null."""
     from hsa2c.simulation.planning import conclusion
 
-    found = {key: value for key, value in asdict(o).items() if key != "limit"}
+    found = {"agent_steps_per_s": o.samples_per_s} | asdict(o)  # the name that scripts know
+    del found["samples_per_s"], found["limit"]
     values = {
         "nodes": c.nodes,
         "B": c.B,

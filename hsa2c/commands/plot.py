@@ -10,42 +10,63 @@ from pathlib import Path
 
 import numpy as np
 
+from hsa2c import application
+from hsa2c.application import Application
+from hsa2c.commands import APPLICATION
 from hsa2c.commands.files import replacing, unused
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import ConfigError
-from hsa2c.observe.plot import DEFAULT_TAGS, plot
+from hsa2c.observe.plot import plot
 from hsa2c.observe.runlog import metrics_path, read_curve
 
 PROG = "hsa2c plot"
 
 
-def parser() -> OneLineParser:
+def parser(app: Application) -> OneLineParser:
     """The command line."""
+    work = _axis(app)
     p = OneLineParser(PROG, "Draw curves of runs into one picture.")
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
     p.add_argument(
         "--output", "-o", type=Path, metavar="FILE", help="(curves.png in the run, or in the folder of several)"
     )
-    p.add_argument(
-        "--x", choices=("agent_steps", "minutes"), default="agent_steps", help="horizontal axis (agent_steps)"
-    )
-    p.add_argument("--tags", nargs="+", default=list(DEFAULT_TAGS), metavar="TAG", help="what to draw; first one large")
+    p.add_argument("--x", choices=(work, "minutes"), default=work, help=f"horizontal axis ({work})")
+    tags = list(app.pictures.tags or (app.curve.key,))
+    p.add_argument("--tags", nargs="+", default=tags, metavar="TAG", help="what to draw; first one large")
     return p
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; gives back the exit code."""
-    options = parser().parse_args(arguments)
-    return guarded(PROG, lambda: _plot(options))
+def _axis(app: Application) -> str:
+    """What `--x` calls work."""
+    return app.pictures.unit.replace(" ", "_")
 
 
-def _plot(options: argparse.Namespace) -> int:
+def main(arguments: list[str] | None = None, *, app: str = APPLICATION) -> int:
+    """Run the command; gives back the exit code.
+
+    Args:
+        arguments: What was typed; None: this process's.
+        app: Module of the application.
+    """
+    trained = application.load(app)
+    options = parser(trained).parse_args(arguments)
+    return guarded(PROG, lambda: _plot(trained, options))
+
+
+def _plot(app: Application, options: argparse.Namespace) -> int:
     # runs/* also matches what is no run, such as a README.
     runs = [run for run in options.runs if run.is_dir() or run.suffix == ".jsonl" or not run.exists()]
     drawable = [run for run in runs if len(runs) == 1 or _has(run, options.tags[0])]
     output = options.output or unused(_beside(drawable or runs) / "curves.png")
     with replacing(PROG, output):
-        plot(drawable or runs, output, tags=options.tags, x=options.x)
+        plot(
+            drawable or runs,
+            output,
+            tags=options.tags,
+            x="minutes" if options.x == "minutes" else "work",
+            step_name=app.pictures.unit,
+            labels=app.pictures.labels,
+        )
     print(output)
     return 0
 

@@ -1,4 +1,4 @@
-"""``python train.py --replay RUN``, or ``hsa2c replay RUN``: a recorded run once more, serially, to the same v."""
+"""``hsa2c replay RUN``, or ``--replay RUN`` where one trains: a recorded run once more, serially, to the same v."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hsa2c import application, interpreter
 from hsa2c.cluster.machine import THREAD_CAPS, cap_threads
+from hsa2c.commands import APPLICATION
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from hsa2c.run.recordings import Beside
 
 PROG = "hsa2c replay"
-APPLICATION = "agents.application"
 
 _DESCRIPTION = """Repeat a run that was recorded (--record): its deltas in the order in which they came, and after each
 global step v must be what it was, bit for bit. The exit code is 0 if it is; 1 if not: the first difference is told."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hsa2c import application
+from hsa2c.commands import APPLICATION
 from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.observe.report import write
@@ -19,14 +21,20 @@ def parser() -> OneLineParser:
     return p
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; gives back the exit code."""
+def main(arguments: list[str] | None = None, *, app: str = APPLICATION) -> int:
+    """Run the command; gives back the exit code.
+
+    Args:
+        arguments: What was typed; None: this process's.
+        app: Module of the application.
+    """
+    words = application.load(app).pictures
     options = parser().parse_args(arguments)
     output = options.output or options.run / "report.html"
 
     def act() -> int:
         with replacing(PROG, output):
-            write(options.run, output)
+            write(options.run, output, words)
         print(output)
         return 0
 

@@ -2,7 +2,7 @@
 
 A configuration is a tree of frozen keyword-only dataclasses, validated by pydantic: unknown keys, wrong types and
 values out of range are one-line `ConfigError`s. This module holds the sections every application of the DPSGD core
-shares; an application (`agents.application`) adds its own and composes them.
+shares; an application adds its own and composes them.
 
 Precedence, lowest first: the defaults in the dataclasses, the YAML file (``--config``), the command line.
 """
@@ -135,14 +135,14 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nested(dotted: str, value: Any) -> dict[str, Any]:
-    """``nested("agent.gamma", 0.9)`` is ``{"agent": {"gamma": 0.9}}``."""
+    """``nested("dpsgd.momentum", 0.9)`` is ``{"dpsgd": {"momentum": 0.9}}``."""
     for key in reversed(dotted.split(".")):
         value = {key: value}
     return cast("dict[str, Any]", value)
 
 
 def flatten(dotted: str, value: Any) -> dict[str, Any]:
-    """The fields below a setting by dotted name, as ``{"agent.gamma": 0.9}``; of a value, itself."""
+    """The fields below a setting by dotted name, as ``{"dpsgd.momentum": 0.9}``; of a value, itself."""
     if not isinstance(value, Mapping) or not value:
         return {dotted: value}
     fields: dict[str, Any] = {}
@@ -151,8 +151,12 @@ def flatten(dotted: str, value: Any) -> dict[str, Any]:
     return fields
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """``agent.gamma=0.9`` (an option ``--set``) as the field's dotted name and its value, which is read as YAML.
+def parse_assignment(text: str, example: str = "seed=2") -> tuple[str, Any]:
+    """``dpsgd.momentum=0.9`` (an option ``--set``) as the field's dotted name and its value, which is read as YAML.
+
+    Args:
+        text: What was typed.
+        example: A right one, for who typed a wrong one.
 
     Raises:
         ConfigError: There is no ``=``, or nothing before it, or the value is not YAML.
@@ -160,7 +164,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set {_flat(text)}: must be section.field=value, for example agent.discount=0.99")
+        raise ConfigError(f"--set {_flat(text)}: must be section.field=value, for example {example}")
     try:
         return key, _load(value)
     except _NOT_YAML as error:

@@ -112,18 +112,18 @@ class OptimiserConfig:
     name: Literal["sgd", "rmsprop", "adam"] = "adam"
     """sgd (the paper's Algorithm 2), rmsprop (Mnih et al. 2016) or adam (Adamski et al. 2018)."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
     """Local learning rate at the start. eta."""
 
-    half_after: Annotated[float, Field(gt=0, le=1e15)] | None = 1.5e6
-    """Work of a node (agent steps in HSA2C) after which the local learning rate has fallen to a half: it is
+    half_after: Annotated[float, Field(gt=0, le=1e15)] | None = None
+    """Work of a node (`Tracker.work`) after which the local learning rate has fallen to a half: it is
     learning_rate / (1 + work / half_after), whose sum diverges while that of its squares does not (Robbins and Monro
     1951). Of a node, not of all: v moves by the mean of the nodes' deltas. None: it does not fall."""
 
     anneal: bool = False
-    """Fall, also, linearly to 0 at the run's limit (`stop.agent_steps` or `stop.minutes`, whichever is nearer)."""
+    """Fall, also, linearly to 0 at the run's limit, on work or on `stop.minutes`, whichever is nearer."""
 
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Adam: decay of the mean of gradients, its momentum (Kingma and Ba 2015, 0.9; Adamski et al. 2018, 0.8). 0: none,
     for processes that share u without a lock are a momentum of their own (Mitliagkas et al. 2016; docs/performance.md).
     """
@@ -140,16 +140,10 @@ class OptimiserConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class StopConfig:
-    """When training ends by itself: whichever comes first; None never."""
-
-    agent_steps: Annotated[int, Field(ge=1)] | None = None
-    """Actions over all nodes, counted from the start of the run, resumes included."""
+    """When training ends by itself; None never. An application with limits of its own has a section of its own."""
 
     minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Wall-clock of training, start-up excluded, resumes included."""
-
-    score: float | None = None
-    """Mean score of the last 100 training games."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -160,7 +154,7 @@ class OutputConfig:
     """Folder that holds runs."""
 
     name: Name | None = None
-    """Name of this run in it. None: game, date and time."""
+    """Name of this run in it. None: what it is of, date and time."""
 
     log_every_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     """Seconds between two rows of metrics.jsonl and TensorBoard."""

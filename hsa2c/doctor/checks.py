@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hsa2c.application import RunConfig
+from hsa2c.application import Application, RunConfig
 from hsa2c.cluster.allocation import less_in_allocation
 from hsa2c.doctor.facts import SHARED_MEMORY, Facts
 from hsa2c.doctor.finding import Finding, gathered, ok, problem, warning
 from hsa2c.doctor.remote_host import Site
+from hsa2c.words import PreflightWords
 
 Seen = Sequence[tuple[Site, Facts]]
 
@@ -63,17 +64,15 @@ def same_versions(seen: Seen, here: Mapping[str, str | None]) -> list[Finding]:
     )
 
 
-def game(seen: Seen, name: str) -> list[Finding]:
-    """The game's ROM, or what another application has in its place."""
+def application(seen: Seen, words: PreflightWords, name: str) -> list[Finding]:
+    """What only the application needs; `name` is what it trains, in a word."""
     return gathered(
         (
-            problem(
-                "game", f"does not load: {facts.game_error}", "pip install --force-reinstall ale-py there", site.name
-            )
+            problem(words.needs, f"does not load: {facts.application_error}", words.cure, site.name)
             for site, facts in seen
-            if facts.game_error
+            if facts.application_error
         ),
-        ok("game", f"{name} loads{_everywhere(seen)}"),
+        ok(words.needs, f"{name} loads{_everywhere(seen)}"),
     )
 
 
@@ -110,7 +109,7 @@ def open_files(seen: Seen, config: RunConfig) -> list[Finding]:
     return gathered(found, ok("open files", f"the limit is {least}{_at_least(seen)}, {most} wanted"))
 
 
-def memory(seen: Seen, config: RunConfig) -> list[Finding]:
+def memory(seen: Seen, config: RunConfig, words: PreflightWords) -> list[Finding]:
     """Roughly: what an actor-learner was seen to have, times all of them."""
     found, most = [], (0.0, "")
     for site, facts in seen:
@@ -121,7 +120,8 @@ def memory(seen: Seen, config: RunConfig) -> list[Finding]:
         text = f"about {wanted / _GIB:.1f} GiB wanted, {facts.memory_bytes / _GIB:.1f} GiB available"
         most = max(most, (wanted / max(1, facts.memory_bytes), text))
         if wanted > facts.memory_bytes:
-            found.append(problem("memory", text, "fewer nodes or --p there, or --set agent.num_envs", site.name))
+            cure = f"fewer nodes or --p there{f', or {words.smaller}' if words.smaller else ''}"
+            found.append(problem("memory", text, cure, site.name))
     return gathered(found, ok("memory", most[1] or "not known, for nothing could be tried"))
 
 
@@ -228,14 +228,14 @@ def disk(seen: Seen, config: RunConfig) -> list[Finding]:
     return [ok("disk", text)]
 
 
-def trials(seen: Seen) -> list[Finding]:
+def trials(seen: Seen, app: Application) -> list[Finding]:
     """Actor-learners at work, on every host that has nodes."""
-    tried = [(site, facts) for site, facts in seen if site.nodes and not facts.game_error]
+    tried = [(site, facts) for site, facts in seen if site.nodes and not facts.application_error]
     found = [
         problem(
             "actor-learners",
             (facts.trial_error or "said nothing").removeprefix("actor-learners "),
-            "try it there alone: train.py --p 1",
+            f"try it there alone: {app.command.program} --p 1",
             site.name,
         )
         for site, facts in tried
@@ -258,7 +258,7 @@ def trials(seen: Seen) -> list[Finding]:
     made = sum(trial.updates_per_s * trial.work_per_update for _, trial in tries)
     all_of_them = sum(trial.processes for _, trial in tries)
     update_ms = 1000 / statistics.median(speeds.values())
-    fine = f"{made:,.0f} agent steps/s of {all_of_them} without a master, {update_ms:.1f} ms an update"
+    fine = f"{made:,.0f} {app.pictures.unit}/s of {all_of_them} without a master, {update_ms:.1f} ms an update"
     return gathered(found, ok("actor-learners", fine))
 
 

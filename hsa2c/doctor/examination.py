@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hsa2c import interpreter
+from hsa2c.application import Application
 from hsa2c.cluster import allocation, hosts
 from hsa2c.cluster.mpiexec import mpi_starter
 from hsa2c.cluster.world import EXIT_RECORD
@@ -41,14 +42,14 @@ class Examination:
 
     Attributes:
         what: The run that is to be started.
-        title: What it trains, in a word.
+        app: Its application.
         p_given: Its p was asked for.
         found: Told each finding as soon as there is one.
         progress: Told what is done next.
     """
 
     what: Launch
-    title: str
+    app: Application
     p_given: bool
     found: Callable[[Finding], None]
     progress: Callable[[str], None]
@@ -74,7 +75,7 @@ class Examination:
             if not seen:
                 return
             self._judge(seen, unseen)
-            here = facts.code()
+            here = facts.code(self.app.preflight.folders)
             same = [(site, each) for site, each in seen if each.code == here]
             if not same:
                 return
@@ -86,7 +87,7 @@ class Examination:
             if any(finding.check == "memory" and finding.level is Level.PROBLEM for finding in self.findings):
                 return  # there will be no such run, and a simulation takes as long as it is large
             self.progress("predicting")
-            found, figures = predict(same, self.what.config, links, capacity)
+            found, figures = predict(same, self.what.config, links, capacity, unit=self.app.pictures.unit)
             self.figures |= figures
             self._add(found)
 
@@ -240,20 +241,21 @@ class Examination:
 
     def _judge(self, seen: checks.Seen, unseen: Sequence[Site]) -> None:
         config = self.what.config
-        self._add(checks.same_code(seen, facts.code()))
-        self._add(checks.same_versions(seen, facts.versions()))
-        self._add(checks.game(seen, self.title))
+        words = self.app.preflight
+        self._add(checks.same_code(seen, facts.code(words.folders)))
+        self._add(checks.same_versions(seen, facts.versions(words.packages)))
+        self._add(checks.application(seen, words, self.app.label(config)))
         if self.what.over_mpi:
             self._add(checks.shared_memory(seen))
         self._add(checks.open_files(seen, config))
-        self._add(checks.memory(seen, config))
+        self._add(checks.memory(seen, config, words))
         self._add(checks.threads(seen))
         self._add(checks.cores(seen, config, p_given=self.p_given))
         self._add(checks.load(seen))
         if any(each.sees_token is not None for _, each in seen):
             self._add(checks.folder(seen, str(Path(config.output.run_dir)), unseen))
         self._add(checks.disk(seen, config))
-        self._add(checks.trials(seen))
+        self._add(checks.trials(seen, self.app))
 
     # What is between them.
 

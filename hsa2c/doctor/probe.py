@@ -42,12 +42,13 @@ def main(task: dict[str, Any]) -> None:
     sign(rank, "started")
     app = application.load(task["app"])
     token = task["token"]
-    seen = gather(Path(task["config"]["output"]["run_dir"]), token, mine=f"{token or '.hsa2c-doctor'}-{rank}")
+    run_dir, mine = Path(task["config"]["output"]["run_dir"]), f"{token or '.hsa2c-doctor'}-{rank}"
+    seen = gather(run_dir, token, mine, app.preflight)
     try:
         config = app.build_config(task["config"])
-        app.identity(config)
+        app.check(config)
     except Exception as error:
-        facts = Facts(**seen, game_error=letters(error))
+        facts = Facts(**seen, application_error=letters(error))
     else:
         nodes, own = task["nodes"][rank], task["own_processes"][rank]
         tried = _trial(app, config, nodes, own, task["seconds"], lambda stage: sign(rank, stage))

@@ -1,7 +1,7 @@
 """Line 6 of Algorithm 2: torch.optim on the shared vector, with its state in shared memory too.
 
-# Paper: u <- u - eta * g. Here RMSProp and Adam are choices as well, because they are what learns Atari; their running
-# means belong to the node, are updated by all its processes without a lock, and are kept across pulls.
+# Paper: u <- u - eta * g. Here RMSProp and Adam are choices as well, because deep networks learn faster by them; their
+# running means belong to the node, are updated by all its processes without a lock, and are kept across pulls.
 """
 
 from __future__ import annotations

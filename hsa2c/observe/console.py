@@ -66,7 +66,7 @@ class Console:
             title: What runs, one line.
             fields: The values to show.
             limits: Where training ends by itself: key of a row to the value at which it does, for example
-                ``{"elapsed_s": 1800, "agent_steps": 10_000_000}``. Time left is to the nearest.
+                ``{"elapsed_s": 1800, "updates": 10_000_000}``. Time left is to the nearest.
             curve: The value to draw as a small curve on a terminal.
             nodes: How many nodes the run will have, if known.
             session: The present session: events of earlier ones are not shown, their rows only in the curve.

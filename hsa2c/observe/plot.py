@@ -20,19 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-XAxis = Literal["agent_steps", "minutes"]
+XAxis = Literal["work", "minutes"]
 
-DEFAULT_TAGS = ("score/mean_100", "speed/agent_steps_per_s", "policy/entropy")
-
-#: What the axes of known tags are called; others bear the tag itself.
+#: What the axes of tags that every run has are called; others bear the tag itself, if nobody names them.
 LABELS: Mapping[str, str] = {
-    "score/mean_100": "mean score of the last 100 games",
-    "score/best_mean_100": "best mean score of 100 games",
-    "speed/agent_steps_per_s": "agent steps per second",
     "speed/exchanges_per_s": "exchanges per second",
     "speed/delta_bytes_per_exchange": "bytes of a delta",
     "speed/v_bytes_per_exchange": "bytes of v for an exchange",
-    "policy/entropy": "policy entropy (nats)",
     "exchange/B": "B, mean of the nodes",
     "exchange/B_least": "least B",
     "exchange/B_most": "most B",
@@ -50,10 +44,6 @@ LABELS: Mapping[str, str] = {
     "nodes/slowest": "slowest node",
     "nodes/slowest_share": "its updates, of the others' median",
     "time/waiting_for_master": "share of a node's time, exchanging",
-    "gradient/norm": "gradient norm",
-    "loss/policy": "policy loss",
-    "loss/value": "value loss",
-    "value/explained_variance": "explained variance of the value",
 }
 
 # Okabe and Ito's colours: told apart by colour-blind readers, and in this order also in grey.
@@ -94,10 +84,11 @@ def plot(
     runs: Sequence[Path],
     output: Path,
     *,
-    tags: Sequence[str] = DEFAULT_TAGS,
-    x: XAxis = "agent_steps",
+    tags: Sequence[str],
+    x: XAxis = "work",
     title: str | None = None,
-    step_name: str = "agent steps",
+    step_name: str = "work",
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """Draw runs over each other and write the picture, whole or not at all.
 
@@ -107,9 +98,10 @@ def plot(
         runs: Run directories or their ``metrics.jsonl``.
         output: The file to write; its ending tells the format, PNG without one.
         tags: The values to draw: the first large, the others small beneath it where any run has them.
-        x: "agent_steps" (the rows' step) or "minutes" (wall-clock of training).
+        x: "work" (the rows' step) or "minutes" (wall-clock of training).
         title: Above it all; None: what the large panel shows.
         step_name: What the rows' steps count.
+        labels: What the axes of an application's own tags are called.
 
     Raises:
         ConfigError: No run, a run without rows or without the first tag, a format that cannot be written, or a folder
@@ -123,7 +115,7 @@ def plot(
     curves = {name: _read(run, tags, x) for name, run in zip(names, runs, strict=True)}
     looks = dict(zip(names, _looks([_setting(run) for run in runs]), strict=True))
     with rc_context(STYLE):
-        save(_draw(curves, looks, tags, x, title, step_name), output)
+        save(_draw(curves, looks, tags, x, title, step_name, {**LABELS, **(labels or {})}), output)
 
 
 def _names(directories: Sequence[Path]) -> list[str]:
@@ -183,6 +175,7 @@ def _draw(
     x: XAxis,
     title: str | None,
     step_name: str,
+    labels: Mapping[str, str],
 ) -> Figure:
     from matplotlib.figure import Figure
 
@@ -195,16 +188,17 @@ def _draw(
 
     large = figure.add_subplot(grid[0, :])
     _panel(large, curves, looks, tags[0], scale)
+    large.set_ylabel(labels.get(tags[0], tags[0]))
     large.set_xlabel(x_label)
-    large.set_title(title or _label(tags[0]).capitalize(), loc="left", pad=10)
+    large.set_title(title or labels.get(tags[0], tags[0]).capitalize(), loc="left", pad=10)
     beside = len(curves) > LEGEND_INSIDE
     large.legend(**({"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if beside else {"loc": "best"}))
     for i, tag in enumerate(small):
         axes = figure.add_subplot(grid[1 + i // across, i % across], sharex=large)
         _panel(axes, curves, looks, tag, scale)
         axes.set_xlabel(x_label, fontsize=9)
+        axes.set_ylabel(labels.get(tag, tag), fontsize=9)
         axes.tick_params(labelsize=8)
-        axes.yaxis.label.set_fontsize(9)
     large.set_xlim(left=0)
     return figure
 
@@ -224,7 +218,6 @@ def _panel(
             curve = by_tag[tag]
             marker = "o" if len(curve.x) == 1 else None  # a line of one point would not be seen
             axes.plot(curve.x / scale, curve.y, label=name, linewidth=1.5, marker=marker, markersize=4, **looks[name])
-    axes.set_ylabel(_label(tag))
     axes.margins(x=0.01)
     if tag.startswith("speed/"):
         axes.set_ylim(bottom=0)
@@ -241,10 +234,6 @@ def _x_scale(curves: Mapping[str, Mapping[str, _Curve]], x: XAxis, step_name: st
         if most >= scale:
             return scale, f"{step_name} ({word})"
     return 1.0, step_name
-
-
-def _label(tag: str) -> str:
-    return LABELS.get(tag, tag)
 
 
 def save(figure: Figure, output: Path) -> None:

@@ -13,19 +13,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hsa2c.config.loading import flatten
 from hsa2c.errors import ConfigError
 from hsa2c.observe.jsonlines import Row
 from hsa2c.observe.node_pictures import pictures, read_totals
 from hsa2c.observe.plot import COLOURS, LABELS, STYLE
 from hsa2c.observe.runlog import JOURNAL, ROW_KEYS, number, read_history, read_rows, read_settings
+from hsa2c.words import PictureWords
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Sections in their order, with the prefixes of their tags and what they are about. Others come after, by prefix.
-SECTIONS: Sequence[tuple[str, tuple[str, ...], str]] = (
-    ("Learning", ("score", "perplexity", "bound", "length"), ""),
+Section = tuple[str, tuple[str, ...], str]
+
+#: What every run has to show, in this order: title, prefixes of the tags, what they are about.
+SECTIONS: Sequence[Section] = (
     ("Speed", ("speed",), "Of all nodes together, and of each."),
     (
         "Where the time goes",
@@ -57,9 +60,9 @@ SECTIONS: Sequence[tuple[str, tuple[str, ...], str]] = (
         "to 1 is left for more nodes. And the share in which its thread has a processor.",
     ),
     ("Nodes and faults", ("nodes", "faults"), "Nodes that work, and what was lost, refused and replaced."),
-    ("Policy and value", ("policy", "value", "loss", "gradient"), ""),
-    ("Rates", ("rate",), "Local learning rate eta and global learning rate rho."),
 )
+_RATES = ("Rates", ("rate",), "Local learning rate eta and global learning rate rho.")
+_LEARNING = "Learning"  # what no other section is about
 _LEFT_OUT = frozenset({"left_s", "progress", "elapsed_s"})
 _ACROSS = 3
 _MOST_POINTS = 2000  # of a curve: more than the picture has dots
@@ -73,17 +76,18 @@ td:first-child { color: #777; white-space: nowrap; } .node_lost, .warning { colo
 """
 
 
-def write(run: Path, output: Path) -> None:
+def write(run: Path, output: Path, words: PictureWords | None = None) -> None:
     """Write the page of a run, whole or not at all.
 
     Args:
         run: Run directory.
         output: The file to write.
+        words: The application's.
 
     Raises:
         ConfigError: There is no such run, it has no rows yet, or the file cannot be written.
     """
-    page = render(run)
+    page = render(run, words)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -95,23 +99,26 @@ def write(run: Path, output: Path) -> None:
         raise ConfigError(f"{output}: cannot be written: {error.strerror or error}") from None
 
 
-def render(run: Path) -> str:
+def render(run: Path, words: PictureWords | None = None) -> str:
     """The page of a run, as `write` writes it."""
     from matplotlib import rc_context
+
+    words = words or PictureWords()
+    labels = {**LABELS, **words.labels}
 
     history = [row for row in read_history(run) if number(row.get("elapsed_s")) is not None]
     if not history:
         raise ConfigError(f"{run}: no rows yet, nothing to report")
     events = read_rows(run / JOURNAL) if (run / JOURNAL).exists() else []
     name = run.resolve().name
-    parts = [f"<h1>{html.escape(name)}</h1>", _facts(run, history, events)]
+    parts = [f"<h1>{html.escape(name)}</h1>", _facts(run, history, events, words.subject)]
     with rc_context(STYLE):
         of_nodes = pictures(read_totals(run))
-        for title, tags, about in _sections(history):
+        for title, tags, about in _sections(history, words.sections):
             parts.append(f"<h2>{html.escape(title)}</h2>")
             if about:
                 parts.append(f"<p>{html.escape(about)}</p>")
-            parts.append(_picture(_draw(history, tags), title))
+            parts.append(_picture(_draw(history, tags, labels), title))
             if title in of_nodes:
                 text, figure = of_nodes[title]
                 parts += [f"<p>{html.escape(text)}</p>", _picture(figure, f"{title}, by node")]
@@ -131,15 +138,15 @@ def _processes(cluster: Row, events: Sequence[Row]) -> str:
     return " to ".join(str(number) for number in dict.fromkeys((*numbers[:1], *numbers[-1:]))) or "by their cores"
 
 
-def _facts(run: Path, history: Sequence[Row], events: Sequence[Row]) -> str:
+def _facts(run: Path, history: Sequence[Row], events: Sequence[Row], subject: str | None) -> str:
     last = history[-1]
     stop = next((event for event in reversed(events) if event.get("kind") == "stop"), None)
     config = read_settings(run / "config.yaml")
     about = read_settings(run / "about.yaml")
-    cluster, dpsgd, corpus = (_mapping(config.get(name)) for name in ("cluster", "dpsgd", "corpus"))
+    cluster, dpsgd = (_mapping(config.get(name)) for name in ("cluster", "dpsgd"))
     hosts = sorted({str(event["host"]) for event in events if event.get("host")})
     facts = {
-        "what": config.get("game") or corpus.get("source"),
+        "what": flatten("", config).get(f".{subject}"),
         "state": stop.get("message") if stop else "no word of its end",
         "trained for": f"{last['elapsed_s'] / 60:.1f} min, step {last['step']:,}",
         "nodes, processes": f"{cluster.get('nodes')} of {_processes(cluster, events)}",
@@ -162,7 +169,7 @@ def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _sections(history: Sequence[Row]) -> list[tuple[str, list[str], str]]:
+def _sections(history: Sequence[Row], own: Sequence[Section]) -> list[tuple[str, list[str], str]]:
     """Title, tags and explanation of each section that has something to show."""
     tags = [
         tag
@@ -171,16 +178,18 @@ def _sections(history: Sequence[Row]) -> list[tuple[str, list[str], str]]:
     ]
     tags = [tag for tag in tags if not tag.startswith("faults/") or any(row.get(tag) for row in history)]
     found, seen = [], set()
-    for title, prefixes, about in SECTIONS:
-        own = [tag for prefix in prefixes for tag in tags if tag.partition("/")[0] == prefix and "/" in tag]
-        seen |= set(own)
-        if own:
-            found.append((title, own, about))
+    for title, prefixes, about in (*SECTIONS, *own, _RATES):
+        theirs = [tag for prefix in prefixes for tag in tags if tag.startswith(f"{prefix}/")]
+        seen |= set(theirs)
+        found.append((title, theirs, about))
     rest = [tag for tag in tags if tag not in seen]
-    return [*found, ("Counters and others", rest, "")] if rest else found
+    groups = dict.fromkeys(tag.partition("/")[0] for tag in rest if "/" in tag)
+    found.insert(0, (_LEARNING, [tag for group in groups for tag in rest if tag.startswith(f"{group}/")], ""))
+    found.append(("Counters and others", [tag for tag in rest if "/" not in tag], ""))
+    return [section for section in found if section[1]]
 
 
-def _draw(history: Sequence[Row], tags: Sequence[str]) -> Figure:
+def _draw(history: Sequence[Row], tags: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """A small panel for each tag; shares of time, the nodes' speeds and the master's load in one panel each."""
     from matplotlib.figure import Figure
 
@@ -193,20 +202,23 @@ def _draw(history: Sequence[Row], tags: Sequence[str]) -> Figure:
     figure = Figure(figsize=(11, 2.4 * down + 0.2), dpi=110, layout="constrained")
     for place, group in enumerate(panels):
         axes = figure.add_subplot(down, _ACROSS, place + 1)
-        (_stack if group is shares else _lines)(axes, history, group)
+        if group is shares:
+            _stack(axes, history, group)
+        else:
+            _lines(axes, history, group, labels)
         axes.set_xlabel("minutes", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.margins(x=0.01)
     return figure
 
 
-def _lines(axes: Axes, history: Sequence[Row], tags: Sequence[str]) -> None:
+def _lines(axes: Axes, history: Sequence[Row], tags: Sequence[str], labels: Mapping[str, str]) -> None:
     for place, tag in enumerate(tags):
         points = [(row["elapsed_s"] / 60, number(row.get(tag))) for row in _thin(history)]
         known = [(x, y) for x, y in points if y is not None]
         colour = COLOURS[place % len(COLOURS)]
         axes.plot(*zip(*known, strict=True), color=colour, linewidth=1.1, marker="o" if len(known) == 1 else None)
-    title = LABELS.get(tags[0], tags[0]) if len(tags) == 1 else f"{tags[0].rstrip('0123456789')}* ({len(tags)})"
+    title = labels.get(tags[0], tags[0]) if len(tags) == 1 else f"{tags[0].rstrip('0123456789')}* ({len(tags)})"
     if tags[0].startswith("master/"):
         title = "share of the master's time"
         axes.set_ylim(bottom=0)

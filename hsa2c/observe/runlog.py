@@ -107,8 +107,8 @@ class RunLog:
         """Append one row, visible to readers when this returns.
 
         Args:
-            step: Progress of the run, TensorBoard's x axis (agent steps where there are agents).
-            values: Numbers by tag ("score/mean_100"); None or a non-finite one is null in the file and absent from
+            step: Progress of the run, TensorBoard's x axis (`Tracker.work`).
+            values: Numbers by tag ("staleness/mean"); None or a non-finite one is null in the file and absent from
                 TensorBoard.
             histograms: Samples by tag, for TensorBoard only; empty ones are left out.
         """

@@ -77,7 +77,7 @@ def save(directory: Path, checkpoint: Checkpoint, *, keep: int, tell: Callable[[
 
 
 def save_best(directory: Path, checkpoint: Checkpoint, *, tell: Callable[[str], object] = str) -> Path:
-    """Write ``best.safetensors``: for evaluation, so without momentum and optimiser states (2.7 MB for Atari).
+    """Write ``best.safetensors``: for evaluation, so without momentum and optimiser states (4 bytes a number).
 
     Args:
         directory: As `save`.
@@ -163,7 +163,7 @@ def _load_step(t: int, path: Path) -> Checkpoint:
 
 
 def check_identity(checkpoint: Checkpoint, expected: Mapping[str, str], *, source: Path | None = None) -> None:
-    """Refuse a checkpoint of another game, network or application.
+    """Refuse a checkpoint of another application or network, or of other data.
 
     Args:
         checkpoint: What was loaded.
@@ -171,7 +171,7 @@ def check_identity(checkpoint: Checkpoint, expected: Mapping[str, str], *, sourc
         source: Where the checkpoint came from, for the message.
 
     Raises:
-        CheckpointError: ``checkpoint x is of game 'Pong', this run is of 'Boxing'``.
+        CheckpointError: ``checkpoint x is of application 'lda', this run is of 'hsa2c'``.
     """
     who = f"checkpoint {source}" if source else "the checkpoint"
     for name, value in expected.items():

@@ -56,13 +56,13 @@ class Checkpoint:
     """Global steps done."""
 
     counters: Mapping[str, Any]
-    """What a run counts over its sessions, as JSON values: agent steps, updates, games, seconds."""
+    """What a run counts over its sessions, as JSON values: work, updates, seconds."""
 
     config: Mapping[str, Any]
     """The resolved configuration, as plain values."""
 
     identity: Mapping[str, str]
-    """What must be equal for the parameter to mean the same: application, game, network, number of actions."""
+    """What must be equal for the parameter to mean the same: application, network, what is learnt from."""
 
 
 def load(path: Path) -> Checkpoint:

@@ -255,7 +255,7 @@ def with_nodes(app: Application, config: Any, nodes: int) -> Any:
 
 
 def find_config(name: str) -> Path:
-    """A YAML file, or the shipped one of this name (``pong``, ``paper/hsa2c``)."""
+    """A YAML file, or the shipped one of this name (``paper/hsa2c``)."""
     path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's fails where there is no home
     folder = Path(str(importlib.resources.files("configs")))
     shipped = folder / f"{name.removesuffix('.yaml')}.yaml"
@@ -266,11 +266,16 @@ def find_config(name: str) -> Path:
     raise ConfigError(f"--config {name}: no such file; shipped are {', '.join(known)}")
 
 
-def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """``--set`` options as fields by dotted name; ``agent={t_max: 5}`` is the same as ``agent.t_max=5``."""
+def assignments(texts: Sequence[str], example: str) -> dict[str, Any]:
+    """``--set`` options as fields by dotted name; ``stop={minutes: 5}`` is the same as ``stop.minutes=5``.
+
+    Args:
+        texts: What was typed.
+        example: A right one, for who typed a wrong one.
+    """
     fields: dict[str, Any] = {}
     for text in texts:
-        fields |= flatten(*parse_assignment(text))
+        fields |= flatten(*parse_assignment(text, example))
     return fields
 
 
@@ -320,7 +325,7 @@ def _resolve(app: Application, config: Any) -> Any:
             f"output.record = True: {run.cluster.masters} masters are not recorded, must be 1 (--masters)"
         )
     if run.optimiser.anneal and not app.limits(config) and run.stop.minutes is None:
-        raise ConfigError("optimiser.anneal = True: needs a limit to fall to 0 at, --agent-steps or --minutes")
+        raise ConfigError(f"optimiser.anneal = True: needs a limit to fall to 0 at, {app.command.limits}")
     p = run.cluster.processes or (share_of_cores(nodes) if listed is None else None)  # each host has its own cores
     exchange = run.dpsgd.exchange
     if exchange == "auto":
@@ -340,7 +345,7 @@ def _resolve(app: Application, config: Any) -> Any:
     config = app.resolve(config)
     dpsgd = config.dpsgd
     rho = dpsgd.global_rate or constant_factor_rho(M, dpsgd.momentum, dpsgd.global_factor)
-    app.identity(config)  # loads the game, for example: better now than in forty processes
+    app.identity(config)  # loads data, for example: better now than in forty processes
     return dataclasses.replace(config, dpsgd=dataclasses.replace(dpsgd, global_rate=rho))
 
 

@@ -14,7 +14,7 @@ from hsa2c.run import checkpoint as checkpoints
 
 
 def check_same(app: Application, directory: Path, before: Any, now: Any) -> None:
-    """Refuse another game, network or application in a run's directory, whether or not it has checkpoints.
+    """Refuse another application or network, or other data, in a run's directory, whether or not it has checkpoints.
 
     Args:
         app: The application.

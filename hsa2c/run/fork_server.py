@@ -1,9 +1,9 @@
 """One process of a host that loads everything once, and is forked for every node that the host has.
 
-Forty nodes on one machine would otherwise load Python, torch and the emulators forty times: three seconds of a core and
-150 MB each. mpiexec starts a small stand-in for each node instead (`stand_in`). It hands its arguments, its environment
-(where MPI's place in the world is) and its output to the fork server, and waits: a process forked there is the node,
-and the stand-in ends as that ends. Whichever dies, the other goes too.
+Forty nodes on one machine would otherwise load Python, torch and the application forty times: three seconds of a core
+and 150 MB each. mpiexec starts a small stand-in for each node instead (`stand_in`). It hands its arguments, its
+environment (where MPI's place in the world is) and its output to the fork server, and waits: a process forked there is
+the node, and the stand-in ends as that ends. Whichever dies, the other goes too.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Cluster:
     update_times_s: tuple[float, ...] | None = None
     """Measured times of updates, to be drawn from instead of the two above."""
     samples: int = 48
-    """Agent steps in an update."""
+    """Data points in an update."""
     stragglers: tuple[float, float] = (0.0, 1.0)
     """Share of nodes that are slower, and how many times."""
     node_hours: float = math.inf
@@ -78,7 +78,7 @@ class Cluster:
     """They end sooner after so many exchanges. None: as soon as the figures stand still (`tolerance`), but after 30 of
     each node, and at least 20,000 in all, at the latest."""
     tolerance: float = 0.02
-    """The figures stand still when agent steps/s and exchanges/s are each known so well: half of a 95 % confidence
+    """The figures stand still when data points/s and exchanges/s are each known so well: half of a 95 % confidence
     interval over the mean (`hsa2c.simulation.steady`). For the time of an exchange 2.5 times as much is enough."""
     seed: int = 1
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MARKERS = "os^Dvp*X"
 _ROWS: tuple[tuple[str, Callable[[Outcome], float]], ...] = (
-    ("agent steps per second", lambda o: o.agent_steps_per_s),
+    ("{unit} per second", lambda o: o.samples_per_s),
     ("updates behind a delta,\nfor each process", lambda o: o.updates_in_delta),
     ("seconds from a pull to v", lambda o: o.exchange_s),
     ("busy share of the masters\n(processor, or link if more)", lambda o: max(o.master_cpu, o.master_link)),
@@ -42,15 +42,15 @@ def check_output(output: Path) -> None:
         raise ConfigError(f"{output}: cannot be written")
 
 
-def draw(clusters: Sequence[Cluster], outcomes: Sequence[Outcome], output: Path) -> None:
-    """Draw what was found."""
+def draw(clusters: Sequence[Cluster], outcomes: Sequence[Outcome], output: Path, unit: str = "data points") -> None:
+    """Draw what was found; `unit` is what an update has samples of."""
     from matplotlib import rc_context
 
     with rc_context(STYLE):
-        save(_figure(clusters, outcomes), output)
+        save(_figure(clusters, outcomes, unit), output)
 
 
-def _figure(clusters: Sequence[Cluster], outcomes: Sequence[Outcome]) -> Figure:
+def _figure(clusters: Sequence[Cluster], outcomes: Sequence[Outcome], unit: str) -> Figure:
     from matplotlib.figure import Figure
 
     masters = sorted({cluster.masters for cluster in clusters})
@@ -61,7 +61,7 @@ def _figure(clusters: Sequence[Cluster], outcomes: Sequence[Outcome]) -> Figure:
         for row, (name, value) in enumerate(_ROWS):
             _panel(grid[row, column], seen, value)
             if column == 0:
-                grid[row, 0].set_ylabel(name, fontsize=9)
+                grid[row, 0].set_ylabel(name.format(unit=unit), fontsize=9)
         grid[0, column].set_title(f"{K} master{'s' if K > 1 else ''}", loc="left")
         nodes = sorted({c.nodes for c, _ in seen})
         grid[-1, column].set_xlabel("nodes")
@@ -101,6 +101,6 @@ def _panel(axes: Axes, seen: Sequence[tuple[Cluster, Outcome]], value: Callable[
 
 def _full_speed(axes: Axes, seen: Sequence[tuple[Cluster, Outcome]]) -> None:
     """What the same nodes would do without any exchange."""
-    full = sorted({(c.nodes, o.agent_steps_per_s / o.speed_share) for c, o in seen if o.speed_share > 0})
+    full = sorted({(c.nodes, o.samples_per_s / o.speed_share) for c, o in seen if o.speed_share > 0})
     nodes, speeds = [each[0] for each in full], [each[1] for each in full]
     axes.plot(nodes, speeds, color="#777777", linestyle="--", linewidth=1, label="without exchanges", zorder=0)

@@ -39,7 +39,7 @@ _LOOSER = 2.5  # as many times as well known is how long an exchange takes: it d
 class Outcome:
     """What was seen, in at most the last two thirds of the simulated time."""
 
-    agent_steps_per_s: float
+    samples_per_s: float
     speed_share: float
     """Of the speed of the same nodes without any exchange."""
     exchanges_per_s: float
@@ -251,7 +251,7 @@ class _Simulation(Monitor):
         updates, exchanges = now.updates - began.updates, now.exchanges - began.exchanges
         carried_s = max(b - a for a, b in zip(began.carried_s, now.carried_s, strict=True))
         return Outcome(
-            agent_steps_per_s=updates * self._cluster.samples / seconds,
+            samples_per_s=updates * self._cluster.samples / seconds,
             speed_share=updates / seconds / self._full_speed,
             exchanges_per_s=exchanges / seconds,
             updates_in_delta=updates / self._cluster.cores / exchanges if exchanges else math.nan,

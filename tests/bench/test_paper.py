@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from agents.application import APPLICATION as ATARI
 from bench.network import Results
 from bench.paper import __main__ as paper
 from bench.paper import atari, best, cluster, jobs, published, reach, simulated_topics, speed, topics
 from bench.paper.jobs import Job
 from bench.paper.slurm import batch_file
 from examples.lda.application import APPLICATION as LDA
-from examples.lda.commands import train as lda_train
 from examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uci
-from hsa2c import application
 from hsa2c.cluster.world import World
-from hsa2c.commands import train
+from hsa2c.commands import run_options
 from hsa2c.config.loading import merge, nested
 from hsa2c.run import directory as rundir
 
@@ -29,7 +28,7 @@ EVERYTHING = ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "table2")
 
 
 def parsed(job: Job, arguments: list[str]) -> argparse.Namespace:
-    return (train if job.program == "train" else lda_train).parser().parse_args(arguments)
+    return run_options.parser((ATARI if job.program == "train" else LDA).command).parse_args(arguments)
 
 
 @pytest.mark.parametrize("what", EVERYTHING)
@@ -41,13 +40,13 @@ def test_every_published_run_is_a_valid_command(what, tmp_path) -> None:
         assert parsed(job, job.again(tmp_path, "hosts.txt")).hosts == "hosts.txt"
         if job.program == "lda":
             values: dict = {}
-            for dotted, value in lda_train.given(options).items():
+            for dotted, value in run_options.given(LDA.command, options).items():
                 values = merge(values, nested(dotted, value))
             assert LDA.build_config(values).cluster.nodes == job.nodes
         elif (job.nodes, job.key["game"]) not in seen:  # settings differ by no more than their values
             seen.add((job.nodes, job.key["game"]))
-            app = application.load(train.APPLICATION)
-            run = rundir.prepare(app, train.given(options), options.config, World(0, 1, started_by_mpi=False))
+            fields = run_options.given(ATARI.command, options)
+            run = rundir.prepare(ATARI, fields, options.config, World(0, 1, started_by_mpi=False))
             assert run.config.game == job.key["game"]
             assert run.config.cluster.processes == job.p
     assert len({job.name for job in paper.jobs_of(what)}) == len(paper.jobs_of(what))

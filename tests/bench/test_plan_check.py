@@ -32,10 +32,10 @@ def test_one_node_takes_what_its_parts_take() -> None:
     outcome = simulate(plan)
     round_s = 4 * 0.026 + 0.002 + EXCHANGE_S
     assert 1 / outcome.exchanges_per_s == pytest.approx(round_s, rel=0.01)
-    assert outcome.agent_steps_per_s == pytest.approx(4 * 48 / round_s, rel=0.01)
+    assert outcome.samples_per_s == pytest.approx(4 * 48 / round_s, rel=0.01)
     overlap = simulate(replace(plan, exchange="overlap"))
     assert 1 / overlap.exchanges_per_s == pytest.approx(0.002 + EXCHANGE_S, rel=0.01)
-    assert overlap.agent_steps_per_s == pytest.approx(48 / 0.026, rel=0.01)  # who sleeps loses nothing
+    assert overlap.samples_per_s == pytest.approx(48 / 0.026, rel=0.01)  # who sleeps loses nothing
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_how_a_link_is_shared_shows_in_ranks_that_exchange(truth: dict[str, floa
 def test_a_ratio_is_simulated_over_measured(tmp_path) -> None:
     plan = plan_check.planned(key(), **PROBES, shared={}, seconds=60.0)
     truth = simulate(plan)
-    right = {"data_points_per_s": truth.agent_steps_per_s, "exchanges_per_s": truth.exchanges_per_s}
+    right = {"data_points_per_s": truth.samples_per_s, "exchanges_per_s": truth.exchanges_per_s}
     row = plan_check.compared(key(), [right], plan)
     assert plan_check.within(row)
     spread = {"ratio": 1.3, "range": [5.0, 9.0], "measured": 6.0}

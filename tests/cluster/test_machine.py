@@ -73,6 +73,7 @@ def test_about_says_with_what_a_run_was_made():
     about = host.about()
     assert yaml.safe_load(yaml.safe_dump(about)) == about
     assert json.dumps(about)
+    assert about["packages"].keys() >= {"hsa2c", "torch", "mpi4py", "pydantic"}
     assert about["packages"]["torch"]
     assert about["packages"]["numpy"] == np.__version__
     assert about["cores"] >= 1

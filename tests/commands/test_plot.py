@@ -15,7 +15,7 @@ def rows(count, **more):
 def drawn(monkeypatch):
     """What would be drawn: runs, tags and axis."""
     calls = []
-    monkeypatch.setattr(plot, "plot", lambda runs, output, *, tags, x: calls.append((runs, output, tags, x)))
+    monkeypatch.setattr(plot, "plot", lambda runs, output, *, tags, x, **_: calls.append((runs, output, tags, x)))
     return calls
 
 

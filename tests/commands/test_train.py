@@ -1,10 +1,12 @@
 import json
+import re
 
 import pytest
 import yaml
 
+from agents.application import APPLICATION
 from agents.settings import AgentConfig
-from hsa2c.commands import train
+from hsa2c.commands import run_options, train
 from hsa2c.config.loading import read_yaml
 
 MPI = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
@@ -298,5 +300,5 @@ def test_help_names_every_option(capsys):
         train.main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for option in train._FIELDS:
-        assert f"--{option.replace('_', '-')} " in text
+    for option in (*run_options.COMMON, *APPLICATION.command.options):
+        assert re.search(rf"^  {option.flag} ", text, re.MULTILINE), option.flag

@@ -88,8 +88,10 @@ def test_open_files_of_a_master_of_many_hosts():
 
 
 def test_memory_is_what_was_measured_times_processes():
-    assert line(checks.memory(seen({}, nodes=2), config(processes=4)))[0] is Level.OK
-    level, text = line(checks.memory(seen({"memory_bytes": 2 * GIB}, nodes=2), config(processes=4)))
+    assert line(checks.memory(seen({}, nodes=2), config(processes=4), APPLICATION.preflight))[0] is Level.OK
+    level, text = line(
+        checks.memory(seen({"memory_bytes": 2 * GIB}, nodes=2), config(processes=4), APPLICATION.preflight)
+    )
     assert level is Level.PROBLEM
     assert text.startswith("a, memory: about 2.3 GiB wanted, 2.0 GiB available; fewer nodes or --p there")
 
@@ -135,10 +137,10 @@ def test_folder_that_shows_the_launchers_file_and_hides_its_own():
 
 def test_slow_host_is_named():
     slow = dataclasses.replace(GOOD.trial, updates_per_s=100.0)
-    level, text = line(checks.trials(seen({}, {}, {"trial": slow})))
+    level, text = line(checks.trials(seen({}, {}, {"trial": slow}), APPLICATION))
     assert level is Level.WARNING
     assert text.startswith("c, actor-learners: 25.0 updates/s for each process, the others' median 100.0; ")
-    level, text = line(checks.trials(seen({}, {"trial": None, "trial_error": "not ready after 45 s"})))
+    level, text = line(checks.trials(seen({}, {"trial": None, "trial_error": "not ready after 45 s"}), APPLICATION))
     assert (level, text.partition(";")[0]) == (Level.PROBLEM, "b, actor-learners: not ready after 45 s")
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.application import APPLICATION
 from hsa2c.errors import ConfigError
 from hsa2c.observe.plot import COLOURS, _draw, _looks, _names, _read, _setting, plot
 from hsa2c.observe.runlog import METRICS
@@ -28,23 +29,31 @@ def rows(count, **more):
     ]
 
 
-def draw(runs, x="agent_steps", title=None):
+def draw(runs, x="work", title=None):
     looks = dict(zip([run.name for run in runs], _looks([_setting(run) for run in runs]), strict=True))
-    return _draw({run.name: _read(run, TAGS, x) for run in runs}, looks, TAGS, x, title, "agent steps")
+    return _draw(
+        {run.name: _read(run, TAGS, x) for run in runs},
+        looks,
+        TAGS,
+        x,
+        title,
+        "agent steps",
+        APPLICATION.pictures.labels,
+    )
 
 
 def test_picture_is_written_whole_over_an_older_one(make_run, tmp_path):
     output = tmp_path / "made" / "curves.png"
     runs = [make_run("a", rows(5, **{"policy/entropy": 1.5})), make_run("b", rows(3)) / METRICS]
     for _ in range(2):
-        plot(runs, output)
+        plot(runs, output, tags=TAGS)
         assert output.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert output.read_bytes().endswith(b"IEND\xaeB`\x82")
         assert list(output.parent.iterdir()) == [output]
 
 
 def test_characters_that_the_font_lacks_are_boxes_and_no_warning(make_run, tmp_path):
-    plot([make_run("数", rows(3))], tmp_path / "curves.png")
+    plot([make_run("数", rows(3))], tmp_path / "curves.png", tags=TAGS)
     assert (tmp_path / "curves.png").exists()
 
 
@@ -109,7 +118,7 @@ def test_names():
 )
 def test_run_with_nothing_to_show_is_named_and_no_picture_is_written(make_run, tmp_path, lines, rule):
     with pytest.raises(ConfigError) as error:
-        plot([make_run("good", rows(3)), make_run("empty", lines)], tmp_path / "out.png")
+        plot([make_run("good", rows(3)), make_run("empty", lines)], tmp_path / "out.png", tags=TAGS)
     assert str(error.value).endswith(rule)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out.png").exists()
@@ -118,10 +127,10 @@ def test_run_with_nothing_to_show_is_named_and_no_picture_is_written(make_run, t
 def test_bad_input_is_one_line(make_run, tmp_path):
     run = make_run("a", rows(3))
     with pytest.raises(ConfigError, match=r"no-run/metrics\.jsonl: cannot be read"):
-        plot([tmp_path / "no-run"], tmp_path / "out.png")
+        plot([tmp_path / "no-run"], tmp_path / "out.png", tags=TAGS)
     with pytest.raises(ConfigError, match=r"out\.xyz: cannot write \.xyz; known are .*png"):
-        plot([run], tmp_path / "out.xyz")
+        plot([run], tmp_path / "out.xyz", tags=TAGS)
     with pytest.raises(ConfigError, match=r"metrics\.jsonl/out\.png: cannot be written"):
-        plot([run], run / METRICS / "out.png")
+        plot([run], run / METRICS / "out.png", tags=TAGS)
     with pytest.raises(ConfigError, match="at least one run"):
-        plot([], tmp_path / "out.png")
+        plot([], tmp_path / "out.png", tags=TAGS)

@@ -175,7 +175,7 @@ def test_run_with_one_row_and_nothing_else(make_run):
 def test_long_runs_are_thinned(make_run, monkeypatch):
     drawn = []
     monkeypatch.setattr(report, "_MOST_POINTS", 10)
-    monkeypatch.setattr(report, "_lines", lambda axes, history, tags: drawn.append(len(report._thin(history))))
+    monkeypatch.setattr(report, "_lines", lambda axes, history, *_: drawn.append(len(report._thin(history))))
     report.render(make_run([{"games": k} for k in range(100)]))
     assert drawn == [10]
 
@@ -217,7 +217,7 @@ def _run(arguments):
 
 def test_older_page_is_replaced_and_told(make_run, capsys, monkeypatch):
     run = make_run(ROWS)
-    monkeypatch.setattr(report, "render", lambda _: "page")
+    monkeypatch.setattr(report, "render", lambda *_: "page")
     page = run / "report.html"
     for said in ("", f"hsa2c report: {page}: an older file was replaced\n"):
         monkeypatch.setattr("sys.argv", ["hsa2c", "report", str(run)])

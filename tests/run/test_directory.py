@@ -383,7 +383,7 @@ sys.stdin.read()
 
 def test_assignments_are_flat():
     texts = ["seed=1", "agent={t_max: 5, num_envs: 2}", "a.b={c: {d: 1}}", "seed=2", "env={}"]
-    assert rundir.assignments(texts) == {
+    assert rundir.assignments(texts, "a=1") == {
         "seed": 2,
         "agent.t_max": 5,
         "agent.num_envs": 2,

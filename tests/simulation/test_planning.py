@@ -79,7 +79,7 @@ def test_a_quarter_of_stragglers_costs_what_they_are_slower_and_no_more() -> Non
     base = Cluster(nodes=20, cores=4, B=8, exchange="paper", variation=0.0, seconds=120.0)
     even, uneven = simulate(base), simulate(dataclasses.replace(base, stragglers=(0.25, 5.0)))
     # 15 nodes at full speed and 5 at a fifth of it; nobody waits for them.
-    assert uneven.agent_steps_per_s == pytest.approx(even.agent_steps_per_s * (15 + 5 / 5) / 20, rel=0.03)
+    assert uneven.samples_per_s == pytest.approx(even.samples_per_s * (15 + 5 / 5) / 20, rel=0.03)
     assert uneven.tau_max > even.tau_max
     assert "stragglers cost 20 %" in conclusion(dataclasses.replace(base, stragglers=(0.25, 5.0)), uneven)
 
@@ -129,7 +129,7 @@ def test_it_ends_when_the_figures_stand_still(exchange: str, nodes: int, B: int)
     cluster = Cluster(nodes=nodes, B=B, exchange=exchange)  # type: ignore[arg-type]
     soon, late = simulate(cluster), simulate(dataclasses.replace(cluster, exchanges=20_000))
     assert soon.simulated_s < 0.5 * late.simulated_s
-    assert soon.agent_steps_per_s == pytest.approx(late.agent_steps_per_s, rel=cluster.tolerance)
+    assert soon.samples_per_s == pytest.approx(late.samples_per_s, rel=cluster.tolerance)
     assert soon.exchanges_per_s == pytest.approx(late.exchanges_per_s, rel=cluster.tolerance)
     assert soon.exchange_s == pytest.approx(late.exchange_s, rel=0.05)
 

@@ -5,6 +5,7 @@ A start takes seconds, so tests that only look share a run.
 
 import csv
 import json
+import re
 import shutil
 import signal
 import struct
@@ -17,10 +18,11 @@ from scipy.optimize import linear_sum_assignment
 
 from examples.lda import application
 from examples.lda.__main__ import main
-from examples.lda.commands import train
 from examples.lda.commands.evaluate import in_words_of
 from examples.lda.picture import draw
 from examples.lda.trained import load
+from hsa2c.commands import train
+from hsa2c.config.loading import to_dict
 from hsa2c.observe.runlog import read_rows
 from hsa2c.run import checkpoint as checkpoints
 from tests.examples.lda.planted import Planted
@@ -104,6 +106,20 @@ def recovered(directory, planted):
     norms = np.outer(np.linalg.norm(planted.topics, axis=1), np.linalg.norm(beta, axis=1))
     cosines = planted.topics @ beta.T / norms
     return cosines[linear_sum_assignment(-cosines)]
+
+
+def test_its_own_words_are_in_its_pictures_and_pages(trained, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert main(["report", str(trained.directory), "-o", str(page)]) == 0
+    text = page.read_text()
+    assert re.search(r"<td>what</td><td>/.*docword", text)
+    assert "<h2>Guard</h2>" in text
+    assert main(["plot", str(trained.directory), "-o", str(tmp_path / "curves.png")]) == 0
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["plot", str(trained.directory), "--x", "agent_steps"])
+    assert "choose from 'documents', 'minutes'" in capsys.readouterr().err
 
 
 def test_training_ends_at_its_limit_and_says_so(trained):
@@ -359,15 +375,14 @@ def make_run(planted, folder, monkeypatch, *, words=None, name="docword.txt", v=
 
     def save(what):
         x = 4000 * planted.topics.T.reshape(-1).astype(np.float32) if v is None else v
-        app = train.application.load(train.APPLICATION)
         checkpoint = checkpoints.Checkpoint(
             v=x,
             momentum=np.zeros_like(x),
             optimiser_states=(np.array([1], np.float32),),
             t=1,
             counters={"documents": 320},
-            config=train.rundir.to_dict(what.config),
-            identity=app.identity(what.config),
+            config=to_dict(what.config),
+            identity=application.APPLICATION.identity(what.config),
         )
         checkpoints.save(what.directory / "checkpoints", checkpoint, keep=3)
         return 0

@@ -4,8 +4,8 @@ import json
 import pytest
 import torch
 
+from agents.commands import evaluate
 from agents.evaluation import summarise
-from hsa2c.commands import evaluate
 
 CAP = 400  # frames: a game of Pong ends after 100 agent steps, with a point or two
 SHORT = {"env.max_frames": CAP, "env.noop_max": 5}

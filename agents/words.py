@@ -1,0 +1,73 @@
+"""What the Atari application is called where people read: see `hsa2c.words`."""
+
+from __future__ import annotations
+
+from hsa2c.words import CommandWords, Option, PictureWords, PreflightWords
+
+COMMAND = CommandWords(
+    program="train.py",
+    title="HSA2C: train Atari agents on every core you have",
+    purpose="train an agent",
+    description="Train an Atari agent with HSA2C on this machine's cores, or on many machines'.",
+    options=(
+        Option(
+            flag="--game",
+            group="what",
+            field="game",
+            help="any one-player game of the ALE: Pong, space_invaders, ALE/Breakout-v5 (Pong)",
+        ),
+        Option(
+            flag="--agent-steps",
+            group="stop",
+            field="stop.agent_steps",
+            type=int,
+            metavar="N",
+            help="actions over all nodes",
+        ),
+        Option(
+            flag="--score",
+            group="stop",
+            field="stop.score",
+            type=float,
+            metavar="S",
+            after="--minutes",
+            help="mean score of the last 100 training games",
+        ),
+    ),
+    helps={
+        "--config": "YAML file, or the name of a shipped one: pong, paper/hsa2c",
+        "--set": "such as agent.discount=0.995",
+        "--name": "name of this run in it (game, date and time)",
+        "--record": "record each delta, for --replay; 2.7 MB each",
+    },
+    limits="--agent-steps or --minutes",
+    example="agent.discount=0.99",
+    next="python evaluate.py",
+    evaluate="agents.commands.evaluate",
+    evaluating="let a trained agent play (as evaluate.py)",
+)
+
+PICTURES = PictureWords(
+    unit="agent steps",
+    subject="game",
+    tags=("score/mean_100", "speed/agent_steps_per_s", "policy/entropy"),
+    labels={
+        "score/mean_100": "mean score of the last 100 games",
+        "score/best_mean_100": "best mean score of 100 games",
+        "speed/agent_steps_per_s": "agent steps per second",
+        "policy/entropy": "policy entropy (nats)",
+        "gradient/norm": "gradient norm",
+        "loss/policy": "policy loss",
+        "loss/value": "value loss",
+        "value/explained_variance": "explained variance of the value",
+    },
+    sections=(("Policy and value", ("policy", "value", "loss", "gradient"), ""),),
+)
+
+PREFLIGHT = PreflightWords(
+    needs="game",
+    cure="pip install --force-reinstall ale-py there",
+    smaller="--set agent.num_envs",
+    packages=("gymnasium", "ale-py"),
+    folders=("agents", "envs"),
+)
