@@ -74,6 +74,7 @@ def _what(options: argparse.Namespace, world: World) -> Launch:
     listed = run.config.cluster.hosts
     return Launch(
         app=train.APPLICATION,
+        asked=run.asked,
         config=_with_absolute_paths(run.config),
         directory=run.directory,
         title=app.title(run.config),

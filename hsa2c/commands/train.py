@@ -19,7 +19,9 @@ from hsa2c.cluster.allocation import lone_task
 from hsa2c.cluster.world import World, find_world
 from hsa2c.commands import batch, replay
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
+from hsa2c.config.loading import assignments
 from hsa2c.errors import EXIT_DONE, ConfigError, FinishedError
+from hsa2c.run import begin
 from hsa2c.run import directory as rundir
 from hsa2c.run.launcher import Launch, check, join, launch
 
@@ -118,7 +120,7 @@ _FIELDS = {
 
 def given(options: argparse.Namespace) -> dict[str, Any]:
     """Fields that were set on the command line: ``{"cluster.nodes": 2, ...}``, checked for form only."""
-    fields = rundir.assignments(options.set)
+    fields = assignments(options.set)
     for option, dotted in _FIELDS.items():
         value = getattr(options, option)
         if value is not None:
@@ -130,10 +132,10 @@ def prepared(app: Application, options: argparse.Namespace, world: World) -> run
     """The run that is to begin, or to go on; nothing is written yet."""
     fields = given(options)
     if options.resume is not None:
-        return rundir.resume(app, options.resume, fields, options.config, world)
+        return begin.resume(app, options.resume, fields, options.config, world)
     if options.go_on and fields.get("output.name") is None:
         raise ConfigError("--go-on: needs the run's --name")
-    return rundir.prepare(app, fields, options.config, world, again=options.go_on or options.slurm is not None)
+    return begin.prepare(app, fields, options.config, world, again=options.go_on or options.slurm is not None)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -160,6 +162,7 @@ def _train(options: argparse.Namespace, world: World, typed: Sequence[str]) -> i
     check(app, run.config, world, force=options.force)
     what = Launch(
         app=APPLICATION,
+        asked=run.asked,
         config=run.config,
         directory=run.directory,
         title=app.title(run.config),

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from hsa2c.observe.runlog import Journal
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run import directory as rundir
 from hsa2c.run import exit_record
+from hsa2c.run.begin import on_fewer_hosts
 from hsa2c.run.fork_server import ADDRESS, fork_server
 from hsa2c.run.supervisor import REFRESH_S, Supervisor
 
@@ -51,6 +52,8 @@ class Launch:
     """What is to be started."""
 
     app: str
+    asked: Mapping[str, Any]
+    """What the run's user gave: a tree of plain values, for a restart on fewer hosts to be resolved from."""
     config: RunConfig
     directory: Path
     title: str
@@ -177,7 +180,7 @@ def _after(what: Launch, whole: Launch, left: tuple[Host, ...]) -> Launch | None
         nodes = hosts.nodes_left(whole.hosts, left, before)
         if nodes == 0:  # what is left was to have the master alone
             return None
-        config = rundir.with_nodes(app, config, nodes)
+        config = on_fewer_hosts(app, whole.asked, config, nodes)
         where = f" on {', '.join(host.name for host in left)}, {config.cluster.nodes} of {before} nodes"
     with Journal(what.directory, session=what.session + 1) as journal:
         for line in skipped:

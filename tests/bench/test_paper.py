@@ -22,7 +22,7 @@ from hsa2c import application
 from hsa2c.cluster.world import World
 from hsa2c.commands import train
 from hsa2c.config.loading import merge, nested
-from hsa2c.run import directory as rundir
+from hsa2c.run import begin
 
 pytestmark = pytest.mark.timeout(120)
 EVERYTHING = ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "table2")
@@ -47,7 +47,7 @@ def test_every_published_run_is_a_valid_command(what, tmp_path) -> None:
         elif (job.nodes, job.key["game"]) not in seen:  # settings differ by no more than their values
             seen.add((job.nodes, job.key["game"]))
             app = application.load(train.APPLICATION)
-            run = rundir.prepare(app, train.given(options), options.config, World(0, 1, started_by_mpi=False))
+            run = begin.prepare(app, train.given(options), options.config, World(0, 1, started_by_mpi=False))
             assert run.config.game == job.key["game"]
             assert run.config.cluster.processes == job.p
     assert len({job.name for job in paper.jobs_of(what)}) == len(paper.jobs_of(what))

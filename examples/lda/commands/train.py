@@ -13,6 +13,8 @@ from hsa2c import application
 from hsa2c.cluster.allocation import lone_task
 from hsa2c.cluster.world import World, find_world
 from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.config.loading import assignments
+from hsa2c.run import begin
 from hsa2c.run import directory as rundir
 from hsa2c.run.launcher import Launch, check, join, launch
 
@@ -130,7 +132,7 @@ def parser() -> OneLineParser:
 def given(options: argparse.Namespace) -> dict[str, Any]:
     """Fields that were set on the command line, by dotted name; checked for form only."""
     fields: dict[str, Any] = dict(_SVI) if options.svi else {}
-    fields |= rundir.assignments(options.set)
+    fields |= assignments(options.set)
     for option, dotted in _FIELDS.items():
         value = getattr(options, option)
         if value is not None:
@@ -151,9 +153,9 @@ def _train(options: argparse.Namespace, world: World) -> int:
 
     app = application.load(APPLICATION)
     if options.resume is not None:
-        run = rundir.resume(app, options.resume, given(options), options.config, world)
+        run = begin.resume(app, options.resume, given(options), options.config, world)
     else:
-        run = rundir.prepare(app, given(options), options.config, world)
+        run = begin.prepare(app, given(options), options.config, world)
     corpus = run.config.corpus
     warnings = (
         positivity_warning(run.config),
@@ -164,6 +166,7 @@ def _train(options: argparse.Namespace, world: World) -> int:
     check(app, run.config, world, force=options.force)
     what = Launch(
         app=APPLICATION,
+        asked=run.asked,
         config=run.config,
         directory=run.directory,
         title=app.title(run.config),

@@ -336,15 +336,17 @@ from pathlib import Path
 from examples.lda.application import positivity_warning
 from examples.lda.commands import train
 from hsa2c import application
-from hsa2c.run import directory as rundir
+from hsa2c.run import begin
 from hsa2c.run import launcher as launch
 from hsa2c.cluster.world import World
 
 options = train.parser().parse_args()
 app = application.load(train.APPLICATION)
-run = rundir.prepare(app, train.given(options), options.config, World(0, 1, started_by_mpi=False))
+run = begin.prepare(app, train.given(options), options.config, World(0, 1, started_by_mpi=False))
 positivity_warning(run.config)
-what = launch.Launch(app=train.APPLICATION, config=run.config, directory=run.directory, title=app.title(run.config))
+what = launch.Launch(
+    app=train.APPLICATION, asked=run.asked, config=run.config, directory=run.directory, title=app.title(run.config)
+)
 launch._console(what)
 app.tracker(run.config, {})  # where a run is resumed
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))

@@ -21,6 +21,7 @@ from examples.lda.commands import train
 from examples.lda.commands.evaluate import in_words_of
 from examples.lda.picture import draw
 from examples.lda.trained import load
+from hsa2c.config.loading import to_dict
 from hsa2c.observe.runlog import read_rows
 from hsa2c.run import checkpoint as checkpoints
 from tests.examples.lda.planted import Planted
@@ -366,7 +367,7 @@ def make_run(planted, folder, monkeypatch, *, words=None, name="docword.txt", v=
             optimiser_states=(np.array([1], np.float32),),
             t=1,
             counters={"documents": 320},
-            config=train.rundir.to_dict(what.config),
+            config=to_dict(what.config),
             identity=app.identity(what.config),
         )
         checkpoints.save(what.directory / "checkpoints", checkpoint, keep=3)
