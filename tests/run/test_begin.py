@@ -160,12 +160,13 @@ FOLLOWED = [
     ({"cluster__processes": 3}, {}, (3, 2, 0.5)),
 ]
 
-#: What was asked for stays, though its rule gave the same there.
+#: What was asked for stays, though its rule gave the same there; null leaves it to the rule again.
 ASKED_FOR = [
     ({"cluster__processes": 3}, {"cluster__nodes": 4}, (3, 4, 0.25)),
     ({"cluster__processes": 4}, {"cluster__nodes": 4}, (4, 4, 0.25)),
     ({"dpsgd__deltas_per_step": 2}, {"cluster__nodes": 4}, (2, 2, 0.5)),
     ({"dpsgd__global_rate": 0.5}, {"cluster__nodes": 4}, (2, 4, 0.5)),
+    ({"cluster__processes": 3}, {"cluster__processes": None}, (4, 2, 0.5)),
 ]
 
 
