@@ -44,12 +44,13 @@ def prepare(
         FinishedError: With `again`: the run has reached its limit.
     """
     allocation.refuse_lone_tasks()
-    asked = merge({} if config_file is None else read_yaml(find_config(config_file)), tree(given))
+    now = tree(given)
+    asked = merge({} if config_file is None else read_yaml(find_config(config_file)), now)
     config = resolve(app, asked, world)
     directory = Path(config.output.run_dir) / (config.output.name or fresh_name(app, config))
     remarks: list[str] = []
     if again and (is_there(directory / CONFIG) or checkpoints.steps(directory / checkpoints.FOLDER)):
-        if (run := _go_on(app, directory, given, config, world)) is not None:
+        if (run := _go_on(app, directory, now, config, world)) is not None:
             return run
         remarks.append("no checkpoint was written before: begins anew, and its curves at 0")
     config = dataclasses.replace(config, output=dataclasses.replace(config.output, name=directory.name))
@@ -60,7 +61,7 @@ def prepare(
     return Run(asked=asked, config=config, directory=directory, session=session, again=again, remarks=remarks)
 
 
-def _go_on(app: Application, directory: Path, given: Mapping[str, Any], config: Any, world: World) -> Run | None:
+def _go_on(app: Application, directory: Path, now: Mapping[str, Any], config: Any, world: World) -> Run | None:
     """The run in a directory, resumed; None where no session of it came to a checkpoint, so that it may begin anew.
 
     Raises:
@@ -70,36 +71,44 @@ def _go_on(app: Application, directory: Path, given: Mapping[str, Any], config: 
     if not is_there(directory / CONFIG):
         raise ConfigError(f"{directory}: holds checkpoints, but no {CONFIG}: put it back; --name starts another")
     saved = app.build_config(read_yaml(directory / CONFIG))
-    earlier.check_same(app, directory, saved, app.build_config(merge(to_dict(saved), tree(given))))
+    earlier.check_same(app, directory, saved, app.build_config(merge(to_dict(saved), now)))
     if checkpoints.steps(directory / checkpoints.FOLDER):
-        return resume(app, directory, given, None, world, again=True)
+        return _resumed(app, directory, now, world, again=True)
     earlier.check_not_lost(directory)
     earlier.check_same(app, directory, saved, config)
     return None
 
 
-def resume(
-    app: Application,
-    directory: Path,
-    given: Mapping[str, Any],
-    config_file: str | None,
-    world: World,
-    *,
-    again: bool = False,
-) -> Run:
+def resume(app: Application, directory: Path, given: Mapping[str, Any], config_file: str | None, world: World) -> Run:
     """A run that goes on from its newest good checkpoint; nothing is written yet.
+
+    Args:
+        app: The application.
+        directory: The run's.
+        given: As for `prepare`.
+        config_file: Must be None.
+        world: As for `prepare`.
 
     Raises:
         ConfigError: There is no run, no good checkpoint, nothing left to do, or a setting that cannot change.
-        FinishedError: With `again`, instead: nothing is left to do.
     """
     allocation.refuse_lone_tasks()
     if config_file is not None:
         raise ConfigError(f"--config {config_file}: a resumed run keeps its own configuration")
     if not is_there(directory / CONFIG):
         raise ConfigError(f"--resume {directory}: not a run directory (it has no {CONFIG})")
+    return _resumed(app, directory, tree(given), world, again=False)
+
+
+def _resumed(app: Application, directory: Path, now: Mapping[str, Any], world: World, *, again: bool) -> Run:
+    """See `resume`; a tree of what is asked for now, and with `again` it may have reached its limit.
+
+    Raises:
+        ConfigError: As for `resume`.
+        FinishedError: With `again`: nothing is left to do.
+    """
     saved = to_dict(app.build_config(read_yaml(directory / CONFIG)))
-    asked, config = _resolved_again(app, _asked_before(app, directory, saved), saved, tree(given), world)
+    asked, config = _resolved_again(app, _asked_before(app, directory, saved), saved, now, world)
     checkpoint, path, skipped = checkpoints.load_newest(directory / "checkpoints")
     checkpoints.check_identity(checkpoint, app.identity(config), source=path)
     if reached := _reached(app, config, checkpoint.counters):
@@ -133,7 +142,7 @@ def on_fewer_hosts(app: Application, asked: Mapping[str, Any], config: Any, node
 
 
 def _resolved_again(
-    app: Application, before: Mapping[str, Any], saved: Mapping[str, Any], given: Mapping[str, Any], world: World
+    app: Application, before: Mapping[str, Any], saved: Mapping[str, Any], now: Mapping[str, Any], world: World
 ) -> tuple[dict[str, Any], Any]:
     """What is asked for in a run that goes on, and what comes of it.
 
@@ -141,30 +150,30 @@ def _resolved_again(
         app: The application.
         before: What was asked for before.
         saved: What came of it, as a tree of plain values.
-        given: What is asked for now.
+        now: What is asked for now.
         world: See `prepare`.
 
     Raises:
         ConfigError: A setting is wrong, or cannot change.
     """
-    before = _still_asked(before, given, world)
+    before = _still_asked(before, now, world)
     fixed = {name: at(saved, name) for name in (*_FIXED, *app.fixed)}
     kept = dict(fixed)
     if at(before, "cluster.hosts") is not None:
         kept["cluster.hosts"] = at(saved, "cluster.hosts")  # an absolute path
-    if not world.started_by_mpi and at(given, "cluster.hosts") is None:
+    if not world.started_by_mpi and at(now, "cluster.hosts") is None:
         kept["cluster.nodes"] = at(saved, "cluster.nodes")
-    config = resolve(app, merge(merge(before, tree(kept)), given), world)
-    now = to_dict(config)
+    config = resolve(app, merge(merge(before, tree(kept)), now), world)
+    resolved = to_dict(config)
     for name, old in fixed.items():
-        if (new := at(now, name)) != old:
+        if (new := at(resolved, name)) != old:
             raise ConfigError(f"{name} = {new!r}: cannot change in a resumed run, which has {old!r}")
-    return merge(before, given), config
+    return merge(before, now), config
 
 
-def _still_asked(before: Mapping[str, Any], given: Mapping[str, Any], world: World) -> dict[str, Any]:
+def _still_asked(before: Mapping[str, Any], now: Mapping[str, Any], world: World) -> dict[str, Any]:
     """What was asked for before, less what a world of MPI or other hosts say anew."""
-    listed = at(given, "cluster.hosts")
+    listed = at(now, "cluster.hosts")
     anew: set[str] = set()
     if world.started_by_mpi:
         anew |= {"nodes", "hosts"}
