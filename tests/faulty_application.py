@@ -130,7 +130,9 @@ APPLICATION = Faulty()
 
 
 def main(folder, fault, *settings):
+    from hsa2c.cluster.world import ALONE
     from hsa2c.run.launcher import Launch, launch
+    from hsa2c.run.resolve import resolve
 
     values = {
         "cluster": {"nodes": 1, "processes": 1},
@@ -141,8 +143,8 @@ def main(folder, fault, *settings):
     for setting in settings:
         values = merge(values, nested(*parse_assignment(setting)))
     directory = Path(folder) / fault
-    config = build(Config, values)
-    what = Launch(app="faulty_application", config=config, directory=directory, title="faulty")
+    config = resolve(APPLICATION, values, ALONE)
+    what = Launch(app="faulty_application", asked=values, config=config, directory=directory, title="faulty")
     if directory.exists():
         _, newest, _ = checkpoints.load_newest(directory / "checkpoints")
         what = dataclasses.replace(what, resume_from=newest, session=2)

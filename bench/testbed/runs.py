@@ -15,8 +15,9 @@ from typing import Any
 
 from hsa2c.application import Application
 from hsa2c.cluster.world import find_world
+from hsa2c.config.loading import assignments
 from hsa2c.observe.runlog import JOURNAL, Row, read_history, read_rows
-from hsa2c.run import directory as rundir
+from hsa2c.run import begin
 from hsa2c.run.launcher import Launch, launch
 
 
@@ -81,11 +82,20 @@ def launch_new(app: Application, module: str, run_dir: str, name: str, settings:
         name: The run's.
         settings: As of ``--set``.
     """
-    given = rundir.assignments([f"output.run_dir={run_dir}", f"output.name={name}", *settings])
-    run = rundir.prepare(app, given, None, find_world())
+    given = assignments([f"output.run_dir={run_dir}", f"output.name={name}", *settings])
+    run = begin.prepare(app, given, None, find_world())
     with run.open():
         title = app.title(run.config)
-        return launch(Launch(app=module, config=run.config, directory=run.directory, title=title, lock=run.lock))
+        return launch(
+            Launch(
+                app=module,
+                asked=run.asked,
+                config=run.config,
+                directory=run.directory,
+                title=title,
+                lock=run.lock,
+            )
+        )
 
 
 def rows(directory: Path) -> list[Row]:

@@ -19,6 +19,7 @@ from examples.lda.settings import LDAConfig, endless_warning, limit_documents
 from examples.lda.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.application import Application, ProblemFactory, Tracker
 from hsa2c.config.loading import build
+from hsa2c.config.sections import DPSGDConfig
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
 from hsa2c.observe import console
@@ -94,7 +95,7 @@ class LDA(Application):
         if config.cluster.masters > 1:
             parts(self.dim(config), config.cluster.masters)
         if dpsgd.global_rate is None and dpsgd.global_factor == 1.0:
-            config = dataclasses.replace(config, dpsgd=dataclasses.replace(dpsgd, global_rate=_global_rate(config)))
+            config = dataclasses.replace(config, dpsgd=_with_global_rate(config))
         return config
 
     def remarks(self, config: LDAConfig) -> Sequence[str]:
@@ -291,14 +292,18 @@ def _positivity(config: LDAConfig, rho: float) -> tuple[float, float, int]:
     return *positivity(rho, M, math.exp(-rate_of(config).decay(_updates_of_a_round(config))), tau), tau
 
 
-def _global_rate(config: LDAConfig) -> float:
+def _with_global_rate(config: LDAConfig) -> DPSGDConfig:
     """From the mean of the deltas towards their sum, as far as stale ones leave lambda positive.
 
     The mean of M deltas moves v no further than one of them: with small deltas (a small B) most of the work is lost.
     """
-    M = config.dpsgd.deltas_per_step or 1
+    dpsgd = config.dpsgd
+    M = dpsgd.deltas_per_step or 1
     a, bound, _ = _positivity(config, 1.0 / M)
-    return (1.0 - config.dpsgd.momentum) * min(M, max(1.0, bound / a)) / M
+    rho = (1.0 - dpsgd.momentum) * min(M, max(1.0, bound / a)) / M
+    is_mean = M == 1 or bound <= a  # and it stays the mean of those that are left
+    rescale = is_mean if dpsgd.rescale_rate is None else dpsgd.rescale_rate
+    return dataclasses.replace(dpsgd, global_rate=rho, rescale_rate=rescale)
 
 
 def _compile(config: LDAConfig) -> None:

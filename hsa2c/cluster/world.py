@@ -33,10 +33,14 @@ class World:
     started_by_mpi: bool
 
 
+ALONE = World(0, 1, started_by_mpi=False)
+"""A process that neither mpiexec nor srun has started as a rank."""
+
+
 def find_world(environment: Mapping[str, str] | None = None) -> World:
     """The world of this process; rank 0 of 1 outside mpiexec and srun."""
     environment = os.environ if environment is None else environment
     for rank, size in _VARIABLES:
         if rank in environment and size in environment:
             return World(int(environment[rank]), int(environment[size]), started_by_mpi=True)
-    return World(0, 1, started_by_mpi=False)
+    return ALONE

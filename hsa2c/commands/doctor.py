@@ -81,6 +81,7 @@ def _what(name: str, app: Application, options: argparse.Namespace, world: World
     listed = run.config.cluster.hosts
     return Launch(
         app=name,
+        asked=run.asked,
         config=_with_absolute_paths(run.config),
         directory=run.directory,
         title=app.title(run.config),

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from hsa2c.commands import batch
 from hsa2c.commands.options import OneLineParser, number_or_auto
-from hsa2c.run import directory as rundir
+from hsa2c.config.loading import assignments
 from hsa2c.words import CommandWords, Group, Option
 
 _DESCRIPTION = """{}
@@ -177,7 +177,7 @@ def given(words: CommandWords, options: argparse.Namespace) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for option, on in typed:
         fields |= option.sets if option.sets and on else {}
-    fields |= rundir.assignments(options.set, words.example)
+    fields |= assignments(options.set, words.example)
     return fields | {option.field: value for option, value in typed if option.field is not None}
 
 

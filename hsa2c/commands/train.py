@@ -20,6 +20,7 @@ from hsa2c.commands import APPLICATION, batch, replay
 from hsa2c.commands.options import guarded
 from hsa2c.commands.run_options import given, parser
 from hsa2c.errors import EXIT_DONE, ConfigError, FinishedError
+from hsa2c.run import begin
 from hsa2c.run import directory as rundir
 from hsa2c.run.launcher import Launch, check, join, launch
 
@@ -28,11 +29,11 @@ def prepared(app: Application, options: argparse.Namespace, world: World) -> run
     """The run that is to begin, or to go on; nothing is written yet."""
     fields = given(app.command, options)
     if options.resume is not None:
-        run = rundir.resume(app, options.resume, fields, options.config, world)
+        run = begin.resume(app, options.resume, fields, options.config, world)
     elif options.go_on and fields.get("output.name") is None:
         raise ConfigError("--go-on: needs the run's --name")
     else:
-        run = rundir.prepare(app, fields, options.config, world, again=options.go_on or options.slurm is not None)
+        run = begin.prepare(app, fields, options.config, world, again=options.go_on or options.slurm is not None)
     run.remarks = (*run.remarks, *app.remarks(run.config))
     return run
 
@@ -69,6 +70,7 @@ def _train(name: str, app: Application, options: argparse.Namespace, world: Worl
     check(app, run.config, world, force=options.force)
     what = Launch(
         app=name,
+        asked=run.asked,
         config=run.config,
         directory=run.directory,
         title=app.title(run.config),

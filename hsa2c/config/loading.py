@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib.resources
 import json
+import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -97,7 +99,12 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Any) -> str:
     """A configuration as the YAML text that `read_yaml` and `build` turn into an equal one."""
-    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False)
+    return dump(to_dict(config))
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """A tree of plain values as the YAML text that `read_yaml` turns into an equal one."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -123,6 +130,25 @@ def _load(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
 
 
+def find_config(name: str) -> Path:
+    """A YAML file, or the shipped one of this name (``paper/hsa2c``)."""
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's fails where there is no home
+    folder = Path(str(importlib.resources.files("configs")))
+    shipped = folder / f"{name.removesuffix('.yaml')}.yaml"
+    for candidate in (path, shipped):
+        if _is_file(candidate):
+            return candidate
+    known = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    raise ConfigError(f"--config {name}: no such file; shipped are {', '.join(known)}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        return False
+
+
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of two sources as one, key by key; `above` wins."""
     merged = dict(below)
@@ -139,6 +165,22 @@ def nested(dotted: str, value: Any) -> dict[str, Any]:
     for key in reversed(dotted.split(".")):
         value = {key: value}
     return cast("dict[str, Any]", value)
+
+
+def tree(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by dotted name, as a command line gives them, as a tree; the later wins."""
+    values: dict[str, Any] = {}
+    for dotted, value in fields.items():
+        values = merge(values, nested(dotted, value))
+    return values
+
+
+def at(values: Mapping[str, Any], dotted: str) -> Any:
+    """The setting of this dotted name in a tree; None where there is none."""
+    here: Any = values
+    for key in dotted.split("."):
+        here = here.get(key) if isinstance(here, Mapping) else None
+    return here
 
 
 def flatten(dotted: str, value: Any) -> dict[str, Any]:
@@ -169,6 +211,19 @@ def parse_assignment(text: str, example: str = "seed=2") -> tuple[str, Any]:
         return key, _load(value)
     except _NOT_YAML as error:
         raise ConfigError(f"--set {_flat(text)}: the value is not YAML: {_flat(error)}") from None
+
+
+def assignments(texts: Sequence[str], example: str = "seed=2") -> dict[str, Any]:
+    """``--set`` options as fields by dotted name; ``stop={minutes: 5}`` is the same as ``stop.minutes=5``.
+
+    Args:
+        texts: What was typed.
+        example: A right one, for who typed a wrong one.
+    """
+    fields: dict[str, Any] = {}
+    for text in texts:
+        fields |= flatten(*parse_assignment(text, example))
+    return fields
 
 
 def field_at(config_type: type, dotted: tuple[str, ...]) -> list[str]:

@@ -91,6 +91,10 @@ class DPSGDConfig:
     """Long-run factor on the mean delta, rho * M / (1 - momentum), kept whatever the number of nodes; used where
     global_rate is None."""
 
+    rescale_rate: bool | None = None
+    """Whether rho is multiplied by M / m where m deltas make a step instead of M, since nodes are lost. None: where
+    global_rate is not given."""
+
     max_delay: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Delay of a delta, in global steps, from which on it counts for less: max_delay / delay. D' of Assumption 5. None:
     10 times the number of nodes for each delta of a step, rounded up, which only a node that was stopped or cut off

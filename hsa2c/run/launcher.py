@@ -36,8 +36,8 @@ from hsa2c.node.lifetime import begin_as_job
 from hsa2c.observe.console import Console
 from hsa2c.observe.runlog import Journal
 from hsa2c.run import checkpoint as checkpoints
-from hsa2c.run import directory as rundir
 from hsa2c.run import exit_record
+from hsa2c.run.begin import on_fewer_hosts
 from hsa2c.run.ending import report
 from hsa2c.run.fork_server import ADDRESS, fork_server
 from hsa2c.run.private_directory import private_directory
@@ -49,6 +49,8 @@ class Launch:
     """What is to be started."""
 
     app: str
+    asked: Mapping[str, Any]
+    """What the run's user gave: a tree of plain values, for a restart on fewer hosts to be resolved from."""
     config: RunConfig
     directory: Path
     title: str
@@ -175,7 +177,7 @@ def _after(what: Launch, whole: Launch, left: tuple[Host, ...]) -> Launch | None
         nodes = hosts.nodes_left(whole.hosts, left, before)
         if nodes == 0:  # what is left was to have the master alone
             return None
-        config = rundir.with_nodes(app, config, nodes)
+        config = on_fewer_hosts(app, whole.asked, config, nodes)
         where = f" on {', '.join(host.name for host in left)}, {config.cluster.nodes} of {before} nodes"
     with Journal(what.directory, session=what.session + 1) as journal:
         for line in skipped:

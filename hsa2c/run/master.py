@@ -13,7 +13,7 @@ from hsa2c.application import RunConfig
 from hsa2c.config.loading import to_dict
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.protocols import MasterPort, Monitor, Vector
-from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho
+from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED, HSA2CError
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run.task import Task
@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
 def deltas(config: RunConfig) -> int:
     """M."""
-    return config.dpsgd.deltas_per_step or config.cluster.nodes
+    M = config.dpsgd.deltas_per_step
+    assert M is not None, "a rank's configuration is resolved"
+    return M
 
 
 def global_step(config: RunConfig, size: int) -> GlobalStep:
     """Line 3, for a vector of so many numbers."""
-    M, mu = deltas(config), config.dpsgd.momentum
-    by_rule = constant_factor_rho(M, mu, config.dpsgd.global_factor)
-    rho = config.dpsgd.global_rate or by_rule
-    return GlobalStep(rho, mu, size, mean_of=M if rho == by_rule else None)
+    dpsgd = config.dpsgd
+    assert dpsgd.global_rate is not None, "a rank's configuration is resolved"
+    return GlobalStep(dpsgd.global_rate, dpsgd.momentum, size, mean_of=deltas(config) if dpsgd.rescale_rate else None)
 
 
 def direct(

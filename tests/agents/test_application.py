@@ -15,8 +15,8 @@ from agents.settings import network_identity
 from envs.atari import MAX_SEED
 from hsa2c.application import at_node
 from hsa2c.cluster.world import World
-from hsa2c.config.loading import build, read_yaml, to_dict
-from hsa2c.run import directory as rundir
+from hsa2c.config.loading import build, find_config, read_yaml, to_dict
+from hsa2c.run import begin
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((REPOSITORY / "configs").rglob("*.yaml"))
@@ -34,7 +34,7 @@ def config_of(**values):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(REPOSITORY / "configs")))
 def test_every_shipped_configuration_is_whole_when_resolved(path, tmp_path):
     given = {"output.run_dir": str(tmp_path)}
-    config = rundir.prepare(APPLICATION, given, str(path), ALONE).config
+    config = begin.prepare(APPLICATION, given, str(path), ALONE).config
     assert config.cluster.processes >= 1
     assert config.dpsgd.deltas_per_step == config.cluster.nodes
     assert config.dpsgd.global_rate > 0
@@ -52,7 +52,7 @@ def test_there_are_shipped_configurations():
     names = {str(path.relative_to(REPOSITORY / "configs")) for path in SHIPPED}
     assert {"pong.yaml", "smoke.yaml", "paper/ddrl_a3c.yaml", "paper/hsa2c.yaml"} <= names
     for name in ("pong", "paper/hsa2c", "pong.yaml"):
-        assert rundir.find_config(name) in SHIPPED
+        assert find_config(name) in SHIPPED
 
 
 def test_pong_yaml_writes_out_the_defaults_but_for_its_limits():
@@ -66,14 +66,14 @@ def test_pong_yaml_writes_out_the_defaults_but_for_its_limits():
 
 def test_constants_of_the_paper(tmp_path):
     given = {"output.run_dir": str(tmp_path)}
-    config = rundir.prepare(APPLICATION, given, "paper/hsa2c", ALONE).config
+    config = begin.prepare(APPLICATION, given, "paper/hsa2c", ALONE).config
     dpsgd = config.dpsgd
     assert (dpsgd.global_rate, dpsgd.momentum, dpsgd.deltas_per_step) == (0.01, 0.5, 40)
     assert dpsgd.global_rate * dpsgd.deltas_per_step / (1 - dpsgd.momentum) == pytest.approx(0.8)
 
 
 def test_baseline_of_the_paper_averages_gradients(tmp_path):
-    config = rundir.prepare(APPLICATION, {"output.run_dir": str(tmp_path)}, "paper/ddrl_a3c", ALONE).config
+    config = begin.prepare(APPLICATION, {"output.run_dir": str(tmp_path)}, "paper/ddrl_a3c", ALONE).config
     dpsgd = config.dpsgd
     assert (dpsgd.local_updates, config.cluster.processes, dpsgd.exchange) == (1, 1, "synchronous")
     assert dpsgd.global_rate * dpsgd.deltas_per_step == pytest.approx(1.0)
@@ -82,7 +82,7 @@ def test_baseline_of_the_paper_averages_gradients(tmp_path):
 def test_rate_keeps_the_factor_whatever_the_number_of_nodes(tmp_path):
     for nodes, momentum in itertools.product((1, 3, 40), (0.0, 0.5)):
         given = {"output.run_dir": str(tmp_path), "cluster.nodes": nodes, "dpsgd.momentum": momentum}
-        dpsgd = rundir.prepare(APPLICATION, given, None, ALONE).config.dpsgd
+        dpsgd = begin.prepare(APPLICATION, given, None, ALONE).config.dpsgd
         assert dpsgd.global_rate * dpsgd.deltas_per_step / (1 - momentum) == pytest.approx(1.0)
 
 
@@ -259,9 +259,9 @@ def test_neither_torch_nor_mpi_is_loaded_before_it_is_needed(module, tmp_path):
 import sys
 import {module}
 from agents.application import APPLICATION
-from hsa2c.run import directory as rundir
+from hsa2c.run import begin
 from hsa2c.cluster.world import World
-config = rundir.prepare(APPLICATION, {{"output.run_dir": {str(tmp_path)!r}}}, None, World(0, 1, False)).config
+config = begin.prepare(APPLICATION, {{"output.run_dir": {str(tmp_path)!r}}}, None, World(0, 1, False)).config
 APPLICATION.title(config), APPLICATION.limits(config), APPLICATION.tracker(config, {{}})
 print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", "mpi4py", "tensorboard", "matplotlib"}}))
 """

@@ -21,7 +21,7 @@ from examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uc
 from hsa2c.cluster.world import World
 from hsa2c.commands import run_options
 from hsa2c.config.loading import merge, nested
-from hsa2c.run import directory as rundir
+from hsa2c.run import begin
 
 pytestmark = pytest.mark.timeout(120)
 EVERYTHING = ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "table2")
@@ -46,7 +46,7 @@ def test_every_published_run_is_a_valid_command(what, tmp_path) -> None:
         elif (job.nodes, job.key["game"]) not in seen:  # settings differ by no more than their values
             seen.add((job.nodes, job.key["game"]))
             fields = run_options.given(ATARI.command, options)
-            run = rundir.prepare(ATARI, fields, options.config, World(0, 1, started_by_mpi=False))
+            run = begin.prepare(ATARI, fields, options.config, World(0, 1, started_by_mpi=False))
             assert run.config.game == job.key["game"]
             assert run.config.cluster.processes == job.p
     assert len({job.name for job in paper.jobs_of(what)}) == len(paper.jobs_of(what))

@@ -6,8 +6,8 @@ import pytest
 from agents.application import APPLICATION
 from hsa2c.cluster.world import World
 from hsa2c.config.loading import to_dict
+from hsa2c.run import begin
 from hsa2c.run import checkpoint as checkpoints
-from hsa2c.run import directory as rundir
 from hsa2c.run.checkpoint import Checkpoint
 
 
@@ -42,7 +42,7 @@ def make_run(tmp_path):
 
     def make_run(name="old", *, t=10, v=False, best=False, counters=None, identity=None, **given):
         given = {"output.run_dir": str(tmp_path), "output.name": name} | given
-        run = rundir.prepare(APPLICATION, given, None, World(0, 1, started_by_mpi=False))
+        run = begin.prepare(APPLICATION, given, None, World(0, 1, started_by_mpi=False))
         with run.open():
             pass
         vector = APPLICATION.initial(run.config) if v else np.ones(3, np.float32)

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import yaml
@@ -7,7 +8,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agents.application import AtariConfig
-from hsa2c.config.loading import build, field_at, merge, nested, parse_assignment, read_yaml, to_dict, to_yaml
+from hsa2c.config.loading import (
+    assignments,
+    at,
+    build,
+    field_at,
+    find_config,
+    merge,
+    nested,
+    parse_assignment,
+    read_yaml,
+    to_dict,
+    to_yaml,
+    tree,
+)
 from hsa2c.config.sections import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig
 from hsa2c.errors import ConfigError
 
@@ -369,3 +383,41 @@ def test_tilde_is_the_home_in_paths(monkeypatch):
     monkeypatch.setenv("HOME", "/home/of/mine")
     config = build(AtariConfig, {"output": {"run_dir": "~/x"}, "cluster": {"hosts": "~/hosts"}})
     assert (config.output.run_dir, config.cluster.hosts) == ("/home/of/mine/x", "/home/of/mine/hosts")
+
+
+# Options and files
+
+
+def test_assignments_are_flat():
+    texts = ["seed=1", "agent={t_max: 5, num_envs: 2}", "a.b={c: {d: 1}}", "seed=2", "env={}"]
+    assert assignments(texts) == {
+        "seed": 2,
+        "agent.t_max": 5,
+        "agent.num_envs": 2,
+        "a.b.c.d": 1,
+        "env": {},
+    }
+
+
+def test_fields_make_a_tree():
+    values = tree({"seed": 1, "agent.t_max": 5, "agent": {"num_envs": 2, "t_max": 6}, "env": {}})
+    assert values == {"seed": 1, "agent": {"t_max": 6, "num_envs": 2}, "env": {}}
+    assert (at(values, "agent.t_max"), at(values, "agent.none"), at(values, "seed.none")) == (6, None, None)
+
+
+def test_own_file_comes_before_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = find_config("pong")
+    assert shipped.parent.name == "configs"
+    Path("pong").write_text("seed: 3")
+    assert find_config("pong") == Path("pong")
+    Path("smoke").mkdir()
+    assert find_config("smoke") == shipped.with_name("smoke.yaml")
+
+
+@pytest.mark.parametrize("name", ["", "nope", "/nope", "/nope/x.yaml", "../nope", "paper", "x" * 300, "a/b/c/d", "."])
+def test_file_that_is_not_there(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        find_config(name)
+    assert str(caught.value) == f"--config {name}: no such file; shipped are paper/ddrl_a3c, paper/hsa2c, pong, smoke"

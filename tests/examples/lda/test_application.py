@@ -336,16 +336,18 @@ from pathlib import Path
 from examples.lda.application import positivity_warning
 from hsa2c import application
 from hsa2c.commands import run_options
-from hsa2c.run import directory as rundir
+from hsa2c.run import begin
 from hsa2c.run import launcher as launch
 from hsa2c.cluster.world import World
 
 name = "examples.lda.application"
 app = application.load(name)
 options = run_options.parser(app.command).parse_args()
-run = rundir.prepare(app, run_options.given(app.command, options), options.config, World(0, 1, started_by_mpi=False))
+run = begin.prepare(app, run_options.given(app.command, options), options.config, World(0, 1, started_by_mpi=False))
 positivity_warning(run.config)
-what = launch.Launch(app=name, config=run.config, directory=run.directory, title=app.title(run.config))
+what = launch.Launch(
+    app=name, asked=run.asked, config=run.config, directory=run.directory, title=app.title(run.config)
+)
 launch._console(what)
 app.tracker(run.config, {})  # where a run is resumed
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
