@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +22,10 @@ from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
 from hsa2c.observe import console
 from hsa2c.transport.several_masters import parts
+
+if TYPE_CHECKING:
+    from examples.lda.dpsvi import Model
+    from hsa2c.node.layout import Layout
 
 
 class LDA(Application):
@@ -136,7 +140,7 @@ class LDA(Application):
         """Lambda_0 - eta0, drawn from Gamma(100, 1 / 100) as in Hoffman's and scikit-learn's code; [V, K] flat."""
         return initial_counts(self.dim(config), config.seed)
 
-    def layout(self, config: LDAConfig) -> Any:
+    def layout(self, config: LDAConfig) -> Layout:
         """Topics as scale * L."""
         from examples.lda.topics import TopicsLayout
 
@@ -235,7 +239,7 @@ def _parts(config: LDAConfig) -> tuple[float | int, float | int]:
     return sizes[0], sizes[1]
 
 
-def model_of(config: LDAConfig) -> Any:
+def model_of(config: LDAConfig) -> Model:
     """The model of a resolved configuration."""
     from examples.lda.dpsvi import Model
 
