@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from hsa2c import interpreter
+from hsa2c.cluster.capacity import Footprint
 from hsa2c.config.sections import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig
 from hsa2c.dpsgd.protocols import Vector
-from hsa2c.observe.console import Field
+from hsa2c.observe.shown import Field
 
 if TYPE_CHECKING:
     from hsa2c.node.layout import Layout
@@ -112,14 +113,6 @@ class Tracker(Protocol):
 
     def progress(self) -> float:
         """Share of the limit on work that is done, 0 to 1; 0 without a limit."""
-
-
-class Footprint(NamedTuple):
-    """What an actor-learner takes of its host, at least: a run is refused if not even that is there."""
-
-    memory_bytes: int
-    tasks: int
-    """Processes and threads."""
 
 
 class ProblemFactory(Protocol):

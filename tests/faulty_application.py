@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from hsa2c.application import Application
 from hsa2c.config.loading import build, merge, nested, parse_assignment
 from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
-from hsa2c.observe.console import Field
+from hsa2c.observe.shown import Field
 from hsa2c.run import checkpoint as checkpoints
 
 DIM = 4

@@ -20,7 +20,7 @@ from hsa2c.application import Application, ProblemFactory, Tracker
 from hsa2c.config.loading import build
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
-from hsa2c.observe import console
+from hsa2c.observe import shown
 from hsa2c.transport.several_masters import parts
 
 if TYPE_CHECKING:
@@ -33,19 +33,19 @@ class LDA(Application):
 
     name = "lda"
     fields = (
-        console.Field("documents", "documents"),
-        console.Field("documents/s", "speed/documents_per_s"),
-        console.Field("perplexity", "perplexity/validation", "{:,.1f}"),
-        console.Field("best", "perplexity/best", "{:,.1f}"),
-        console.Field("bound", "bound/per_token", "{:.4f}"),
-        console.Field("exchanges", "exchanges"),
-        console.Field("tau", "staleness/mean", "{:.2f}"),
-        console.Field("overlap", "staleness/overlap_mean", "{:.2f}"),
-        console.Field("master busy", "master/busy", "{:.0%}"),
-        console.Field("eta", "rate/eta", "{:.4f}"),
-        console.Field("negative entries", "guard/negative_entries"),
+        shown.Field("documents", "documents"),
+        shown.Field("documents/s", "speed/documents_per_s"),
+        shown.Field("perplexity", "perplexity/validation", "{:,.1f}"),
+        shown.Field("best", "perplexity/best", "{:,.1f}"),
+        shown.Field("bound", "bound/per_token", "{:.4f}"),
+        shown.Field("exchanges", "exchanges"),
+        shown.Field("tau", "staleness/mean", "{:.2f}"),
+        shown.Field("overlap", "staleness/overlap_mean", "{:.2f}"),
+        shown.Field("master busy", "master/busy", "{:.0%}"),
+        shown.Field("eta", "rate/eta", "{:.4f}"),
+        shown.Field("negative entries", "guard/negative_entries"),
     )
-    curve = console.Field("perplexity", "perplexity/validation", "{:,.0f}")
+    curve = shown.Field("perplexity", "perplexity/validation", "{:,.0f}")
     fixed: ClassVar[Sequence[str]] = ("corpus", "model", "optimiser.rule")
     summary: ClassVar[Mapping[str, str]] = {
         "documents": "documents",

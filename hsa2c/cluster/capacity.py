@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from hsa2c.application import Application, Footprint, RunConfig, at_node
 from hsa2c.cluster import hosts
 from hsa2c.cluster.hosts import Host
-from hsa2c.cluster.sharing import cores_here, nodes_here
+from hsa2c.cluster.sharing import nodes_here
 from hsa2c.cluster.world import World
+from hsa2c.config.sections import ClusterConfig
 from hsa2c.errors import ConfigError
 
 _MIB = 1 << 20
@@ -29,6 +29,14 @@ _MPI_TASKS = 9  # master with its threads, fork server, mpiexec, who cleans up: 
 _FILES = 12  # a process that has loaded everything
 _FILES_MPIEXEC, _FILES_RANK = 25, 3  # mpiexec had 37 to 40 with 4 ranks, 164 with 41
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 1 << 21, 1 << 24
+
+
+class Footprint(NamedTuple):
+    """What an actor-learner takes of its host, at least: a run is refused if not even that is there."""
+
+    memory_bytes: int
+    tasks: int
+    """Processes and threads."""
 
 
 class Limit(NamedTuple):
@@ -56,26 +64,14 @@ class Share:
         return self.nodes * self.processes
 
 
-def check(app: Application, config: RunConfig, world: World, there: Sequence[Host]) -> None:
-    """Refuse what cannot fit; the soft limit on open files is raised where the hard one lets it.
+def share_of(cluster: ClusterConfig, world: World, there: Sequence[Host]) -> Share:
+    """What a run has on this host.
 
     Args:
-        app: The application.
-        config: The run's.
+        cluster: The run's.
         world: That this process is in.
         there: The hosts of the run; none: this one.
-
-    Raises:
-        ConfigError: This host cannot hold what it is to have; names the limit, what is needed and what is left.
     """
-    share = _share(config, world, there)
-    own = at_node(app, config, share.processes, nodes=max(1, share.nodes), cores=cores_here())
-    spares = f" --spares {config.cluster.spares}" if config.cluster.spares else ""
-    refuse(share, app.footprint(own), f"--nodes {config.cluster.nodes}{spares} --p {share.processes}")
-
-
-def _share(config: RunConfig, world: World, there: Sequence[Host]) -> Share:
-    cluster = config.cluster
     nodes, p = cluster.nodes + cluster.spares, cluster.processes
     over_mpi = world.started_by_mpi or nodes > 1 or bool(there)
     if there:
@@ -88,12 +84,15 @@ def _share(config: RunConfig, world: World, there: Sequence[Host]) -> Share:
 
 
 def refuse(share: Share, each: Footprint, run: str) -> None:
-    """Raise a `ConfigError` where this host cannot hold its share.
+    """Refuse what cannot fit; the soft limit on open files is raised where the hard one lets it.
 
     Args:
         share: What is to be started here.
         each: What an actor-learner takes at least.
         run: Its size, in words.
+
+    Raises:
+        ConfigError: This host cannot hold it; names the limit, what is needed and what is left.
     """
     memory = _BASE_BYTES + share.nodes * _NODE_BYTES + share.actor_learners * each.memory_bytes
     of_nodes = share.nodes * _RANK_TASKS + _MPI_TASKS if share.over_mpi else _LONE_TASKS

@@ -14,7 +14,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +31,8 @@ from rich.text import Text
 from hsa2c import streams
 from hsa2c.observe.jsonlines import Row
 from hsa2c.observe.runlog import JOURNAL, METRICS, ROW_KEYS, Tail, append_row, number
+from hsa2c.observe.shown import MISSING, Field
 
-MISSING = "-"
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = "_.-=+*%#"
 STYLES = {
@@ -53,25 +52,6 @@ VALUE_COLUMNS = 9  # least width of a value, so that the columns do not move as 
 GAP_COLUMNS = 4  # between a value and the next label
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-@dataclass(frozen=True)
-class Field:
-    """A value of the rows, as shown: its label, its key in the row, how it is written."""
-
-    label: str
-    key: str
-    format: str = "{:,.0f}"
-
-    def text(self, row: Row) -> str:
-        """The value in words; "-" if the row has no such number."""
-        value = number(row.get(self.key))
-        if value is None:
-            return MISSING
-        try:
-            return self.format.format(value)
-        except ValueError:  # a format for integers met a float
-            return str(value)
 
 
 class Line(NamedTuple):

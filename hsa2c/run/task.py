@@ -41,7 +41,7 @@ class Task:
         cluster = self.config.cluster
         own = self.own_processes[node] if self.own_processes else 0
         here = self.beside[node] if self.beside else cluster.nodes
-        return own or cluster.processes or share_of_cores(here, less=less_in_allocation(self.config))
+        return own or cluster.processes or share_of_cores(here, less=less_in_allocation(cluster))
 
     def config_at(self, node: int) -> RunConfig:
         """With this node's p, and what follows from the nodes beside it."""

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from agents.application import APPLICATION
-from hsa2c.application import Footprint
 from hsa2c.cluster import capacity
-from hsa2c.cluster.capacity import Limit, Share
+from hsa2c.cluster.capacity import Footprint, Limit, Share
 from hsa2c.cluster.hosts import Host
 from hsa2c.cluster.world import World
 from hsa2c.errors import ConfigError
@@ -32,9 +31,13 @@ def room(monkeypatch):
     def check(*there, gib=10**6, tasks=10**9, cores=2, **cluster):
         monkeypatch.setattr(capacity, "memory_limits", lambda: [Limit(int(gib * GIB), "MemAvailable")])
         monkeypatch.setattr(capacity, "task_limits", lambda: [Limit(tasks, "ulimit -u, 100")])
-        monkeypatch.setattr(capacity, "cores_here", lambda: cores)
+        monkeypatch.setattr("hsa2c.run.launcher.cores_here", lambda: cores)
         monkeypatch.setattr("resource.getrlimit", lambda _: (10**6, 10**6))
-        capacity.check(APPLICATION, APPLICATION.build_config({"cluster": cluster}), ALONE, there)
+        monkeypatch.setattr("hsa2c.cluster.mpiexec.check", lambda **_: None)
+        monkeypatch.setattr("hsa2c.cluster.allocation.hosts_of", lambda _: there)
+        monkeypatch.setattr("hsa2c.cluster.hosts.check_answers", lambda *_: None)
+        listed = {"hosts": "listed"} if there else {}
+        launch.check(APPLICATION, APPLICATION.build_config({"cluster": cluster | listed}), ALONE)
 
     return check
 

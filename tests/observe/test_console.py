@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsa2c.observe.console import ASCII_BLOCKS, MAX_POINTS, Console, Field, sparkline
+from hsa2c.observe.console import ASCII_BLOCKS, MAX_POINTS, Console, sparkline
 from hsa2c.observe.runlog import JOURNAL, METRICS, Journal
+from hsa2c.observe.shown import Field
 
 FIELDS = [
     Field("agent steps", "agent_steps"),
