@@ -129,7 +129,7 @@ class Faulty(Application):
 APPLICATION = Faulty()
 
 
-def main(folder, fault, *settings):
+def main(folder, fault, *settings, app="faulty_application"):
     from hsa2c.run.launcher import Launch, launch
 
     values = {
@@ -142,7 +142,7 @@ def main(folder, fault, *settings):
         values = merge(values, nested(*parse_assignment(setting)))
     directory = Path(folder) / fault
     config = build(Config, values)
-    what = Launch(app="faulty_application", config=config, directory=directory, title="faulty")
+    what = Launch(app=app, config=config, directory=directory, title="faulty")
     if directory.exists():
         _, newest, _ = checkpoints.load_newest(directory / "checkpoints")
         what = dataclasses.replace(what, resume_from=newest, session=2)

@@ -30,7 +30,7 @@ def begin(
     directory: Path,
     session: int,
     *,
-    app: Application,
+    app: str,
     config: RunConfig,
     resumed: Path | None,
     rounds_v: bool,
@@ -46,7 +46,7 @@ def begin(
     Args:
         directory: The run's.
         session: Which start of the run it is.
-        app: What runs.
+        app: Module of what runs.
         config: Of the run.
         resumed: The checkpoint that the session goes on from.
         rounds_v: Whether what is new in v goes to the nodes in the encoding of deltas.
@@ -70,7 +70,7 @@ def begin(
         encoding=encoding,
         v_encoding=encoding if rounds_v else Encoding.FLOAT32,
         about={
-            "app": type(app).__module__,
+            "app": app,
             "session": session,
             "resumed": resumed and resumed.name,
             "config": plain,

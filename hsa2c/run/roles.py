@@ -193,7 +193,7 @@ def _recorder(
     return recordings.begin(
         task.directory,
         task.session,
-        app=task.app,
+        app=task.module,
         config=task.config,
         resumed=task.resume_from,
         rounds_v=not isinstance(port, inprocess.QueueMaster),

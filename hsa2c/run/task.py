@@ -23,6 +23,8 @@ class Task:
     """A rank's part of the job."""
 
     app: Application
+    module: str
+    """Where it is, for `hsa2c.application.load`."""
     config: RunConfig
     directory: Path
     resume_from: Path | None
@@ -86,6 +88,7 @@ def parse(arguments: list[str] | None) -> Task:
     config = app.build_config(json.loads(options.config))
     return Task(
         app=app,
+        module=options.app,
         config=config,
         directory=options.directory,
         resume_from=options.resume_from,

@@ -21,7 +21,7 @@ def record(tmp_path):
         recorder = recordings.begin(
             tmp_path,
             3,
-            app=APPLICATION,
+            app="own.application",
             config=APPLICATION.build_config({"output": {"record": True}} | sections),
             resumed=None,
             rounds_v=True,
@@ -53,7 +53,7 @@ def test_a_session_says_what_it_was(record, tmp_path):
     told, recording = record(dpsgd={"delta_dtype": "int8"})
     assert told == []
     about = recording.about
-    assert (about["session"], about["resumed"], about["app"]) == (3, None, type(APPLICATION).__module__)
+    assert (about["session"], about["resumed"], about["app"]) == (3, None, "own.application")
     assert (about["encoding"], about["v_encoding"]) == ("INT8", "INT8")
     assert APPLICATION.build_config(about["config"]).dpsgd.delta_dtype == "int8"
     assert (replay(recording).difference, recording.last.text()) == (None, "enough")
