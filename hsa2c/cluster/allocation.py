@@ -87,7 +87,8 @@ def refuse_lone_tasks(environment: Mapping[str, str] | None = None) -> None:
 def expand(text: str) -> list[str]:
     """Names in a list as Slurm writes it: ``n[01-03,07],gpu1`` are n01, n02, n03, n07 and gpu1.
 
-    The same as ``scontrol show hostnames``, which not every host of a job has.
+    The same as ``scontrol show hostnames``, which not every host of a job has. The library for it, python-hostlist, is
+    under the GPL, which code under the MIT licence cannot take in.
 
     Raises:
         ConfigError: It is no such list.
