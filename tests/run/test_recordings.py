@@ -36,7 +36,7 @@ def record(tmp_path):
             push = Push(0, np.full(DIM, t, np.float32), t - 1)
             recorder.arrived(push)
             v += push.delta
-            recorder.added(push)
+            recorder.received(push, 0)
             recorder.quorum(1)
             recorder.stepped(t, v)
         recorder.draining()
