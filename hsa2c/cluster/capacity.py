@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from hsa2c.cluster import hosts
+from hsa2c.cluster import control_groups, hosts
+from hsa2c.cluster.control_groups import number, read
 from hsa2c.cluster.hosts import Host
 from hsa2c.cluster.sharing import nodes_here
 from hsa2c.cluster.world import World
@@ -123,13 +124,13 @@ def _in_words(number: int, what: str = "") -> str:
 def memory_limits() -> list[Limit]:
     """Bytes that can be had: of the machine, swap included, and of each control group that this process is in."""
     found = []
-    said = dict(line.split(":", 1) for line in _read(Path("/proc/meminfo")).splitlines() if ":" in line)
+    said = dict(line.split(":", 1) for line in read(Path("/proc/meminfo")).splitlines() if ":" in line)
     machine = [int(said[name].split()[0]) for name in ("MemAvailable", "SwapFree") if name in said]
     if "MemAvailable" in said:
         found.append(Limit(1024 * sum(machine), "MemAvailable"))
-    for folder in _groups("memory"):
+    for folder in control_groups.folders("memory"):
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-            most, now = _number(folder / limit), _number(folder / used)
+            most, now = number(folder / limit), number(folder / used)
             if most is not None and now is not None:
                 found.append(Limit(most - now + _reclaimable(folder), f"cgroup {limit}, {_in_words(most)}"))
     return found
@@ -137,7 +138,7 @@ def memory_limits() -> list[Limit]:
 
 def _reclaimable(folder: Path) -> int:
     """Of files, which the kernel drops when memory is short."""
-    said = dict(line.split() for line in _read(folder / "memory.stat").splitlines() if len(line.split()) == 2)
+    said = dict(line.split() for line in read(folder / "memory.stat").splitlines() if len(line.split()) == 2)
     return sum(int(said.get(name, 0)) for name in ("inactive_file", "active_file"))
 
 
@@ -147,15 +148,15 @@ def task_limits() -> list[Limit]:
     most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if most != resource.RLIM_INFINITY and not _is_privileged():
         found.append(Limit(most - _tasks_of(os.getuid()), f"ulimit -u, {most:,}"))
-    for folder in _groups("pids"):
-        limit, now = _number(folder / "pids.max"), _number(folder / "pids.current")
+    for folder in control_groups.folders("pids"):
+        limit, now = number(folder / "pids.max"), number(folder / "pids.current")
         if limit is not None and now is not None:
             found.append(Limit(limit - now, f"cgroup pids.max, {limit:,}"))
     kernel = Path("/proc/sys/kernel")
     found += [
         Limit(limit, f"kernel.{name}")
         for name in ("pid_max", "threads-max")
-        if (limit := _number(kernel / name)) is not None
+        if (limit := number(kernel / name)) is not None
     ]
     return found
 
@@ -170,7 +171,7 @@ def _open_files(wanted: int) -> Limit:
 
 def _is_privileged() -> bool:
     """Whether the kernel counts none of this user's processes."""
-    for line in _read(Path("/proc/self/status")).splitlines():
+    for line in read(Path("/proc/self/status")).splitlines():
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) & (_CAP_SYS_ADMIN | _CAP_SYS_RESOURCE))
     return False
@@ -182,28 +183,3 @@ def _tasks_of(user: int) -> int:
 
     about = (process.info for process in psutil.process_iter(["uids", "num_threads"]))  # None: it may not be asked
     return sum(one["num_threads"] or 1 for one in about if one["uids"] and one["uids"].real == user)
-
-
-def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups that this process is in, from its own up to the root, of version 2 and 1."""
-    for line in _read(Path("/proc/self/cgroup")).splitlines():
-        _, controllers, own = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        top = Path("/sys/fs/cgroup") / (controller if controllers else "")
-        folder = top / own.lstrip("/")
-        yield folder
-        yield from (parent for parent in folder.parents if parent.is_relative_to(top))
-
-
-def _number(path: Path) -> int | None:
-    """None: there is no such limit."""
-    text = _read(path).strip()
-    return int(text) if text.isdigit() else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # of a process that has ended, or of another kernel
-        return ""

@@ -6,12 +6,11 @@ import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from agents.application import APPLICATION
-from hsa2c.cluster import capacity
+from hsa2c.cluster import capacity, control_groups
 from hsa2c.cluster.capacity import Footprint, Limit, Share
 from hsa2c.cluster.hosts import Host
 from hsa2c.cluster.world import World
@@ -102,18 +101,11 @@ def test_limits_of_control_groups(tmp_path, monkeypatch):
         "pids.current": "12\n",
     }.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(capacity, "_groups", lambda _: [tmp_path])
+    monkeypatch.setattr(control_groups, "folders", lambda _: [tmp_path])
     assert Limit(450_000_000, "cgroup memory.max, 0.9 GiB") in capacity.memory_limits()
     assert not any("pids" in limit.name for limit in capacity.task_limits()), "max is no limit"
     (tmp_path / "pids.max").write_text("20\n")
     assert Limit(8, "cgroup pids.max, 20") in capacity.task_limits()
-
-
-def test_own_groups_go_up_to_the_root(monkeypatch):
-    monkeypatch.setattr(capacity, "_read", lambda _: "5:pids,cpu:/a\n0::/b/c\n")
-    top = Path("/sys/fs/cgroup")
-    assert list(capacity._groups("pids")) == [top / "pids/a", top / "pids", top / "b/c", top / "b", top]
-    assert list(capacity._groups("memory")) == [top / "b/c", top / "b", top]
 
 
 def test_this_machine_has_room():
