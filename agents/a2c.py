@@ -73,8 +73,7 @@ class A2C:
         begin = time.perf_counter()
         rollout, steps = self._player.rollout, self._queue.pop(0)
         parts, norm = self._backward(rollout, self._targets, steps)
-        learnt = float(np.count_nonzero(rollout.valid[steps])) / self._config.passes
-        self._told.update(parts, norm, learnt, time.perf_counter() - begin)
+        self._told.update(parts, norm, time.perf_counter() - begin)
         return self._network.g
 
     def report(self) -> Mapping[str, Any]:
@@ -174,15 +173,13 @@ class _Told:
         self._norm = 0.0
         self._parts = torch.zeros(len(_PARTS))
         self._learnt = 0
-        self._learnt_steps = 0.0
         self._rollouts = 0
         self._rollout_sums: dict[str, float] = {}
         self._learning_s = 0.0
 
-    def update(self, parts: LossParts | None, norm: float, learnt: float, seconds: float) -> None:
-        """One gradient was computed, from so many agent steps: each counts once, whatever the passes."""
+    def update(self, parts: LossParts | None, norm: float, seconds: float) -> None:
+        """One gradient was computed."""
         self._updates += 1
-        self._learnt_steps += learnt
         self._learning_s += seconds
         self._norm += norm
         if parts is not None:
@@ -213,7 +210,6 @@ class _Told:
         games, player.games = player.games, []
         report = {
             "agent_steps": player.agent_steps - self._agent_steps,
-            "learnt_steps": self._learnt_steps,
             "updates": self._updates,
             "games": [[game.score, game.frames] for game in games],
             "update_sums": self._update_sums(),

@@ -23,12 +23,13 @@ from agents.words import COMMAND, PICTURES, PREFLIGHT
 from envs.actions import num_actions
 from envs.names import resolve_game
 from envs.settings import EnvConfig
-from hsa2c.application import Application, Footprint, ProblemFactory
+from hsa2c.application import Application, ProblemFactory
+from hsa2c.cluster.capacity import Footprint
 from hsa2c.cluster.sharing import cores_here, nodes_here
 from hsa2c.config.loading import build
 from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OutputConfig
 from hsa2c.dpsgd.protocols import Vector
-from hsa2c.observe import console
+from hsa2c.observe import shown
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -55,18 +56,18 @@ class Atari(Application):
 
     name = "hsa2c"
     fields = (
-        console.Field("agent steps", "agent_steps"),
-        console.Field("steps/s", "speed/agent_steps_per_s"),
-        console.Field("games", "games"),
-        console.Field("mean score of last 100", "score/mean_100", "{:,.2f}"),
-        console.Field("best", "score/best_mean_100", "{:,.2f}"),
-        console.Field("exchanges", "exchanges"),
-        console.Field("tau", "staleness/mean", "{:.2f}"),
-        console.Field("overlap", "staleness/overlap_mean", "{:.2f}"),
-        console.Field("master busy", "master/busy", "{:.0%}"),
-        console.Field("entropy", "policy/entropy", "{:.3f}"),
+        shown.Field("agent steps", "agent_steps"),
+        shown.Field("steps/s", "speed/agent_steps_per_s"),
+        shown.Field("games", "games"),
+        shown.Field("mean score of last 100", "score/mean_100", "{:,.2f}"),
+        shown.Field("best", "score/best_mean_100", "{:,.2f}"),
+        shown.Field("exchanges", "exchanges"),
+        shown.Field("tau", "staleness/mean", "{:.2f}"),
+        shown.Field("overlap", "staleness/overlap_mean", "{:.2f}"),
+        shown.Field("master busy", "master/busy", "{:.0%}"),
+        shown.Field("entropy", "policy/entropy", "{:.3f}"),
     )
-    curve = console.Field("mean score", "score/mean_100", "{:,.1f}")
+    curve = shown.Field("mean score", "score/mean_100", "{:,.1f}")
     fixed: ClassVar[Sequence[str]] = ("game", "agent.initialisation")
     summary: ClassVar[Mapping[str, str]] = {
         "agent_steps": "agent_steps",

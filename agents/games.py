@@ -10,6 +10,7 @@ import numpy as np
 
 from agents.stall import stall
 
+_SPEED_S = 20.0  # a process may play for 5 s and then learn for as long: a row sees the one or the other, a speed both
 _WINDOW = 100  # games in the mean that curves, the best checkpoint and the stop condition speak of
 
 
@@ -48,12 +49,13 @@ class GameTracker:
         self._limit_score = limit_score
         self._nodes = nodes
         self._num_actions = num_actions
+        self._played: deque[tuple[float, dict[int, int]]] = deque()  # of the last rows: seconds, agent steps by node
         self._clear()
 
     def _clear(self) -> None:
         self._new_scores: list[float] = []
         self._new_frames: list[int] = []
-        self._new_steps = dict.fromkeys(range(self._nodes), 0.0)  # a spare that works has a number above these
+        self._new_steps = dict.fromkeys(range(self._nodes), 0)  # a spare that works has a number above these
         self._new_updates = 0
         self._new_rollouts = 0
         self._sums: dict[str, float] = {}
@@ -66,14 +68,9 @@ class GameTracker:
         return self._mean() if len(self._scores) == _WINDOW else None
 
     def add(self, node: int, report: Mapping[str, Any]) -> None:
-        """Take in what `agents.a2c.A2C.report` gave.
-
-        Of a speed an agent step is half when it is played and half when it is learnt from, which take about as long:
-        processes play for seconds and then learn for seconds, and a row may see nothing but the one or the other.
-        """
+        """Take in what `agents.a2c.A2C.report` gave."""
         self.work += report["agent_steps"]
-        steps = (report["agent_steps"] + report["learnt_steps"]) / 2
-        self._new_steps[node] = self._new_steps.get(node, 0.0) + steps
+        self._new_steps[node] = self._new_steps.get(node, 0) + report["agent_steps"]
         self._updates += report["updates"]
         self._new_updates += report["updates"]
         self._new_rollouts += report["rollouts"]
@@ -95,7 +92,8 @@ class GameTracker:
         return False
 
     def row(self, seconds: float) -> dict[str, float | int | None]:
-        """Values of the curves now; means are over the `seconds` since the last row."""
+        """Values of the curves now; means are over the `seconds` since the last row, agent steps/s over the last 20."""
+        speeds = self._speeds(seconds)
         spent = sum(self._seconds.values())
         row: dict[str, float | int | None] = {
             "agent_steps": self.work,
@@ -105,9 +103,9 @@ class GameTracker:
             "score/best_mean_100": self._best,
             "score/last": float(np.mean(self._new_scores)) if self._new_scores else None,
             "length/mean_frames": float(np.mean(self._new_frames)) if self._new_frames else None,
-            "speed/agent_steps_per_s": sum(self._new_steps.values()) / seconds,
+            "speed/agent_steps_per_s": sum(speeds.values()),
             "speed/updates_per_s": self._new_updates / seconds,
-            **{f"speed/node_{node:02d}": steps / seconds for node, steps in self._new_steps.items()},
+            **{f"speed/node_{node:02d}": speed for node, speed in speeds.items()},
             **{key: value / max(self._new_updates, 1) for key, value in self._sums.items()},
             **{key: value / max(self._new_rollouts, 1) for key, value in self._rollout_sums.items()},
             **{f"time/{key}_share": value / spent if spent else None for key, value in self._seconds.items()},
@@ -121,6 +119,15 @@ class GameTracker:
         row["score/stalled"] = int(self._stall is not None)
         self._clear()
         return row
+
+    def _speeds(self, seconds: float) -> dict[int, float]:
+        """Agent steps/s of each node over the last rows that are 20 s together, fewer at first, this one at least."""
+        self._played.append((seconds, self._new_steps))
+        while sum(took for took, _ in self._played) - self._played[0][0] >= _SPEED_S:
+            self._played.popleft()
+        over_s = sum(took for took, _ in self._played)
+        nodes = dict.fromkeys(node for _, steps in self._played for node in steps)
+        return {node: sum(steps.get(node, 0) for _, steps in self._played) / over_s for node in nodes}
 
     def warning(self) -> str | None:
         """As of the last row: why training seems to have stalled."""

@@ -27,7 +27,7 @@ from hsa2c.config.loading import build
 from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.dpsgd.theory import equal_rates
-from hsa2c.observe import console
+from hsa2c.observe import shown
 
 if TYPE_CHECKING:
     import torch
@@ -145,8 +145,8 @@ class Rate(Application):
     """See `hsa2c.application.Application`."""
 
     name = "rate"
-    fields = (console.Field("mean squared norm", _NORM),)
-    curve = console.Field("mean squared norm", _NORM)
+    fields = (shown.Field("mean squared norm", _NORM),)
+    curve = shown.Field("mean squared norm", _NORM)
     fixed: ClassVar[Sequence[str]] = ()
 
     def build_config(self, values: Mapping[str, Any]) -> RateConfig:

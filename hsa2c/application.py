@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from hsa2c import interpreter
+from hsa2c.cluster.capacity import Footprint
 from hsa2c.config.sections import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig
 from hsa2c.dpsgd.protocols import Vector
+from hsa2c.errors import ConfigError
 from hsa2c.observe.shown import Field
 from hsa2c.words import CommandWords, PictureWords, PreflightWords
 
@@ -113,14 +115,6 @@ class Tracker(Protocol):
 
     def progress(self) -> float:
         """Share of the limit on work that is done, 0 to 1; 0 without a limit."""
-
-
-class Footprint(NamedTuple):
-    """What an actor-learner takes of its host, at least: a run is refused if not even that is there."""
-
-    memory_bytes: int
-    tasks: int
-    """Processes and threads."""
 
 
 class ProblemFactory(Protocol):
@@ -262,6 +256,23 @@ def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
 
 
 def load(name: str) -> Application:
-    """The application in a module's `APPLICATION`."""
+    """The application in a module's `APPLICATION`: for a command, the launcher, a rank, and what forks the nodes.
+
+    Its module is known by name alone. It is installed, or lies in the current directory, which child processes have
+    from their parent, also those that mpiexec starts on other hosts.
+
+    Raises:
+        ConfigError: There is no such module, or no application in it.
+    """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"application {name!r}: must be the name of a module")
     interpreter.find(name)
-    return cast("Application", importlib.import_module(name).APPLICATION)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):
+            raise  # of what it imports itself
+        raise ConfigError(f"application {name}: no such module is installed, or in the current directory") from None
+    if not hasattr(module, "APPLICATION"):
+        raise ConfigError(f"application {name}: the module has no APPLICATION")
+    return cast("Application", module.APPLICATION)

@@ -129,7 +129,7 @@ class Faulty(Application):
 APPLICATION = Faulty()
 
 
-def main(folder, fault, *settings):
+def main(folder, fault, *settings, app="faulty_application"):
     from hsa2c.cluster.world import ALONE
     from hsa2c.run.launcher import Launch, launch
     from hsa2c.run.resolve import resolve
@@ -144,7 +144,7 @@ def main(folder, fault, *settings):
         values = merge(values, nested(*parse_assignment(setting)))
     directory = Path(folder) / fault
     config = resolve(APPLICATION, values, ALONE)
-    what = Launch(app="faulty_application", asked=values, config=config, directory=directory, title="faulty")
+    what = Launch(app=app, asked=values, config=config, directory=directory, title="faulty")
     if directory.exists():
         _, newest, _ = checkpoints.load_newest(directory / "checkpoints")
         what = dataclasses.replace(what, resume_from=newest, session=2)

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from hsa2c import signals
 from hsa2c.commands.options import guarded
-from tests.processes import REPOSITORY, environment, usual_signals
+from tests.processes import REPOSITORY, environment, usual_signals, wait_until
 
 PATIENCE_S = 30.0
 SLOW = """
@@ -140,6 +142,72 @@ def test_signal_at_work_passes_through_what_cleans_up(signum):
         finally:
             command.kill()
     assert command.returncode == 128 + signum
+
+
+#: A command whose native code holds Python's lock for ever, and looks for no signal.
+DEAF = """
+import collections, itertools, sys
+from hsa2c.commands.options import guarded
+
+def act():
+    print("working", flush=True)
+    collections.deque(itertools.repeat(0), maxlen=0)
+
+def main(arguments):
+    return guarded("prog", {act})
+"""
+ENTER = "import sys; from hsa2c.commands import entry; entry._ATTENDED = ('own',); sys.exit(entry.enter('prog', 'own'))"
+
+
+def attended(folder, act):
+    (folder / "own.py").write_text(DEAF.format(act=act))
+    return started("-c", ENTER, PYTHONPATH=os.pathsep.join([str(folder), str(REPOSITORY)]))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_an_attended_command_that_does_not_hear(tmp_path, signum):
+    with attended(tmp_path, "act") as command:
+        try:
+            assert command.stdout.readline() == "working\n"
+            [child] = psutil.Process(command.pid).children()
+            command.send_signal(signum)
+            began_at = time.monotonic()
+            assert command.communicate(timeout=PATIENCE_S) == ("", "prog: interrupted\n")
+            assert time.monotonic() - began_at < 3.0
+            assert not psutil.pid_exists(child.pid)
+        finally:
+            command.kill()
+    assert command.returncode == 128 + signum
+
+
+@pytest.mark.parametrize(
+    ("act", "code"), [("lambda: 7", 7), ("lambda: __import__('os').kill(__import__('os').getpid(), 9)", -9)]
+)
+def test_attended_command_ends_as_what_it_attends(tmp_path, act, code):
+    with attended(tmp_path, act) as command:
+        assert command.communicate(timeout=PATIENCE_S) == ("", "")
+    assert command.returncode == code
+
+
+def test_attended_command_that_hears_says_its_own_line(tmp_path):
+    with attended(tmp_path, "lambda: print('working', flush=True) or __import__('signal').pause()") as command:
+        try:
+            assert command.stdout.readline() == "working\n"
+            command.send_signal(signal.SIGTERM)
+            assert command.communicate(timeout=PATIENCE_S) == ("", "prog: interrupted\n")
+        finally:
+            command.kill()
+    assert command.returncode == 128 + signal.SIGTERM
+
+
+def test_nothing_outlives_an_attended_command_that_is_killed(tmp_path):
+    with attended(tmp_path, "act") as command:
+        assert command.stdout.readline() == "working\n"
+        [child] = psutil.Process(command.pid).children()
+        command.kill()
+        command.wait(PATIENCE_S)
+    ended = lambda: not psutil.pid_exists(child.pid) or child.status() == psutil.STATUS_ZOMBIE
+    wait_until(ended, "the end of what it attends", PATIENCE_S)
 
 
 def test_second_signal_ends_what_cleans_up_for_long():

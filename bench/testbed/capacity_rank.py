@@ -17,6 +17,7 @@ cap_threads()
 keep_freed_memory()
 
 import numpy as np  # noqa: E402
+import psutil  # noqa: E402
 
 from hsa2c.dpsgd import master as algorithm_1  # noqa: E402
 from hsa2c.dpsgd.protocols import Monitor, Push, Vector  # noqa: E402
@@ -142,10 +143,7 @@ class CapacityMonitor(Monitor):
 
 def pss_mib() -> float:
     """Proportional set size of this process: memory that is shared counts in proportion."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    return float(psutil.Process().memory_full_info().pss / 2**20)
 
 
 def main(task: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from hsa2c.application import Application
 from hsa2c.config.loading import build
 from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
 from hsa2c.dpsgd.protocols import Vector
-from hsa2c.observe import console
+from hsa2c.observe import shown
 
 if TYPE_CHECKING:
     import torch
@@ -142,8 +142,8 @@ class Sleeping(Application):
     """See `hsa2c.application.Application`."""
 
     name = "sleeping"
-    fields = (console.Field("data points/s", "speed/data_points_per_s"), console.Field("B", "exchange/B"))
-    curve = console.Field("data points/s", "speed/data_points_per_s")
+    fields = (shown.Field("data points/s", "speed/data_points_per_s"), shown.Field("B", "exchange/B"))
+    curve = shown.Field("data points/s", "speed/data_points_per_s")
     fixed: ClassVar[Sequence[str]] = ("work.dim",)
 
     def build_config(self, values: Mapping[str, Any]) -> SleepingConfig:

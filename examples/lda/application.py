@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -22,8 +22,12 @@ from hsa2c.config.loading import build
 from hsa2c.config.sections import DPSGDConfig
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
-from hsa2c.observe import console
+from hsa2c.observe import shown
 from hsa2c.transport.several_masters import parts
+
+if TYPE_CHECKING:
+    from examples.lda.dpsvi import Model
+    from hsa2c.node.layout import Layout
 
 
 class LDA(Application):
@@ -31,19 +35,19 @@ class LDA(Application):
 
     name = "lda"
     fields = (
-        console.Field("documents", "documents"),
-        console.Field("documents/s", "speed/documents_per_s"),
-        console.Field("perplexity", "perplexity/validation", "{:,.1f}"),
-        console.Field("best", "perplexity/best", "{:,.1f}"),
-        console.Field("bound", "bound/per_token", "{:.4f}"),
-        console.Field("exchanges", "exchanges"),
-        console.Field("tau", "staleness/mean", "{:.2f}"),
-        console.Field("overlap", "staleness/overlap_mean", "{:.2f}"),
-        console.Field("master busy", "master/busy", "{:.0%}"),
-        console.Field("eta", "rate/eta", "{:.4f}"),
-        console.Field("negative entries", "guard/negative_entries"),
+        shown.Field("documents", "documents"),
+        shown.Field("documents/s", "speed/documents_per_s"),
+        shown.Field("perplexity", "perplexity/validation", "{:,.1f}"),
+        shown.Field("best", "perplexity/best", "{:,.1f}"),
+        shown.Field("bound", "bound/per_token", "{:.4f}"),
+        shown.Field("exchanges", "exchanges"),
+        shown.Field("tau", "staleness/mean", "{:.2f}"),
+        shown.Field("overlap", "staleness/overlap_mean", "{:.2f}"),
+        shown.Field("master busy", "master/busy", "{:.0%}"),
+        shown.Field("eta", "rate/eta", "{:.4f}"),
+        shown.Field("negative entries", "guard/negative_entries"),
     )
-    curve = console.Field("perplexity", "perplexity/validation", "{:,.0f}")
+    curve = shown.Field("perplexity", "perplexity/validation", "{:,.0f}")
     fixed: ClassVar[Sequence[str]] = ("corpus", "model", "optimiser.rule")
     summary: ClassVar[Mapping[str, str]] = {
         "documents": "documents",
@@ -144,7 +148,7 @@ class LDA(Application):
         """Lambda_0 - eta0, drawn from Gamma(100, 1 / 100) as in Hoffman's and scikit-learn's code; [V, K] flat."""
         return initial_counts(self.dim(config), config.seed)
 
-    def layout(self, config: LDAConfig) -> Any:
+    def layout(self, config: LDAConfig) -> Layout:
         """Topics as scale * L."""
         from examples.lda.topics import TopicsLayout
 
@@ -247,7 +251,7 @@ def _parts(config: LDAConfig) -> tuple[float | int, float | int]:
     return sizes[0], sizes[1]
 
 
-def model_of(config: LDAConfig) -> Any:
+def model_of(config: LDAConfig) -> Model:
     """The model of a resolved configuration."""
     from examples.lda.dpsvi import Model
 

@@ -51,7 +51,7 @@ class Model:
 
 
 class DPSVI:
-    """One process's view of a corpus: a `hsa2c.dpsgd.problem.Problem`, with `examples.lda.topics.TopicsLayout`.
+    """One process's view of a corpus: a `hsa2c.dpsgd.problem.Problem`, and the `examples.lda.topics.Batches` of one.
 
     Args:
         corpus: The documents.
@@ -81,7 +81,7 @@ class DPSVI:
         self._began_at = time.perf_counter()
 
     def next_batch(self) -> Ints:
-        """Draw G documents; gives back their words, int32 [R], for the layout to read (part of line 4)."""
+        """Draw G documents. See `Batches.next_batch`."""
         self._began_at = time.perf_counter()
         self._batch = self._gather(next(self._batches))
         return self._batch.rows
@@ -102,7 +102,7 @@ class DPSVI:
         return Step(batch.rows, s, self._D / batch.documents)
 
     def stepped(self, eta: float, negative: int) -> None:
-        """Line 6 is done, with this rate; so many negative entries of v had not been counted before."""
+        """See `Batches.stepped`."""
         self._told["updates"] += 1
         self._told["eta"] = eta
         self._told["negative"] += negative

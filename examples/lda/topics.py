@@ -19,7 +19,7 @@ The master's sum knows no such care: v + rho sum_m w_m may fall below zero where
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numba import njit
@@ -37,6 +37,17 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """What this layout asks of its problem, beside what a `Problem` is: which rows are next, and whom to tell."""
+
+    def next_batch(self) -> Ints:
+        """Draw the documents of the next gradient; gives back their words, int32 [R]: the rows of line 4."""
+
+    def stepped(self, eta: float, negative: int) -> None:
+        """Line 6 is done, with this rate; so many negative entries of v had not been counted before."""
 
 
 class TopicsLayout(Layout):
@@ -85,15 +96,19 @@ class TopicsLayout(Layout):
         return self._value
 
     def attach(self, u: torch.Tensor, state: torch.Tensor, problem: Problem) -> Access:
-        """See `Layout.attach`; the problem is a `examples.lda.dpsvi.DPSVI`."""
-        access = _TopicsAccess(self, u.numpy(), state.numpy(), cast("Any", problem), self._prior, self._rate)
+        """See `Layout.attach`; the problem is one of `Batches`, as `examples.lda.dpsvi.DPSVI` is."""
+        if not isinstance(problem, Batches):
+            raise ProblemError(f"a {type(problem).__name__} has no next_batch and stepped: topics are read by batches")
+        access = _TopicsAccess(self, u.numpy(), state.numpy(), problem, self._prior, self._rate)
         return Access(access.read, access.step, access.scale_rate, lambda g: bool(np.isfinite(g.statistics.sum())))
 
 
 class _TopicsAccess:
     """One process's access to the topics."""
 
-    def __init__(self, layout: TopicsLayout, u: Vector, state: Vector, problem: Any, prior: float, rate: Rate) -> None:
+    def __init__(
+        self, layout: TopicsLayout, u: Vector, state: Vector, problem: Batches, prior: float, rate: Rate
+    ) -> None:
         self._L, self._sums, self._rest = layout.parts(u)
         self._state = state
         self._problem = problem

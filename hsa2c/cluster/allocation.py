@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from hsa2c.application import RunConfig
 from hsa2c.cluster import hosts
 from hsa2c.cluster.hosts import Host
+from hsa2c.config.sections import ClusterConfig
 from hsa2c.errors import ConfigError
 
 ALLOCATION = "allocation"
@@ -87,7 +87,8 @@ def refuse_lone_tasks(environment: Mapping[str, str] | None = None) -> None:
 def expand(text: str) -> list[str]:
     """Names in a list as Slurm writes it: ``n[01-03,07],gpu1`` are n01, n02, n03, n07 and gpu1.
 
-    The same as ``scontrol show hostnames``, which not every host of a job has.
+    The same as ``scontrol show hostnames``, which not every host of a job has. The library for it, python-hostlist, is
+    under the GPL, which code under the MIT licence cannot take in.
 
     Raises:
         ConfigError: It is no such list.
@@ -141,9 +142,9 @@ def hosts_of(listed: str) -> tuple[Host, ...]:
     return allocation.hosts
 
 
-def less_in_allocation(config: RunConfig) -> int:
+def less_in_allocation(cluster: ClusterConfig) -> int:
     """Cores of each node's share that get no actor-learner: in an allocation one is its rank's, and the master's."""
-    return int(config.cluster.hosts == ALLOCATION)
+    return int(cluster.hosts == ALLOCATION)
 
 
 def is_needed(allocation: Allocation, nodes: int, masters: int) -> bool:

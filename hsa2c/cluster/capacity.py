@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from hsa2c.application import Application, Footprint, RunConfig, at_node
-from hsa2c.cluster import hosts
+from hsa2c.cluster import control_groups, hosts
+from hsa2c.cluster.control_groups import number, read
 from hsa2c.cluster.hosts import Host
-from hsa2c.cluster.sharing import cores_here, nodes_here
+from hsa2c.cluster.sharing import nodes_here
 from hsa2c.cluster.world import World
+from hsa2c.config.sections import ClusterConfig
 from hsa2c.errors import ConfigError
 
 _MIB = 1 << 20
@@ -29,6 +30,14 @@ _MPI_TASKS = 9  # master with its threads, fork server, mpiexec, who cleans up: 
 _FILES = 12  # a process that has loaded everything
 _FILES_MPIEXEC, _FILES_RANK = 25, 3  # mpiexec had 37 to 40 with 4 ranks, 164 with 41
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 1 << 21, 1 << 24
+
+
+class Footprint(NamedTuple):
+    """What an actor-learner takes of its host, at least: a run is refused if not even that is there."""
+
+    memory_bytes: int
+    tasks: int
+    """Processes and threads."""
 
 
 class Limit(NamedTuple):
@@ -56,26 +65,14 @@ class Share:
         return self.nodes * self.processes
 
 
-def check(app: Application, config: RunConfig, world: World, there: Sequence[Host]) -> None:
-    """Refuse what cannot fit; the soft limit on open files is raised where the hard one lets it.
+def share_of(cluster: ClusterConfig, world: World, there: Sequence[Host]) -> Share:
+    """What a run has on this host.
 
     Args:
-        app: The application.
-        config: The run's.
+        cluster: The run's.
         world: That this process is in.
         there: The hosts of the run; none: this one.
-
-    Raises:
-        ConfigError: This host cannot hold what it is to have; names the limit, what is needed and what is left.
     """
-    share = _share(config, world, there)
-    own = at_node(app, config, share.processes, nodes=max(1, share.nodes), cores=cores_here())
-    spares = f" --spares {config.cluster.spares}" if config.cluster.spares else ""
-    refuse(share, app.footprint(own), f"--nodes {config.cluster.nodes}{spares} --p {share.processes}")
-
-
-def _share(config: RunConfig, world: World, there: Sequence[Host]) -> Share:
-    cluster = config.cluster
     nodes, p = cluster.nodes + cluster.spares, cluster.processes
     over_mpi = world.started_by_mpi or nodes > 1 or bool(there)
     if there:
@@ -88,12 +85,15 @@ def _share(config: RunConfig, world: World, there: Sequence[Host]) -> Share:
 
 
 def refuse(share: Share, each: Footprint, run: str) -> None:
-    """Raise a `ConfigError` where this host cannot hold its share.
+    """Refuse what cannot fit; the soft limit on open files is raised where the hard one lets it.
 
     Args:
         share: What is to be started here.
         each: What an actor-learner takes at least.
         run: Its size, in words.
+
+    Raises:
+        ConfigError: This host cannot hold it; names the limit, what is needed and what is left.
     """
     memory = _BASE_BYTES + share.nodes * _NODE_BYTES + share.actor_learners * each.memory_bytes
     of_nodes = share.nodes * _RANK_TASKS + _MPI_TASKS if share.over_mpi else _LONE_TASKS
@@ -124,13 +124,13 @@ def _in_words(number: int, what: str = "") -> str:
 def memory_limits() -> list[Limit]:
     """Bytes that can be had: of the machine, swap included, and of each control group that this process is in."""
     found = []
-    said = dict(line.split(":", 1) for line in _read(Path("/proc/meminfo")).splitlines() if ":" in line)
+    said = dict(line.split(":", 1) for line in read(Path("/proc/meminfo")).splitlines() if ":" in line)
     machine = [int(said[name].split()[0]) for name in ("MemAvailable", "SwapFree") if name in said]
     if "MemAvailable" in said:
         found.append(Limit(1024 * sum(machine), "MemAvailable"))
-    for folder in _groups("memory"):
+    for folder in control_groups.folders("memory"):
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-            most, now = _number(folder / limit), _number(folder / used)
+            most, now = number(folder / limit), number(folder / used)
             if most is not None and now is not None:
                 found.append(Limit(most - now + _reclaimable(folder), f"cgroup {limit}, {_in_words(most)}"))
     return found
@@ -138,7 +138,7 @@ def memory_limits() -> list[Limit]:
 
 def _reclaimable(folder: Path) -> int:
     """Of files, which the kernel drops when memory is short."""
-    said = dict(line.split() for line in _read(folder / "memory.stat").splitlines() if len(line.split()) == 2)
+    said = dict(line.split() for line in read(folder / "memory.stat").splitlines() if len(line.split()) == 2)
     return sum(int(said.get(name, 0)) for name in ("inactive_file", "active_file"))
 
 
@@ -148,15 +148,15 @@ def task_limits() -> list[Limit]:
     most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if most != resource.RLIM_INFINITY and not _is_privileged():
         found.append(Limit(most - _tasks_of(os.getuid()), f"ulimit -u, {most:,}"))
-    for folder in _groups("pids"):
-        limit, now = _number(folder / "pids.max"), _number(folder / "pids.current")
+    for folder in control_groups.folders("pids"):
+        limit, now = number(folder / "pids.max"), number(folder / "pids.current")
         if limit is not None and now is not None:
             found.append(Limit(limit - now, f"cgroup pids.max, {limit:,}"))
     kernel = Path("/proc/sys/kernel")
     found += [
         Limit(limit, f"kernel.{name}")
         for name in ("pid_max", "threads-max")
-        if (limit := _number(kernel / name)) is not None
+        if (limit := number(kernel / name)) is not None
     ]
     return found
 
@@ -171,7 +171,7 @@ def _open_files(wanted: int) -> Limit:
 
 def _is_privileged() -> bool:
     """Whether the kernel counts none of this user's processes."""
-    for line in _read(Path("/proc/self/status")).splitlines():
+    for line in read(Path("/proc/self/status")).splitlines():
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) & (_CAP_SYS_ADMIN | _CAP_SYS_RESOURCE))
     return False
@@ -179,34 +179,7 @@ def _is_privileged() -> bool:
 
 def _tasks_of(user: int) -> int:
     """Processes and threads that a user has now, on this machine."""
-    total = 0
-    for path in Path("/proc").glob("[0-9]*/status"):
-        said = dict(line.split(":", 1) for line in _read(path).splitlines() if ":" in line)
-        if said.get("Uid", "-1").split()[0] == str(user):
-            total += int(said.get("Threads", "1"))
-    return total
+    import psutil
 
-
-def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups that this process is in, from its own up to the root, of version 2 and 1."""
-    for line in _read(Path("/proc/self/cgroup")).splitlines():
-        _, controllers, own = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        top = Path("/sys/fs/cgroup") / (controller if controllers else "")
-        folder = top / own.lstrip("/")
-        yield folder
-        yield from (parent for parent in folder.parents if parent.is_relative_to(top))
-
-
-def _number(path: Path) -> int | None:
-    """None: there is no such limit."""
-    text = _read(path).strip()
-    return int(text) if text.isdigit() else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # of a process that has ended, or of another kernel
-        return ""
+    about = (process.info for process in psutil.process_iter(["uids", "num_threads"]))  # None: it may not be asked
+    return sum(one["num_threads"] or 1 for one in about if one["uids"] and one["uids"].real == user)

@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hsa2c.cluster import control_groups
+from hsa2c.cluster.control_groups import read
+
 #: Each of these libraries would start a thread for every core in every process: the commonest silent slowness.
 THREAD_CAPS = (
     "OMP_NUM_THREADS",
@@ -62,12 +65,15 @@ def cores() -> int:
 
 
 def quota() -> int | None:
-    """A container's, in cores; None: it has none."""
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return None if limit == "max" else max(1, round(int(limit) / int(period)))
-    except (OSError, ValueError):
-        return None
+    """The least that a control group allows, such as a container's or a batch job's, in cores; None: all there are."""
+    found = []
+    for folder in control_groups.folders("cpu"):
+        version_1 = [read(folder / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
+        said = (read(folder / "cpu.max") or " ".join(version_1)).split()
+        if len(said) == 2 and all(word.isdigit() for word in said):
+            limit, period = map(int, said)
+            found.append(max(1, round(limit / period)))
+    return min(found, default=None)
 
 
 def share_of_cores(nodes_here: int, *, less: int = 0) -> int:

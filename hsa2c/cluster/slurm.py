@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hsa2c.cluster.machine import THREAD_CAPS
+from hsa2c.cluster.programs import ask
 from hsa2c.errors import ConfigError, HSA2CError
 
 _NOTICE_S = 120  # of the time limit: a stop takes seconds, and Slurm may give notice up to a minute earlier
@@ -227,18 +227,7 @@ def submit(path: Path) -> str:
         HSA2CError: sbatch refuses it.
     """
     check_sbatch()
-    try:
-        run = subprocess.run(
-            ["sbatch", str(path)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SUBMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise HSA2CError(f"sbatch {path}: no answer in {_SUBMIT_S:.0f} s") from None
+    run = ask(["sbatch", str(path)], _SUBMIT_S)
     if run.returncode != 0:
         raise HSA2CError(f"sbatch {path}: {' '.join(run.stderr.split())}")
     return run.stdout.strip()

@@ -11,6 +11,9 @@ from types import FrameType
 
 from hsa2c.signals import catch, restore
 
+#: Modules of commands that native code may keep from hearing a signal for many seconds.
+_ATTENDED = ("hsa2c.commands.evaluate",)
+
 
 def enter(prog: str, module: str, arguments: list[str] | None = None, *, app: str | None = None) -> int:
     """Be a command: load its module, which may take seconds, and call its `main`; gives back the exit code.
@@ -31,6 +34,10 @@ def enter(prog: str, module: str, arguments: list[str] | None = None, *, app: st
         os._exit(128 + signum)
 
     before = catch(leave)
+    if attended := module in _ATTENDED:
+        from hsa2c.commands.attended import attend
+
+        attend(prog)
     from hsa2c import interpreter
     from hsa2c.cluster.world import find_world
 
@@ -43,4 +50,6 @@ def enter(prog: str, module: str, arguments: list[str] | None = None, *, app: st
         restore(before)
         # All is said: what Python takes apart at its end needs no line and no traceback, and a stop has its exit code.
         atexit.register(catch, signal.SIG_IGN if code > 128 else signal.SIG_DFL)
+    if attended:  # a torch that is taken apart in good order could keep it from ending for seconds more
+        os._exit(code)
     return code

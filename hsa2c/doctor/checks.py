@@ -326,7 +326,7 @@ def _trip(link: Mapping[str, Any], vector_bytes: int) -> str:
 
 def processes(site: Site, facts: Facts, config: RunConfig) -> int:
     """P of a node on this host."""
-    less = less_in_allocation(config)
+    less = less_in_allocation(config.cluster)
     return site.own_processes or config.cluster.processes or max(1, facts.cores // max(1, site.nodes) - less)
 
 

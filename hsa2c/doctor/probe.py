@@ -71,7 +71,11 @@ def _trial(
         if nodes:
             from hsa2c.doctor.trial import measure
 
-            p = own_processes or config.cluster.processes or share_of_cores(nodes, less=less_in_allocation(config))
+            p = (
+                own_processes
+                or config.cluster.processes
+                or share_of_cores(nodes, less=less_in_allocation(config.cluster))
+            )
             config = application.at_node(app, config, p, nodes=nodes, cores=cores())
             found["trial"] = measure(app, config, min(nodes * p, share_of_cores(1)), seconds, sign)
     except HSA2CError as error:

@@ -8,8 +8,9 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from hsa2c.doctor.facts import Trial
 from hsa2c.errors import NodeError
@@ -115,8 +116,6 @@ def _memory(pids: Sequence[int]) -> int:
     """Proportional set sizes, in bytes; of one that has ended meanwhile, nothing."""
     total = 0
     for pid in pids:
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-                if line.startswith("Pss:"):
-                    total += 1024 * int(line.split()[1])
+        with contextlib.suppress(psutil.Error):
+            total += psutil.Process(pid).memory_full_info().pss
     return total

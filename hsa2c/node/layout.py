@@ -56,7 +56,11 @@ class Layout(Protocol):
         """What u is as a vector, float32 [dim], for line 7; valid until the next call of `enter` or `value`."""
 
     def attach(self, u: torch.Tensor, state: torch.Tensor, problem: Problem) -> Access:
-        """A process's access to u, float32 [size], and the optimiser's state, float32 [state_size]; both shared."""
+        """A process's access to u, float32 [size], and the optimiser's state, float32 [state_size]; both shared.
+
+        Raises:
+            ProblemError: The problem lacks what this layout asks of it.
+        """
 
 
 class DenseLayout(Layout):

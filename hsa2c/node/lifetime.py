@@ -56,6 +56,15 @@ def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:
         os._exit(1)
 
 
+def end_as(code: int) -> int:
+    """End as another process did whose exit code is negative where a signal ended it; gives back any other code."""
+    if code < 0:
+        with contextlib.suppress(OSError):  # KILL has no other way
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
 def leave_signals_to_the_launcher() -> None:
     """Ignore Ctrl-C and the end of the terminal: the launcher answers them, and asks for a stop by USR1."""
     for name in (signal.SIGINT, signal.SIGHUP):

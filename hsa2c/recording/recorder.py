@@ -1,4 +1,4 @@
-"""Writes down what reaches the master, and in which order: around its port and its monitor, which stay as they are.
+"""Writes down what reaches the master, and in which order: around its port, and beside its monitor as another one.
 
 Algorithm 1 cannot tell. What is recorded is what its result depends on (`hsa2c.recording.format`): each delta as it
 came, how many made a step, and checksums of v after each; and, for nodes whose work can be repeated, which v each of
@@ -11,7 +11,9 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from hsa2c.dpsgd.protocols import MasterPort, Monitor, Pulled, Push, Vector
@@ -21,7 +23,7 @@ from hsa2c.transport.codec import Encoding
 from hsa2c.transport.master_port import NOT_FINITE
 
 
-class Recorder:
+class Recorder(Monitor):
     """One recording. What cannot be written ends it with a word, and never the run.
 
     Args:
@@ -80,7 +82,7 @@ class Recorder:
 
     def around(self, port: MasterPort, monitor: Monitor) -> tuple[MasterPort, Monitor]:
         """The same port and monitor, recorded."""
-        return RecordingPort(port, self), RecordingMonitor(monitor, self)
+        return RecordingPort(port, self), Monitors(self, monitor)
 
     # What the port sees.
 
@@ -115,7 +117,7 @@ class Recorder:
         """A node gets v."""
         self._write(Kind.ANSWER, node=node, t=pulled.t, since=has, number=pulled.rate_scale)
 
-    def added(self, push: Push) -> None:
+    def received(self, push: Push, tau: int) -> None:
         """The delta that came last is in the sum: it must be what it was, or somebody has written into it."""
         if self._writer is not None and (now := checksum(push.delta)) != self._arrived:
             self._write_delta(Kind.CHANGED, push, now)
@@ -214,63 +216,23 @@ class RecordingPort(MasterPort):
             yield push
 
 
-class RecordingMonitor(Monitor):
-    """A monitor of whose events a repetition needs some.
+class Monitors(Monitor):
+    """Several monitors as one.
 
     Args:
-        monitor: The one that looks on.
-        recorder: Where they go.
+        monitors: Each is told whatever happens, in this order. The last one says when to stop, and at which rate.
     """
 
-    def __init__(self, monitor: Monitor, recorder: Recorder) -> None:
-        self._monitor = monitor
-        self._recorder = recorder
+    def __init__(self, *monitors: Monitor) -> None:
+        for name, of_class in vars(Monitor).items():
+            if isinstance(of_class, FunctionType):
+                own = [getattr(monitor, name) for monitor in monitors]
+                setattr(self, name, own[-1] if name in _ASKED else partial(_tell, own))
 
-    def stopping(self) -> bool:
-        """See `Monitor.stopping`."""
-        return self._monitor.stopping()
 
-    def rate_scale(self) -> float:
-        """See `Monitor.rate_scale`."""
-        return self._monitor.rate_scale()
+_ASKED = {"stopping", "rate_scale"}
 
-    def answered(self, node: int, pulled: Pulled, has: int) -> None:
-        """See `Monitor.answered`."""
-        self._recorder.answered(node, pulled, has)
-        self._monitor.answered(node, pulled, has)
 
-    def heard(self, node: int, report: bytes) -> None:
-        """See `Monitor.heard`."""
-        self._recorder.heard(node, report)
-        self._monitor.heard(node, report)
-
-    def kept(self, node: int, state: Vector) -> None:
-        """See `Monitor.kept`."""
-        self._monitor.kept(node, state)
-
-    def received(self, push: Push, tau: int) -> None:
-        """See `Monitor.received`."""
-        self._recorder.added(push)
-        self._monitor.received(push, tau)
-
-    def stepped(self, t: int, v: Vector) -> None:
-        """See `Monitor.stepped`."""
-        self._recorder.stepped(t, v)
-        self._monitor.stepped(t, v)
-
-    def lost(self, node: int, why: str) -> None:
-        """See `Monitor.lost`."""
-        self._monitor.lost(node, why)
-
-    def found(self, node: int, how: str) -> None:
-        """See `Monitor.found`."""
-        self._monitor.found(node, how)
-
-    def refused(self, node: int, why: str) -> None:
-        """See `Monitor.refused`."""
-        self._recorder.refused(node, why)
-        self._monitor.refused(node, why)
-
-    def slept(self, seconds: float) -> None:
-        """See `Monitor.slept`."""
-        self._monitor.slept(seconds)
+def _tell(monitors: Sequence[Callable[..., None]], *what: Any, **named: Any) -> None:
+    for tell in monitors:
+        tell(*what, **named)

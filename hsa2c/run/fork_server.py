@@ -26,7 +26,13 @@ from pathlib import Path
 from typing import IO
 
 from hsa2c import interpreter
-from hsa2c.node.lifetime import begin_as_fork_server, die_with_parent, kill_session, leave_signals_to_the_master
+from hsa2c.node.lifetime import (
+    begin_as_fork_server,
+    die_with_parent,
+    end_as,
+    kill_session,
+    leave_signals_to_the_master,
+)
 
 ADDRESS = "HSA2C_FORK_SERVER"
 """Environment variable: the fork server's socket, for the ranks of this host."""
@@ -92,12 +98,7 @@ def stand_in(address: str, arguments: Sequence[str]) -> int:
         print("the process that this host's nodes are forked from has ended", file=sys.stderr)
         return _FAILED
     (status,) = _STATUS.unpack(answer)
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:  # end as it did, so that mpiexec can say so
-        with contextlib.suppress(OSError):  # KILL has no other way
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    return code
+    return end_as(os.waitstatus_to_exitcode(status))  # so that mpiexec can say how
 
 
 # The fork server.

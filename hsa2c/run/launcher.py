@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from hsa2c import application, interpreter, signals
-from hsa2c.application import Application, RunConfig
+from hsa2c.application import Application, RunConfig, at_node
 from hsa2c.cluster import allocation, capacity, hosts, mpiexec
 from hsa2c.cluster.hosts import Host
 from hsa2c.cluster.loopback import confine
 from hsa2c.cluster.machine import THREAD_CAPS, cap_threads
 from hsa2c.cluster.mpiexec import mpi_starter
+from hsa2c.cluster.sharing import cores_here
 from hsa2c.cluster.world import EXIT_RECORD, MASTERS, World
 from hsa2c.config.loading import to_dict
 from hsa2c.errors import EXIT_DONE, EXIT_NOT_STARTED, CheckpointError
@@ -118,10 +119,19 @@ def check(app: Application, config: RunConfig, world: World, *, force: bool = Fa
         mpiexec.check(several_hosts=listed is not None)
     there = allocation.hosts_of(listed) if listed else ()
     if not force and world.rank == 0:
-        capacity.check(app, config, world, there)
+        _check_room(app, config, world, there)
     if listed and listed != allocation.ALLOCATION:  # a batch system has seen that its hosts are there
         cluster = config.cluster
         hosts.check_answers(there, cluster.nodes + cluster.spares, cluster.masters, listed)
+
+
+def _check_room(app: Application, config: RunConfig, world: World, there: Sequence[Host]) -> None:
+    """That this host can hold its part."""
+    cluster = config.cluster
+    share = capacity.share_of(cluster, world, there)
+    own = at_node(app, config, share.processes, nodes=max(1, share.nodes), cores=cores_here())
+    spares = f" --spares {cluster.spares}" if cluster.spares else ""
+    capacity.refuse(share, app.footprint(own), f"--nodes {cluster.nodes}{spares} --p {share.processes}")
 
 
 def launch(what: Launch) -> int:

@@ -110,7 +110,7 @@ def _recorder(
 
     return recordings.begin(
         recordings.Session(
-            app=type(task.app).__module__,
+            app=task.module,
             config=task.config,
             directory=task.directory,
             number=task.session,

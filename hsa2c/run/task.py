@@ -23,6 +23,8 @@ class Task:
     """A rank's part of the job."""
 
     app: Application
+    module: str
+    """Where it is, for `hsa2c.application.load`."""
     config: RunConfig
     directory: Path
     resume_from: Path | None
@@ -41,7 +43,7 @@ class Task:
         cluster = self.config.cluster
         own = self.own_processes[node] if self.own_processes else 0
         here = self.beside[node] if self.beside else cluster.nodes
-        return own or cluster.processes or share_of_cores(here, less=less_in_allocation(self.config))
+        return own or cluster.processes or share_of_cores(here, less=less_in_allocation(cluster))
 
     def config_at(self, node: int) -> RunConfig:
         """With this node's p, and what follows from the nodes beside it."""
@@ -86,6 +88,7 @@ def parse(arguments: list[str] | None) -> Task:
     config = app.build_config(json.loads(options.config))
     return Task(
         app=app,
+        module=options.app,
         config=config,
         directory=options.directory,
         resume_from=options.resume_from,

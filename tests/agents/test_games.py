@@ -6,11 +6,10 @@ import pytest
 from agents.games import GameTracker
 
 
-def report(steps=0, *, learnt=None, games=(), updates=1, **sums):
+def report(steps=0, *, games=(), updates=1, **sums):
     """What an actor-learner tells, with made-up sums."""
     return {
         "agent_steps": steps,
-        "learnt_steps": steps if learnt is None else learnt,
         "updates": updates,
         "games": [list(game) for game in games],
         "update_sums": sums,
@@ -52,13 +51,14 @@ def test_spare_that_works_counts():
 
 
 def test_speed_is_even_where_processes_play_for_long_and_then_learn_for_long():
+    """It is of the last 20 s, and of nothing before: four rows of 5 s, or one that is longer."""
     games = tracker(nodes=1)
     speeds = []
-    for played, learnt in ((2000, 0), (0, 2000), (1000, 1000)):
-        games.add(0, report(played, learnt=learnt))
-        speeds.append(games.row(5.0)["speed/agent_steps_per_s"])
-    assert speeds == [200.0] * 3
-    assert games.work == 3000, "agent steps are counted when they are played"
+    for seconds, played in ((5, 0), (5, 4000), (5, 0), (5, 4000), (5, 0), (5, 4000), (30, 300), (5, 75)):
+        games.add(0, report(played))
+        speeds.append(games.row(seconds)["speed/agent_steps_per_s"])
+    assert speeds == pytest.approx([0, 400, 800 / 3, 400, 400, 400, 10, 375 / 35])
+    assert games.work == 12_375, "agent steps are counted when they are played"
 
 
 def test_row_by_hand():
@@ -93,7 +93,7 @@ def test_row_is_of_the_time_since_the_last_one():
     games.row(1.0)
     games.add(0, report(50, **{"loss/value": 2.0}))
     row = games.row(2.0)
-    assert (row["agent_steps"], row["speed/agent_steps_per_s"], row["loss/value"]) == (150, 25.0, 2.0)
+    assert (row["agent_steps"], row["speed/updates_per_s"], row["loss/value"]) == (150, 0.5, 2.0)
     assert (row["score/last"], row["length/mean_frames"], row["score/mean_100"]) == (None, None, 3.0)
 
 
@@ -148,7 +148,7 @@ def test_counters_make_a_tracker_that_goes_on():
     games.row(1.0)
     for both in (games, resumed):
         play(both, [100.0])
-    assert resumed.row(1.0) == games.row(1.0)
+    assert resumed.row(20.0) == games.row(20.0)
     assert resumed.work == 7 * 130
     assert len(counters["last_scores"]) == 100
 

@@ -6,14 +6,12 @@ import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from agents.application import APPLICATION
-from hsa2c.application import Footprint
-from hsa2c.cluster import capacity
-from hsa2c.cluster.capacity import Limit, Share
+from hsa2c.cluster import capacity, control_groups
+from hsa2c.cluster.capacity import Footprint, Limit, Share
 from hsa2c.cluster.hosts import Host
 from hsa2c.cluster.world import World
 from hsa2c.errors import ConfigError
@@ -32,9 +30,13 @@ def room(monkeypatch):
     def check(*there, gib=10**6, tasks=10**9, cores=2, **cluster):
         monkeypatch.setattr(capacity, "memory_limits", lambda: [Limit(int(gib * GIB), "MemAvailable")])
         monkeypatch.setattr(capacity, "task_limits", lambda: [Limit(tasks, "ulimit -u, 100")])
-        monkeypatch.setattr(capacity, "cores_here", lambda: cores)
+        monkeypatch.setattr("hsa2c.run.launcher.cores_here", lambda: cores)
         monkeypatch.setattr("resource.getrlimit", lambda _: (10**6, 10**6))
-        capacity.check(APPLICATION, APPLICATION.build_config({"cluster": cluster}), ALONE, there)
+        monkeypatch.setattr("hsa2c.cluster.mpiexec.check", lambda **_: None)
+        monkeypatch.setattr("hsa2c.cluster.allocation.hosts_of", lambda _: there)
+        monkeypatch.setattr("hsa2c.cluster.hosts.check_answers", lambda *_: None)
+        listed = {"hosts": "listed"} if there else {}
+        launch.check(APPLICATION, APPLICATION.build_config({"cluster": cluster | listed}), ALONE)
 
     return check
 
@@ -99,18 +101,11 @@ def test_limits_of_control_groups(tmp_path, monkeypatch):
         "pids.current": "12\n",
     }.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(capacity, "_groups", lambda _: [tmp_path])
+    monkeypatch.setattr(control_groups, "folders", lambda _: [tmp_path])
     assert Limit(450_000_000, "cgroup memory.max, 0.9 GiB") in capacity.memory_limits()
     assert not any("pids" in limit.name for limit in capacity.task_limits()), "max is no limit"
     (tmp_path / "pids.max").write_text("20\n")
     assert Limit(8, "cgroup pids.max, 20") in capacity.task_limits()
-
-
-def test_own_groups_go_up_to_the_root(monkeypatch):
-    monkeypatch.setattr(capacity, "_read", lambda _: "5:pids,cpu:/a\n0::/b/c\n")
-    top = Path("/sys/fs/cgroup")
-    assert list(capacity._groups("pids")) == [top / "pids/a", top / "pids", top / "b/c", top / "b", top]
-    assert list(capacity._groups("memory")) == [top / "b/c", top / "b", top]
 
 
 def test_this_machine_has_room():

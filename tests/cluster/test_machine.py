@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ def machine(monkeypatch, tmp_path):
         path.unlink(missing_ok=True)
         if cpu_max is not None:
             path.write_text(cpu_max)
-        monkeypatch.setattr(host, "Path", lambda text: path if "cgroup" in text else Path(text))
+        monkeypatch.setattr(host.control_groups, "folders", lambda _: [tmp_path, tmp_path / "above"])
 
     return machine
 
@@ -43,6 +42,18 @@ def machine(monkeypatch, tmp_path):
 def test_cores_are_those_of_affinity_and_quota(machine, cores, cpu_max, usable):
     machine(cores, cpu_max)
     assert host.cores() == usable
+
+
+def test_the_least_quota_of_all_groups_counts(machine, tmp_path):
+    machine(8, "600000 100000")
+    (tmp_path / "above").mkdir()
+    (tmp_path / "above" / "cpu.max").write_text("300000 100000\n")
+    assert host.cores() == 3
+    (tmp_path / "above" / "cpu.max").unlink()
+    for quota, usable in {"400000\n": 4, "-1\n": 6}.items():  # of version 1
+        (tmp_path / "above" / "cpu.cfs_quota_us").write_text(quota)
+        (tmp_path / "above" / "cpu.cfs_period_us").write_text("100000\n")
+        assert host.cores() == usable
 
 
 @pytest.mark.parametrize(("given", "usable"), [("3", 3), ("16", 8), ("0", 1), ("", 8), ("x", 8)])

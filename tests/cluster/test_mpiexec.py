@@ -112,6 +112,14 @@ def test_user_chooses_the_mpiexec(says, tmp_path, monkeypatch):
         mpiexec.find()
 
 
+def test_what_cannot_be_started_is_named(tmp_path, monkeypatch):
+    (tmp_path / "mpiexec").write_text("no program")
+    (tmp_path / "mpiexec").chmod(0o755)
+    monkeypatch.setenv(MPIEXEC, str(tmp_path / "mpiexec"))
+    with pytest.raises(ConfigError, match="mpiexec: cannot be started: Exec format error"):
+        mpiexec.find()
+
+
 def test_library_is_the_one_installed_with_mpiexec(says, tmp_path, monkeypatch):
     """By a link as Debian has it, and whatever other libraries there are; what the user says stays."""
     program(tmp_path / "usr" / "bin" / "orterun", OPEN_MPI_4)

@@ -37,7 +37,7 @@ def record(make_run):
             push = Push(4, np.ones(3, np.float32), t - 1)
             recorder.arrived(push)
             v += push.delta
-            recorder.added(push)
+            recorder.received(push, 0)
             recorder.quorum(1)
             recorder.stepped(t, v)
         recorder.draining()

@@ -27,7 +27,7 @@ from hsa2c.node.optimiser import Rule
 from hsa2c.node.process_pool import ProcessPool
 from hsa2c.recording.format import HEAD_BYTES, Frame, Kind, Recording, Writer, checksum
 from hsa2c.recording.recompute import Nodes, ReplayedPool
-from hsa2c.recording.recorder import Recorder
+from hsa2c.recording.recorder import Monitors, Recorder
 from hsa2c.recording.replay import Outcome, replay
 from hsa2c.transport.codec import Encoding
 from hsa2c.transport.inprocess import connect
@@ -346,9 +346,7 @@ def test_a_v_that_somebody_else_writes_into_is_named(tmp_path):
                 own["v"][11] += 1e-6
 
     def race(port, monitor):
-        monitor._monitor = writing = Writing(stop=monitor._monitor._stop)
-        assert writing.events == []
-        return port, monitor
+        return port, Monitors(Writing(), monitor)
 
     run(tmp_path / "r.bin", race=race)
     assert repeat(tmp_path / "r.bin").difference == "step 5: v is not what it was after the sum of 2 deltas"
@@ -390,7 +388,7 @@ def test_a_node_that_is_another_process_later_is_no_longer_computed_anew(tmp_pat
             pool = ReplayedPool(noisy(9), LAYOUT)  # what a process that begins anew does is not known
         push = Push(0, pool.run(v, B, rate_scale=1.0, listener=Always()) - v, t)
         recorder.arrived(push)
-        recorder.added(push)
+        recorder.received(push, 0)
         recorder.quorum(1)
         v += push.delta
         recorder.stepped(t + 1, v)

@@ -1,7 +1,6 @@
 import shutil
 
 import pytest
-from hsa2c.run.master import global_step
 
 from agents.application import APPLICATION
 from hsa2c.cluster.world import World
@@ -9,6 +8,7 @@ from hsa2c.config.loading import read_yaml
 from hsa2c.errors import CheckpointError, ConfigError, FinishedError
 from hsa2c.observe.runlog import Journal
 from hsa2c.run import begin
+from hsa2c.run.master import global_step
 from tests.run.runs import ALONE, OTHERS, add_checkpoint, as_of_0_1, events, resume
 
 

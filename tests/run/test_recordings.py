@@ -20,7 +20,7 @@ def record(tmp_path):
         v, step, told = np.zeros(DIM, np.float32), GlobalStep(1.0, 0.0, DIM), []
         recorder = recordings.begin(
             recordings.Session(
-                app=type(APPLICATION).__module__,
+                app="own.application",
                 config=APPLICATION.build_config({"output": {"record": True}} | sections),
                 directory=tmp_path,
                 number=3,
@@ -38,7 +38,7 @@ def record(tmp_path):
             push = Push(0, np.full(DIM, t, np.float32), t - 1)
             recorder.arrived(push)
             v += push.delta
-            recorder.added(push)
+            recorder.received(push, 0)
             recorder.quorum(1)
             recorder.stepped(t, v)
         recorder.draining()
@@ -55,7 +55,7 @@ def test_a_session_says_what_it_was(record, tmp_path):
     told, recording = record(dpsgd={"delta_dtype": "int8"})
     assert told == []
     about = recording.about
-    assert (about["session"], about["resumed"], about["app"]) == (3, None, type(APPLICATION).__module__)
+    assert (about["session"], about["resumed"], about["app"]) == (3, None, "own.application")
     assert (about["encoding"], about["v_encoding"]) == ("INT8", "INT8")
     assert APPLICATION.build_config(about["config"]).dpsgd.delta_dtype == "int8"
     assert (replay(recording).difference, recording.last.text()) == (None, "enough")

@@ -6,9 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
 from hsa2c import streams
 
 
@@ -24,6 +21,9 @@ def reading(name: str, total_bytes: int, *, show: bool) -> Iterator[Callable[[in
     Yields:
         A function to call now and then with the bytes read so far.
     """
+    from rich.markup import escape
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     hidden = not show or not sys.stderr.isatty()
     with Progress(*columns, console=streams.console(stderr=True), transient=True, disable=hidden) as progress:

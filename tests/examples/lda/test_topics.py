@@ -86,6 +86,13 @@ def some_counts(shape=(V, K), seed=0):
 # In and out
 
 
+def test_a_problem_without_batches_is_refused():
+    layout = TopicsLayout(V, K, ETA0, SVI_RATE)
+    shared = SharedVectors(layout.size, layout.state_size)
+    with pytest.raises(ProblemError, match="next_batch"):
+        layout.attach(shared.u, shared.state, object())
+
+
 def test_what_enters_comes_out_bit_for_bit():
     v = some_counts()
     v[2, 1] = 0.0

@@ -1,0 +1,66 @@
+"""What every application is held to; and how one is found, by its module's name alone."""
+
+import subprocess
+import sys
+
+import pytest
+
+from hsa2c import application
+from hsa2c.errors import ConfigError
+from tests.processes import REPOSITORY, started
+
+PATIENCE_S = 60
+OWN = "from tests.faulty_application import Faulty\nAPPLICATION = Faulty()\n"
+LAUNCH = """
+import os, sys
+from tests import faulty_application
+os.chdir(sys.argv[1])
+sys.exit(faulty_application.main(*sys.argv[2:], app="own"))
+"""
+REPLAY = """
+import os, sys
+os.chdir(sys.argv[1])
+os.execv(sys.executable, [sys.executable, "-m", "hsa2c", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("module", ["agents.application", "examples.lda.application"])
+def test_an_application_loads_no_console(module):
+    code = f"import sys, {module}; print(sorted({{'rich', 'torch', 'mpi4py', 'matplotlib'}} & set(sys.modules)))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The current directory, with an application whose class is of another module."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "own.py").write_text(OWN)
+    return tmp_path / "here"
+
+
+@pytest.mark.parametrize("name", ["", ".x", "a b", "no_such", "agents.no_such", "hsa2c.errors", "../x"])
+def test_a_name_of_no_application_is_refused(name):
+    with pytest.raises(ConfigError, match="application"):
+        application.load(name)
+
+
+def test_what_an_application_lacks_itself_is_named(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    (folder / "lacking.py").write_text("import no_such_library\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        application.load("lacking")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_an_application_of_the_current_directory_is_found_by_all(folder, tmp_path, nodes):
+    settings = (f"cluster.nodes={nodes}", "dpsgd.exchange=paper", "output.record=true", "stop.minutes=0.02")
+    with started(tmp_path / "run", "-c", LAUNCH, folder, tmp_path, "run", *settings, PYTHONPATH=str(REPOSITORY)) as run:
+        assert run.end() == 0, run.stderr()
+    run.assert_gone()
+    options = ("replay", tmp_path / "run", "--recompute", "--app", "own")
+    with started(tmp_path / "replay", "-c", REPLAY, folder, *options, PYTHONPATH=str(REPOSITORY)) as replay:
+        assert replay.end() == 0, replay.stderr()
+    assert "computed anew" in replay.launcher.stdout_path.read_text()
