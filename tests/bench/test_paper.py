@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.network import Results
 from bench.paper import __main__ as paper
 from bench.paper import atari, best, cluster, jobs, published, reach, simulated_topics, speed, topics
 from bench.paper.jobs import Job
 from bench.paper.slurm import batch_file
+from bench.testbed.results import Results
 from examples.lda.application import APPLICATION as LDA
 from examples.lda.commands import train as lda_train
 from examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uci
