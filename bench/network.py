@@ -35,12 +35,11 @@ from typing import Any
 from bench.testbed import machine
 from bench.testbed.emulated_hosts import EmulatedHosts, why_not
 from bench.testbed.reaching import draw_seconds
+from bench.testbed.results import Results
 from bench.testbed.runs import execute, rows
 from bench.testbed.sleeping import WorkConfig, measurement
 from bench.testbed.turns import signal_all, speed, take_turns
-from hsa2c.observe.jsonlines import Lines
 from hsa2c.observe.plot import COLOURS, STYLE, save
-from hsa2c.observe.runlog import read_rows
 
 _SAMPLES = WorkConfig().samples
 _NO_EXCHANGE = 1_000_000  # B of a run that never gets to an exchange
@@ -117,28 +116,6 @@ def _updates(text: str) -> int | str:
     if text.isdecimal():
         return int(text)
     raise argparse.ArgumentTypeError(f"{text}, must be a whole number or auto")
-
-
-class Results:
-    """Measurements in a file, a line each."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._found: list[dict[str, Any]] = list(read_rows(path)) if path.exists() else []
-
-    def get(self, **key: Any) -> dict[str, Any] | None:
-        """What was measured for this."""
-        return next((row for row in self._found if all(row.get(name) == value for name, value in key.items())), None)
-
-    def put(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Keep a measurement."""
-        self._found.append(row)
-        with contextlib.closing(Lines(self._path)) as lines:
-            lines.append(row)
-        told = {key: value for key, value in row.items() if not isinstance(value, list)}
-        print(" ".join(f"{key}={value}" for key, value in told.items()), file=sys.stderr, flush=True)
-        return row
 
 
 class Cluster:

@@ -35,9 +35,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.network import LINKS, Cluster, Results, sleeping
+from bench.network import LINKS, Cluster, sleeping
 from bench.testbed import machine
 from bench.testbed.emulated_hosts import EmulatedHosts, why_not
+from bench.testbed.results import Results
 from bench.testbed.runs import execute
 from bench.testbed.sleeping import Sleeper, SleepingConfig, WorkConfig
 from hsa2c.cluster.mpiexec import mpi_starter

@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from bench.network import Results
 from bench.robust_regression import DIM, MU, RobustRegression, Row, Setting
+from bench.testbed.results import Results
 from bench.testbed.runs import execute, launch_new, rows
 from hsa2c.application import Application
 from hsa2c.config.loading import build

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.network import Results
 from bench.paper import best, cluster, reach, speed, topics
 from bench.paper.jobs import Job, say, table
 from bench.paper.published import GAMES, SAYS
 from bench.testbed import machine
+from bench.testbed.results import Results
 from envs.names import resolve_game
 from hsa2c.cluster import hosts as host_files
 from hsa2c.commands.options import OneLineParser, guarded

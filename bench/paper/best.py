@@ -20,10 +20,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.network import Results
 from bench.paper import atari
 from bench.paper.jobs import Job, complete, history, say
 from bench.paper.published import ELSEWHERE, GAMES, REPEATS, TABLE, Entry
+from bench.testbed.results import Results
 from bench.testbed.runs import execute
 from envs.published import PUBLISHED
 from hsa2c.cluster.machine import cores

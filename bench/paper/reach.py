@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.network import Cluster, Results
+from bench.network import Cluster
 from bench.paper import atari
 from bench.paper.jobs import Job, complete, history, say
 from bench.paper.published import SAYS
 from bench.testbed.emulated_hosts import EmulatedHosts, why_not
 from bench.testbed.reaching import draw_seconds
+from bench.testbed.results import Results
 
 _BITS_PER_S = 1e9  # by the kernel: a process that delays packets would take a core from those who learn
 _START_S = 180.0

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import network
-from bench.network import LINKS, Results
+from bench.network import LINKS
 from bench.paper import atari
 from bench.paper.jobs import Job, history, say
 from bench.paper.published import CORES, NODES, SAYS
 from bench.testbed.emulated_hosts import why_not
+from bench.testbed.results import Results
 from bench.testbed.runs import execute
 from bench.testbed.sleeping import measurement
 

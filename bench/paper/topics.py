@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.network import Results
 from bench.paper.jobs import Job, complete, history
 from bench.paper.published import LINEAR_UP_TO, SAYS
+from bench.testbed.results import Results
 from bench.testbed.runs import execute
 
 CELL = ("nodes", "p", "B")

@@ -36,7 +36,7 @@ def attend(prog: str) -> None:
     _wait_for(child, prog, unblocked)
 
 
-def _wait_for(child: int, prog: str, unblocked: set[signal.Signals]) -> None:
+def _wait_for(child: int, prog: str, unblocked: set[int | signal.Signals]) -> None:
     """Pass signals on to a child, kill it where it does not hear one in time, and end as it does."""
     asked: list[int] = []
 

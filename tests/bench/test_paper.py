@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from agents.application import APPLICATION as ATARI
-from bench.network import Results
 from bench.paper import __main__ as paper
 from bench.paper import atari, best, cluster, jobs, published, reach, simulated_topics, speed, topics
 from bench.paper.jobs import Job
 from bench.paper.slurm import batch_file
+from bench.testbed.results import Results
 from examples.lda.application import APPLICATION as LDA
 from examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uci
 from hsa2c.cluster.world import World
