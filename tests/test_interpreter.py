@@ -29,14 +29,8 @@ def python(folder, *arguments, **variables):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "hsa2c.run.entry",
-        pytest.param("hsa2c.run.fork_server", marks=pytest.mark.slow),
-        pytest.param("hsa2c.doctor.probe", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["hsa2c.run.entry", "hsa2c.run.fork_server", "hsa2c.doctor.probe"])
 def test_children_do_not_look_into_the_current_directory(trap, module):
     given = interpreter.environment(environment(PYTHONPATH=f"{os.pathsep}{os.pathsep}"))
     command = [*interpreter.command(module)[:2], "-c", f"import {module}, random, queue, yaml, torch"]

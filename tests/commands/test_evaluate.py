@@ -45,6 +45,7 @@ def test_json(run, capsys):
     assert "sampled actions, 400-frame cap, seed 1000" in result["protocol"]
 
 
+@pytest.mark.slow
 def test_same_seed_same_scores_and_options_reach_the_protocol(run, capsys):
     first, again = (json_of(capsys, run, "--games", 2) for _ in range(2))
     first.pop("seconds")

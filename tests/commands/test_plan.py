@@ -138,7 +138,13 @@ def ctrl_c_is_heard():
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("everybody", [True, False], ids=["a terminal tells everybody", "one is told"])
+@pytest.mark.parametrize(
+    "everybody",
+    [
+        pytest.param(True, id="a terminal tells everybody"),
+        pytest.param(False, id="one is told", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_ctrl_c_is_one_line(tmp_path, everybody):
     command = [sys.executable, "-m", "hsa2c", "plan", "--jobs", "2", "--exchanges", "1000000000", "--nodes", "9,4000"]

@@ -92,6 +92,7 @@ def test_auto_finds_the_b_that_loses_5_percent() -> None:
     assert outcome.updates_in_delta == pytest.approx(19 * outcome.exchange_s / 0.03, rel=0.35)
 
 
+@pytest.mark.slow
 def test_auto_overlapped_waits_for_no_exchange() -> None:
     outcome = simulate(Cluster(nodes=100, B="auto", link=GIGABIT, seconds=240.0))
     assert outcome.speed_share > 0.98

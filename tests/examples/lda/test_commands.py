@@ -315,6 +315,7 @@ def test_show_writes_what_pyldavis_takes(command, trained, planted, tmp_path):
     assert values["vocab"] == [f"word{w}" for w in range(120)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # pyLDAvis' own
 def test_show_writes_a_page(command, trained, tmp_path):
     pytest.importorskip("pyLDAvis", exc_type=ImportError)
