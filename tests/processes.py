@@ -124,8 +124,8 @@ def usual_signals():
 
 
 def environment(**more):
-    """Nothing of a world of MPI, or of a job, that these tests themselves may run in."""
-    others = ("OMPI_", "PMI", "PRTE_", "SLURM_", "PBS_")
+    """Nothing of a world of MPI, of a job, or of conftest's, that these tests themselves run in."""
+    others = ("OMPI_", "PMI", "PRTE_", "SLURM_", "PBS_", "OMP_NUM_THREADS")  # a run sets that by itself
     kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return kept | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(REPOSITORY)])} | more
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from agents.application import APPLICATION
 from hsa2c.cluster.mpiexec import mpi_starter
@@ -237,14 +236,6 @@ def reference(config, seams):
     return v, state
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def twice_as_long(tmp_path_factory):
     """Two checkpoints of one run: after its first session, and after its resume to twice the agent steps."""
@@ -264,13 +255,15 @@ def assert_equal_bits(checkpoint, expected):
     assert checkpoint.optimiser_states[0].tobytes() == state.tobytes()
 
 
-def test_same_seed_gives_the_same_bits(twice_as_long, one_thread):
+@pytest.mark.slow
+def test_same_seed_gives_the_same_bits(twice_as_long):
     config, first, _ = twice_as_long
     assert first.counters["agent_steps"] == ROUNDS * ROUND
     assert_equal_bits(first, reference(config, [ROUNDS]))
 
 
-def test_another_seed_gives_others(twice_as_long, one_thread):
+@pytest.mark.slow
+def test_another_seed_gives_others(twice_as_long):
     config, first, _ = twice_as_long
     other = APPLICATION.build_config(dict(first.config) | {"seed": 8})
     v, _ = reference(other, [ROUNDS])
@@ -278,7 +271,8 @@ def test_another_seed_gives_others(twice_as_long, one_thread):
     assert config.seed == 7
 
 
-def test_resume_gives_the_same_bits_as_a_run_without_a_stop(twice_as_long, one_thread):
+@pytest.mark.slow
+def test_resume_gives_the_same_bits_as_a_run_without_a_stop(twice_as_long):
     config, first, second = twice_as_long
     assert (first.t, second.t) == (ROUNDS, 2 * ROUNDS)
     assert second.counters["agent_steps"] == 2 * ROUNDS * ROUND
@@ -288,6 +282,7 @@ def test_resume_gives_the_same_bits_as_a_run_without_a_stop(twice_as_long, one_t
 # Signals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_writes_a_checkpoint_and_ends(tmp_path, signum, code):
     with training(tmp_path) as run:
@@ -311,6 +306,7 @@ def test_signal_before_training_begins_ends_at_once(tmp_path):
         assert not run.events("training")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_second_ctrl_c_ends_a_job_that_does_not_stop(tmp_path, nodes):
     with training(tmp_path, "--nodes", nodes) as run:
@@ -329,6 +325,7 @@ def test_second_ctrl_c_ends_a_job_that_does_not_stop(tmp_path, nodes):
 # Kills, one node
 
 
+@pytest.mark.slow
 def test_kill_of_the_launcher_ends_the_run(tmp_path):
     with training(tmp_path) as run:
         run.wait_for_checkpoint()
@@ -338,6 +335,7 @@ def test_kill_of_the_launcher_ends_the_run(tmp_path):
         assert run.checkpoint().t >= t
 
 
+@pytest.mark.slow
 def test_kill_of_the_job_is_told(tmp_path):
     with training(tmp_path) as run:
         run.wait_for_checkpoint()
@@ -357,6 +355,7 @@ def victims(run):
     return {"launcher": run.launcher.pid, "mpiexec": run.job().pid}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("who", "code"), [("launcher", -9), ("mpiexec", 1)])
 def test_kill_in_a_world_of_mpi_leaves_nothing(tmp_path, who, code):
     with training(tmp_path, "--nodes", 2) as run:

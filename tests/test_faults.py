@@ -78,6 +78,7 @@ def stop(run, code=130):
 # An actor-learner
 
 
+@pytest.mark.slow
 def test_actor_learner_that_is_killed_is_replaced(tmp_path):
     with training(tmp_path, "--p", 2) as run:
         run.wait_for_checkpoint()
@@ -95,6 +96,7 @@ def test_actor_learner_that_is_killed_is_replaced(tmp_path):
         assert run.rows()[-1]["faults/actor_learners_lost"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchange", ["paper", "overlap"])
 def test_three_deaths_within_a_minute_end_a_node(tmp_path, exchange):
     with faulty(tmp_path, "quiet", "cluster.processes=2", f"dpsgd.exchange={exchange}") as run:
@@ -125,6 +127,7 @@ def test_exceptions_in_an_actor_learner_are_told_with_node_and_traceback(tmp_pat
         assert np.isfinite(run.checkpoint().v).all()
 
 
+@pytest.mark.slow
 def test_actor_learner_that_cannot_begin_says_why(tmp_path):
     with faulty(tmp_path, "problem") as run:
         assert run.end() == 1
@@ -136,6 +139,7 @@ def test_actor_learner_that_cannot_begin_says_why(tmp_path):
         assert not (run.directory / "checkpoints").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [(), ("cluster.nodes=2",), ("optimiser.name=adam", "cluster.processes=2")])
 def test_gradient_of_another_length_than_v_ends_the_run_with_one_line(tmp_path, settings):
     with faulty(tmp_path, "short", *settings) as run:
@@ -147,6 +151,7 @@ def test_gradient_of_another_length_than_v_ends_the_run_with_one_line(tmp_path, 
         assert "Traceback" not in run.stderr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [(), ("cluster.nodes=2",)])
 def test_v_0_of_another_length_ends_the_run_with_one_line(tmp_path, settings):
     with faulty(tmp_path, "start", *settings) as run:
@@ -160,6 +165,7 @@ def test_v_0_of_another_length_ends_the_run_with_one_line(tmp_path, settings):
 # Numbers that are not
 
 
+@pytest.mark.slow
 def test_gradients_that_are_not_finite_are_refused_and_counted(tmp_path):
     with faulty(tmp_path, "nan-0") as run:
         run.wait_for_checkpoint()
@@ -173,6 +179,7 @@ def test_gradients_that_are_not_finite_are_refused_and_counted(tmp_path):
         assert checkpoint.v.tolist() == [checkpoint.counters["gradients"] - refused] * checkpoint.v.size
 
 
+@pytest.mark.slow
 def test_gradients_that_never_are_finite_end_the_run(tmp_path):
     with faulty(tmp_path, "nans-0") as run:
         assert run.end() == 1
@@ -203,6 +210,7 @@ def test_node_that_is_killed_is_replaced(tmp_path):
         assert {row["nodes/working"] for row in run.rows() if "nodes/working" in row} >= {3}
 
 
+@pytest.mark.slow
 def test_spare_takes_the_place_of_a_node(tmp_path):
     with nodes(tmp_path, 2, "cluster.spares=1") as run:
         wait_until(lambda: 2 in ready(run), "the spare")
@@ -215,6 +223,7 @@ def test_spare_takes_the_place_of_a_node(tmp_path):
         stop(run)
 
 
+@pytest.mark.slow
 def test_node_that_fails_again_and_again_is_left_out(tmp_path):
     with faulty(tmp_path, "gradient-1", "cluster.nodes=2") as run:
         wait_until(lambda: len(run.events("node_lost")) == 3 or run.launcher.poll() is not None, "the third loss")
@@ -242,6 +251,7 @@ def test_nobody_waits_for_a_node_that_hangs(tmp_path):
         stop(run)
 
 
+@pytest.mark.slow
 def test_v_is_the_updates_that_were_acknowledged(tmp_path):
     """u counts updates, and v, with rho = M = 1, the sum of all deltas: whoever is killed, what is reported is in v."""
     with nodes(tmp_path, 2, "dpsgd.deltas_per_step=1", "dpsgd.global_rate=1") as run:
@@ -269,6 +279,7 @@ def test_run_ends_with_its_master_though_mpiexec_hangs(tmp_path):
         assert np.isfinite(run.checkpoint().v).all()
 
 
+@pytest.mark.slow
 def test_run_ends_though_a_node_hangs(tmp_path):
     with nodes(tmp_path, 2, "cluster.absence_s=8") as run:
         victim = psutil.Process(ready(run)[0]["pid"])
@@ -283,6 +294,7 @@ def test_run_ends_though_a_node_hangs(tmp_path):
 # The master
 
 
+@pytest.mark.slow
 def test_nodes_end_when_their_master_dies(tmp_path):
     with nodes(tmp_path, 2) as run:
         os.kill(master(run), signal.SIGKILL)
@@ -295,6 +307,7 @@ def test_nodes_end_when_their_master_dies(tmp_path):
         assert run.checkpoint().t > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_run_goes_on_by_itself_when_its_master_has_died(tmp_path, number):
     with nodes(tmp_path, number, "cluster.restarts=2") as run:
@@ -325,6 +338,7 @@ def follower(run, rank=1):
     raise AssertionError("no such master")
 
 
+@pytest.mark.slow
 def test_several_masters_go_on_without_a_node_and_v_is_whole(tmp_path):
     """As in `test_v_is_the_updates_that_were_acknowledged`, each slice at a master of its own; then at another number
     of masters.
@@ -350,6 +364,7 @@ def test_several_masters_go_on_without_a_node_and_v_is_whole(tmp_path):
     assert (second.v - first.v == (second.v - first.v)[0]).all(), "every slice has got every delta"
 
 
+@pytest.mark.slow
 def test_run_without_one_of_its_masters_ends_and_begins_again(tmp_path):
     with nodes(tmp_path, 2, "cluster.masters=2", "cluster.restarts=1") as run:
         before = run.checkpoint().t
@@ -369,6 +384,7 @@ def test_run_without_one_of_its_masters_ends_and_begins_again(tmp_path):
 # The disk
 
 
+@pytest.mark.slow
 def test_full_disk_does_not_end_training(tmp_path):
     """No file of the master can grow beyond what it has: as on a full disk, without one."""
     with faulty(tmp_path, "quiet") as run:
@@ -386,6 +402,7 @@ def test_full_disk_does_not_end_training(tmp_path):
         assert stop(run).counters["checkpoints_unwritten"] > 0
 
 
+@pytest.mark.slow
 def test_last_checkpoint_that_cannot_be_written_is_a_failure(tmp_path):
     with faulty(tmp_path, "quiet", "stop.minutes=0.07") as run:
         run.wait_for_checkpoint()
@@ -399,6 +416,7 @@ def test_last_checkpoint_that_cannot_be_written_is_a_failure(tmp_path):
 # What can be reached from outside
 
 
+@pytest.mark.slow
 def test_nothing_listens_beyond_loopback(tmp_path):
     with nodes(tmp_path, 2) as run:
         listeners = [listener for process in run.processes() for listener in listening(process.pid)]

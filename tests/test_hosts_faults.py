@@ -16,6 +16,7 @@ from tests.test_faults import children, goes_on, gone, ready
 WHY_NOT = why_not()
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(200),
     pytest.mark.skipif(WHY_NOT is not None, reason=f"hosts cannot be emulated: {WHY_NOT}"),
 ]

@@ -29,6 +29,7 @@ def python(folder, *arguments, **variables):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["hsa2c.run.entry", "hsa2c.run.fork_server", "hsa2c.doctor.probe"])
 def test_children_do_not_look_into_the_current_directory(trap, module):
     given = interpreter.environment(environment(PYTHONPATH=f"{os.pathsep}{os.pathsep}"))

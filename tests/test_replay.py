@@ -22,6 +22,7 @@ def computed_anew(directory):
     return run.returncode, run.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_two_nodes_over_mpi_are_repeated_and_computed_anew(tmp_path):
     """Games and all: each node's deltas from the v that it saw, bit for bit, with rounding on the wire both ways."""
     options = ("--nodes", 2, "--exchange", "paper", "--delta-dtype", "bfloat16", "--momentum", 0.5, "--record")

@@ -65,8 +65,12 @@ def test_file_names_that_are_no_text_are_shown_somehow(variables):
 
 @pytest.mark.parametrize(
     "command",
-    [("-c", RESULT), ("-m", "hsa2c", "--help"), ("-m", "hsa2c", "plan", "--help"), ("train.py", "--help")],
-    ids=["result", "usage", "plan", "train"],
+    [
+        pytest.param(("-c", RESULT), id="result"),
+        pytest.param(("-m", "hsa2c", "--help"), id="usage"),
+        pytest.param(("-m", "hsa2c", "plan", "--help"), id="plan", marks=pytest.mark.slow),
+        pytest.param(("train.py", "--help"), id="train", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(
     ("shell", "why"),

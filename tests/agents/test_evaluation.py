@@ -87,6 +87,7 @@ def test_another_seed_is_other_games():
     assert evaluate(policy, FakeEnvs(4), 6, seed=0).scores != evaluate(policy, FakeEnvs(4), 6, seed=100).scores
 
 
+@pytest.mark.slow
 def test_real_games_do_not_depend_on_how_they_are_grouped():
     config = EnvConfig(max_frames=600, clip_rewards=False, sticky_actions=0.25)
 

@@ -10,6 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_quick_look_at_the_local_step() -> None:
     command = [sys.executable, "-m", "bench.lda", "--quick", "--parts", "local", "--json"]

@@ -273,6 +273,7 @@ def corpus(tmp_path_factory):
         yield [str(folder / "counts.txt"), str(folder / "words.txt")]
 
 
+@pytest.mark.slow
 def test_simulated_workers_are_as_good_and_sooner(corpus) -> None:
     """Bytes that take no time: nW workers do the same work in 1 / nW of the time."""
     seconds = {}
@@ -289,6 +290,7 @@ def test_simulated_workers_are_as_good_and_sooner(corpus) -> None:
     assert seconds[1] / seconds[4] == pytest.approx(4, rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_tiny_figure_for_real_is_measured_once(corpus, tmp_path, capsys, monkeypatch) -> None:
     tiny = topics.Figure(M=2, across="threads", paper=((2, 1, 2),), small=((1, 2, 2),), update_ms=(10.0,))
     monkeypatch.setitem(topics.FIGURES, "fig2", tiny)

@@ -38,6 +38,7 @@ def test_one_node_takes_what_its_parts_take() -> None:
     assert overlap.samples_per_s == pytest.approx(48 / 0.026, rel=0.01)  # who sleeps loses nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "truth",
     [{"seniority": 0.0, "unfairness": 0.0, "loss": 0.0}, {"seniority": 0.6, "unfairness": 0.05, "loss": 0.1}],

@@ -57,6 +57,7 @@ def test_a_run_repeats_and_waits_for_nobody() -> None:
     assert 0 < norm < np.sum(f.gradient(np.zeros(10)) ** 2)
 
 
+@pytest.mark.slow
 def test_more_work_has_smaller_gradients(tmp_path, capsys) -> None:
     picture = tmp_path / "rate.png"
     code = main(["--T", "250", "--doublings", "2", "--seeds", "3", "--tolerance", "0.25", "--json", "-o", str(picture)])
@@ -69,6 +70,7 @@ def test_more_work_has_smaller_gradients(tmp_path, capsys) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_one_real_process_is_serial_sgd(tmp_path) -> None:
     """The runtime's own processes, against a loop: the same rows, rates and steps, and the norm at each v."""
@@ -87,6 +89,7 @@ def test_one_real_process_is_serial_sgd(tmp_path) -> None:
     assert delay == 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_real_nodes_make_gradients_smaller(tmp_path) -> None:
     f = RobustRegression()

@@ -19,6 +19,7 @@ def study(short, capfd):
     return study
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_stopped(study, monkeypatch):
     code, first = study("--agent-steps", "1600")
     assert code == 0

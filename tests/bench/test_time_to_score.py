@@ -23,6 +23,7 @@ def measure(short, capfd):
     return measure
 
 
+@pytest.mark.slow
 def test_reaches_a_score_that_anybody_reaches(measure):
     code, result = measure("--score", "-21", "--minutes", "2")
     (run,) = result["runs"]
@@ -35,6 +36,7 @@ def test_reaches_a_score_that_anybody_reaches(measure):
     assert result["machine"]["cores"] >= 1
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_its_benchmark(short, tmp_path):
     options = ["--score", "21", "--minutes", "2", "--train=--p=1", *short]
     benchmark = subprocess.Popen([sys.executable, "-m", "bench.time_to_score", *options], stderr=subprocess.PIPE)

@@ -11,7 +11,7 @@ import pytest
 
 from hsa2c.cluster.slurm import BatchJob, batch_file, parse, submit
 from hsa2c.errors import ConfigError, HSA2CError
-from tests.processes import wait_until
+from tests.processes import environment, wait_until
 
 LIMIT_S = 30
 
@@ -145,12 +145,12 @@ def started(job, tmp_path, monkeypatch):
     scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
     (tmp_path / "training.py").write_text(_TRAINING)
     script = tmp_path / "job.sbatch"
-    environment = os.environ | {"PATH": f"{scontrol.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    variables = environment(PATH=f"{scontrol.parent}:{os.environ['PATH']}", SLURM_JOB_ID="7")
     running = []
 
     def started(*arguments):
         script.write_text(batch_file(job(sys.executable, "training.py", *arguments), {}))
-        shell = subprocess.Popen(["bash", script], cwd="/", env=environment)
+        shell = subprocess.Popen(["bash", script], cwd="/", env=variables)
         running.append(shell)
         wait_until((tmp_path / "threads").exists, "the start", LIMIT_S)
         return shell

@@ -20,6 +20,7 @@ def examine(*options, starter=()):
     return run.returncode, run.stdout.splitlines(), run.stderr
 
 
+@pytest.mark.slow
 def test_a_good_machine(tmp_path):
     before = shared_memory()
     code, lines, errors = examine("--nodes", 2, "--p", 1, "--B", "auto", "--run-dir", tmp_path / "some" / "runs")
@@ -35,6 +36,7 @@ def test_a_good_machine(tmp_path):
     assert [name for name in shared_memory() - before if not is_in_use(name)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core cannot be pinned to fewer")
 def test_what_spoils_a_run_is_found(tmp_path):
     """Pinned by taskset, few open files, no folder: each is a line with its cure, and the exit code says so."""

@@ -28,6 +28,7 @@ SMALL = [
     "--exchanges",
     "500",
 ]
+ONE = ["--masters", "1", "--B", "1"]  # of each; the last of two options counts
 
 
 def test_table_and_picture(tmp_path, capsys):
@@ -50,8 +51,9 @@ def test_table_and_picture(tmp_path, capsys):
 def test_the_table_is_the_same_however_many_processes_there_are(tmp_path, capsys):
     tables = []
     for jobs in ("1", "3"):
-        less = ["--masters", "1", "--exchanges", "200", "--B", "1"]
-        assert plan.main([*SMALL, *less, "--jobs", jobs, "--output", str(tmp_path / "plan.png")]) == 0
+        assert (
+            plan.main([*SMALL, *ONE, "--exchanges", "200", "--jobs", jobs, "--output", str(tmp_path / "plan.png")]) == 0
+        )
         tables.append(capsys.readouterr().out)
     assert tables[0] == tables[1]
 
@@ -68,7 +70,7 @@ def test_no_picture_unless_asked_for(tmp_path, capsys, monkeypatch):
 
 def test_json_is_one_object(tmp_path, capsys):
     output = tmp_path / "plan.svg"
-    assert plan.main([*SMALL, "--json", "--node-ms", "0", "--output", str(output)]) == 0
+    assert plan.main([*SMALL, *ONE, "--json", "--node-ms", "0", "--output", str(output)]) == 0
     found = json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(word))
     assert found["picture"] == str(output)
     line = found["lines"][0]
@@ -136,7 +138,13 @@ def ctrl_c_is_heard():
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("everybody", [True, False], ids=["a terminal tells everybody", "one is told"])
+@pytest.mark.parametrize(
+    "everybody",
+    [
+        pytest.param(True, id="a terminal tells everybody"),
+        pytest.param(False, id="one is told", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_ctrl_c_is_one_line(tmp_path, everybody):
     command = [sys.executable, "-m", "hsa2c", "plan", "--jobs", "2", "--exchanges", "1000000000", "--nodes", "9,4000"]

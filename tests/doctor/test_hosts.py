@@ -17,6 +17,7 @@ from tests.processes import environment
 WHY_NOT = why_not()
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(200),
     pytest.mark.skipif(WHY_NOT is not None, reason=f"hosts cannot be emulated: {WHY_NOT}"),
 ]

@@ -202,6 +202,7 @@ def test_a_life_lost_at_the_frame_cap_is_terminated_not_truncated():
     assert not steps[lost + 1].valid[0]
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_games_whatever_the_threads_and_the_number():
     config = EnvConfig(sticky_actions=0.25)
     with AtariEnvs(PONG, config, 2, seed=7) as envs:

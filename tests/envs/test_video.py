@@ -55,7 +55,7 @@ def screens(seed, policy):
         yield np.maximum(frames[2], frames[3])
 
 
-@pytest.mark.parametrize(("suffix", "mean_error"), [(".mp4", 1), (".gif", 0)])
+@pytest.mark.parametrize(("suffix", "mean_error"), [pytest.param(".mp4", 1, marks=pytest.mark.slow), (".gif", 0)])
 def test_a_video_shows_the_evaluated_game_in_true_colours(tmp_path, suffix, mean_error):
     path = tmp_path / "new" / f"game{suffix}"
     played = video.record(FREEWAY, CONFIG, random_policy(3, 1), path, seed=1003)

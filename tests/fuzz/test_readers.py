@@ -4,9 +4,15 @@ import pytest
 
 from tests.fuzz.harness import fuzz, reader_modules
 
+QUICK = ("checkpoint", "configuration", "uci")  # a process each
 
-@pytest.mark.parametrize(("name", "module"), reader_modules().items())
-def test_mutated_inputs_are_read_or_refused(name, module):
-    outcome = fuzz(module, name, inputs=300, seed=2)
+
+@pytest.mark.parametrize(
+    ("name", "module", "inputs"),
+    [pytest.param(name, module, 300, marks=pytest.mark.slow) for name, module in reader_modules().items()]
+    + [(name, reader_modules()[name], 50) for name in QUICK],
+)
+def test_mutated_inputs_are_read_or_refused(name, module, inputs):
+    outcome = fuzz(module, name, inputs=inputs, seed=2)
     assert outcome.faults == []
     assert min(outcome.read, outcome.refused) > 0

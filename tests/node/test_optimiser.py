@@ -75,6 +75,7 @@ def test_equals_torch_to_the_bit(rule: Rule) -> None:
         assert torch.equal(u, parameter)
 
 
+@pytest.mark.slow
 def test_loads_no_compiler() -> None:
     program = """
 import sys, torch

@@ -192,7 +192,7 @@ def node(loop: Callable[..., None], pace: Pace, exchange_s: float) -> Iterator[S
         assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("loop", [worker, overlapping_worker])
+@pytest.mark.parametrize("loop", [worker, pytest.param(overlapping_worker, marks=pytest.mark.slow)])
 def test_b_follows_the_link(loop: Callable[..., None]) -> None:
     """From 1 to what a slow link needs, and back when it is fast."""
     overlapping = loop is overlapping_worker

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from matplotlib.figure import Figure
 
 from hsa2c.__main__ import main as hsa2c
 from hsa2c.errors import ConfigError
@@ -50,6 +51,12 @@ ROWS = [
 ]
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures that nobody looks at, which take a second to draw."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write(PNG))
+
+
 def sections(page):
     return re.findall(r"<h2>([^<]*)</h2>", page)
 
@@ -65,6 +72,7 @@ def test_every_section_has_a_picture_of_its_own(make_run):
     assert len(set(pictures)) == 6
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_needs_nothing_from_elsewhere(make_run):
     page = report.render(make_run(ROWS))
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
@@ -108,6 +116,7 @@ def test_sections_have_pictures_of_the_nodes(make_run):
     assert "the largest delay seen, D&#x27;, is 4; the largest overlap, D, is 1." in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_slowest_node_is_named_with_its_host(make_run):
     events = [{"kind": "node_ready", "node": node, "host": f"h{node}", "message": "ready"} for node in range(2)]
     page = report.render(make_run(ROWS, events, nodes=NODES))
@@ -116,6 +125,7 @@ def test_slowest_node_is_named_with_its_host(make_run):
     assert "h0, h1" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_p_that_differs_is_told_by_the_nodes_themselves(make_run):
     ready = {"kind": "node_ready", "message": "ready"}
     events = [ready | {"node": node, "actor_learners": [7] * p} for node, p in ((0, 9), (0, 2), (1, 3), (2, 1))]
@@ -126,6 +136,7 @@ def test_p_that_differs_is_told_by_the_nodes_themselves(make_run):
     assert "<td>3 of 2</td>" in report.render(run)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_node_has_no_slowest(make_run):
     alone = [line | {"nodes": line["nodes"][:1]} for line in NODES]
     page = report.render(make_run(ROWS, nodes=alone))
@@ -134,6 +145,7 @@ def test_one_node_has_no_slowest(make_run):
     assert 'alt="Staleness, by node"' in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_nodes_file_may_hold_anything(make_run):
     evil = "<b>$x_</b>"
     bad = {
@@ -147,6 +159,7 @@ def test_nodes_file_may_hold_anything(make_run):
     assert f"node 1 on {evil}".replace("<", "&lt;").replace(">", "&gt;") in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_a_run_says_cannot_become_part_of_the_page(make_run):
     evil = "<script>alert(1)</script>"
     run = make_run(ROWS, [{"kind": "warning", "message": evil}, {"kind": evil, "message": "x"}], name="a&b")
@@ -157,6 +170,7 @@ def test_what_a_run_says_cannot_become_part_of_the_page(make_run):
     assert "<title>a&amp;b</title>" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_story_leaves_checkpoints_out_and_says_how_much_it_leaves_out(make_run):
     events = [{"kind": "warning", "message": f"warning {k}"} for k in range(310)]
     page = report.render(make_run(ROWS, [*events, {"kind": "checkpoint", "message": "checkpoint x"}]))
@@ -198,6 +212,7 @@ def test_run_that_has_nothing_to_show(make_run, tmp_path, missing, capsys):
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_that_cannot_be_written(make_run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be written"):

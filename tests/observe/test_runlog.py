@@ -183,6 +183,7 @@ with RunLog(Path(sys.argv[1]), session=1) as log:
 """
 
 
+@pytest.mark.slow
 def test_disk_that_is_full_for_a_while_leaves_whole_lines_only(tmp_path):
     subprocess.run([sys.executable, "-c", _WRITE_WHILE_FULL, tmp_path], check=True, timeout=60)
     for name in (METRICS, NODES, JOURNAL):

@@ -15,7 +15,7 @@ from hsa2c.simulation import parallel as planning_pool
 from hsa2c.simulation.planning import Cluster, simulate
 
 CLUSTERS = [
-    Cluster(nodes=nodes, cores=2, B=B, exchanges=300, seconds=20.0)  # type: ignore[arg-type]
+    Cluster(nodes=nodes, cores=2, B=B, exchanges=100, seconds=5.0)  # type: ignore[arg-type]
     for nodes, B in ((3, 1), (30, "auto"), (10, 8))
 ]
 

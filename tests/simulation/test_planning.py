@@ -41,7 +41,7 @@ def test_a_busy_processor_is_the_other_end() -> None:
     assert conclusion(cluster, outcome).startswith("help no more beyond 6: the master's processor; an exchange takes")
 
 
-@pytest.mark.parametrize("exchange", ["overlap", "paper"])
+@pytest.mark.parametrize("exchange", [pytest.param("overlap", marks=pytest.mark.slow), "paper"])
 def test_nodes_help_up_to_the_bound_and_not_beyond(exchange: str) -> None:
     base = Cluster(nodes=1, cores=4, B=4, exchange=exchange, variation=0.1, exchanges=7_000)  # type: ignore[arg-type]
     most = round(bound(base).nodes)
@@ -92,6 +92,7 @@ def test_auto_finds_the_b_that_loses_5_percent() -> None:
     assert outcome.updates_in_delta == pytest.approx(19 * outcome.exchange_s / 0.03, rel=0.35)
 
 
+@pytest.mark.slow
 def test_auto_overlapped_waits_for_no_exchange() -> None:
     outcome = simulate(Cluster(nodes=100, B="auto", link=GIGABIT, seconds=240.0))
     assert outcome.speed_share > 0.98
@@ -117,11 +118,12 @@ def test_a_cluster_whose_exchange_takes_longer_than_nodes_wait_fails() -> None:
 
 
 def test_a_seed_repeats_and_another_does_not() -> None:
-    cluster = Cluster(nodes=10, cores=4, B="auto", seconds=20.0, stragglers=(0.1, 2.0))
+    cluster = Cluster(nodes=10, cores=4, B="auto", seconds=5.0, exchanges=200, stragglers=(0.1, 2.0))
     assert simulate(cluster) == simulate(cluster)
     assert simulate(cluster) != simulate(dataclasses.replace(cluster, seed=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exchange", "nodes", "B"), [("overlap", 40, 1), ("overlap", 300, 8), ("paper", 40, 8), ("paper", 300, 1)]
 )
@@ -134,6 +136,7 @@ def test_it_ends_when_the_figures_stand_still(exchange: str, nodes: int, B: int)
     assert soon.exchange_s == pytest.approx(late.exchange_s, rel=0.05)
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_is_simulated_however_still_the_figures_stand() -> None:
     cluster = Cluster(nodes=40, B=1, exchanges=8_000)
     assert simulate(cluster).simulated_s > 1.5 * simulate(dataclasses.replace(cluster, exchanges=None)).simulated_s

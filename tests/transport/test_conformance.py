@@ -87,7 +87,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, st
     with tempfile.TemporaryDirectory() as private:
         starter, extra = mpi_starter(1 + NODES, Path(private))
         command = [*starter, sys.executable, "-m", "tests.transport.mpi_ranks", str(folder)]
-        environment = os.environ | extra | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | extra
         job = subprocess.Popen(
             command,
             cwd=ROOT,

@@ -2,7 +2,6 @@ import itertools
 import json
 
 import pytest
-import torch
 
 from agents.commands import evaluate
 from agents.evaluation import summarise
@@ -46,6 +45,7 @@ def test_json(run, capsys):
     assert "sampled actions, 400-frame cap, seed 1000" in result["protocol"]
 
 
+@pytest.mark.slow
 def test_same_seed_same_scores_and_options_reach_the_protocol(run, capsys):
     first, again = (json_of(capsys, run, "--games", 2) for _ in range(2))
     first.pop("seconds")
@@ -85,7 +85,8 @@ def test_progress_without_a_terminal_also_within_a_game(run, capsys, monkeypatch
     assert told == sorted(set(told))
 
 
-def test_which_checkpoint_plays(make_run, capsys):
+def test_which_checkpoint_plays(make_run, capsys, monkeypatch):
+    monkeypatch.setattr("agents.evaluation.evaluate", lambda *_, **__: summarise([1.0], agent_steps=9, capped=0))
     run = make_run("both", v=True, best=True, t=3, **SHORT)
     folder = run / "checkpoints"
     step, best = folder / "step-000000003.safetensors", folder / "best.safetensors"
@@ -154,11 +155,3 @@ def test_interrupted(run, monkeypatch, capsys):
     monkeypatch.setattr("agents.evaluation.evaluate", interrupted)
     assert main(run, "--games", 1) == 130
     assert capsys.readouterr().err == "evaluate.py: interrupted\n"
-
-
-@pytest.fixture(autouse=True)
-def keep_threads():
-    """The command sets torch's threads; other tests should not notice."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)

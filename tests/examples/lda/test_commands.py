@@ -169,6 +169,7 @@ def test_checkpoints_are_of_the_run(trained):
     assert best.counters["best_perplexity"] == trained.result["best_perplexity"]
 
 
+@pytest.mark.slow
 def test_resumed_run_goes_on(trained, resumed):
     assert resumed.result["reason"].endswith(" documents (limit 30,000)")
     assert resumed.result["documents"] >= 30_000
@@ -184,6 +185,7 @@ def test_resumed_run_goes_on(trained, resumed):
     assert resumed.result["best_perplexity"] <= trained.result["best_perplexity"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_writes_a_checkpoint_and_ends(runs, options):
     directory = runs / "stopped"
     with started(directory, "-m", "examples.lda", *options, "--run-dir", runs, "--name", "stopped") as run:
@@ -201,6 +203,7 @@ def test_ctrl_c_writes_a_checkpoint_and_ends(runs, options):
     np.testing.assert_allclose(topics.beta.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_documents_may_be_for_training(runs, options, planted, command, capsys):
     """Then nothing is measured, so nothing is the best, and only a limit ends the run."""
     all_of_it = ("--validation", 0, "--test", 0, "--set", "stop.patience=1", "--run-dir", runs, "--name", "all")
@@ -328,6 +331,7 @@ def test_show_writes_what_pyldavis_takes(command, trained, planted, tmp_path):
     assert values["vocab"] == [f"word{w}" for w in range(120)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # pyLDAvis' own
 def test_show_writes_a_page(command, trained, tmp_path):
     pytest.importorskip("pyLDAvis", exc_type=ImportError)
@@ -351,6 +355,7 @@ def test_words_that_look_like_something_else_are_words(planted, tmp_path, monkey
     check_png(directory / "topics.png", at_least=(400, 100))
 
 
+@pytest.mark.slow
 def test_many_topics_are_drawn_in_part(tmp_path):
     topics = [{"topic": k, "share": 0.01, "words": [["a", 0.5], ["b", 0.25]]} for k in range(60)]
     draw(topics, tmp_path / "t.png", title="many")
@@ -524,6 +529,7 @@ def test_in_words_of_another_vocabulary():
 # speedup
 
 
+@pytest.mark.slow
 def test_speedup_over_serial_svi(command, serial, trained):
     result = json.loads(command("speedup", serial.directory, trained.directory, "--json"))
     bests = [
@@ -535,6 +541,7 @@ def test_speedup_over_serial_svi(command, serial, trained):
     assert "TSP (Eq. 12)" in command("speedup", serial.directory, trained.directory)
 
 
+@pytest.mark.slow
 def test_svi_is_serial(serial, planted):
     config = load(serial.directory).config
     assert (config.cluster.nodes, config.cluster.processes, config.model.batch) == (1, 1, 1024)

@@ -202,6 +202,7 @@ def test_pruned_statistics_are_the_whole_ones(many_topics, alpha):
     assert np.abs(pruned[0] - whole[0]).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_most_topics_are_pruned(many_topics):
     """Else the test before would show nothing."""
     batch, beta = many_topics

@@ -8,7 +8,6 @@ from itertools import islice
 import numpy as np
 import psutil
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -381,8 +380,6 @@ def serial_pool(make, layout):
 @pytest.fixture
 def lock_free_pool():
     """Makes process pools of one process; none is left afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     here = psutil.Process()
     before = {child.pid for child in here.children(recursive=True)}
     with contextlib.ExitStack() as stack:
@@ -391,7 +388,6 @@ def lock_free_pool():
             return stack.enter_context(contextlib.closing(ProcessPool(make, layout, 1)))
 
         yield make_pool
-    torch.set_num_threads(threads)
     assert {child.pid for child in here.children(recursive=True)} <= before
 
 

@@ -19,6 +19,7 @@ def corpus(cache):
     return open_corpus("pydocs", cache=cache)
 
 
+@pytest.mark.slow
 def test_the_corpus_of_this_python(corpus):
     assert 3000 < corpus.documents < 7000
     assert 90_000 < corpus.tokens < 250_000
@@ -26,6 +27,7 @@ def test_the_corpus_of_this_python(corpus):
     assert corpus.name == "pydocs"
 
 
+@pytest.mark.slow
 def test_its_words(corpus):
     assert {"thread", "lock", "turtle", "decimal", "file", "header", "encoding"} <= set(corpus.vocabulary)
     assert not {"the", "which", "os", "__init__"} & set(corpus.vocabulary)
@@ -35,10 +37,12 @@ def test_its_words(corpus):
     assert in_documents.max() < 0.2 * corpus.documents
 
 
+@pytest.mark.slow
 def test_no_document_is_short(corpus):
     assert np.add.reduceat(corpus.counts, corpus.indptr[:-1]).min() == pydocs.FEWEST_TOKENS
 
 
+@pytest.mark.slow
 def test_it_is_made_once(corpus, cache, monkeypatch):
     monkeypatch.setattr(pydocs, "source_docstrings", None)
     assert open_corpus("pydocs", cache=cache).digest == corpus.digest

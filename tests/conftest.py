@@ -1,0 +1,22 @@
+"""One thread in each process, as in a run: the tests fork, and idle threads would spin beside those that work."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy is loaded
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Two for the whole suite, which waits as much as it computes; none for tests that somebody names."""
+    return 2 if config.args == config.getini("testpaths") else 0
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Commands set the number of torch's threads for their own process."""
+    yield
+    torch.set_num_threads(1)
