@@ -29,7 +29,7 @@ GAP_COLUMNS = 4  # between a value and the next label
 
 
 class TerminalPanel:
-    """A panel at the bottom of a terminal."""
+    """A panel at the bottom of a terminal (a `hsa2c.observe.console.View`)."""
 
     def __init__(self, title: str, run: Path, fields: Sequence[Field], file: TextIO | None) -> None:
         self._title, self._run, self._fields = one_line(title), run, fields

@@ -13,7 +13,7 @@ from hsa2c.observe.shown import Field
 
 
 class PlainLines:
-    """Lines without any control codes, for pipes and log files."""
+    """Lines without any control codes, for pipes and log files (a `hsa2c.observe.console.View`)."""
 
     def __init__(self, fields: Sequence[Field], stream: TextIO, every_s: float) -> None:
         self._fields, self._stream, self._every_s = fields, stream, every_s
