@@ -57,7 +57,7 @@ _RANKS_S = 25.0
 _STEADY_S = 75.0  # simulated: ranks that exchange without a pause are soon as they stay
 _SEVERAL = (2, 4)  # ranks
 _STARTS = range(3)  # of several ranks
-_SHARED = {
+SHARED = {
     "seniority": (0.0, 0.1, 0.3, 0.6),
     "unfairness": (0.0, 0.05, 0.1, 0.15),
     "loss": (0.0, 0.03, 0.06, 0.1, 0.15, 0.2),
@@ -273,8 +273,13 @@ def planned(
     )
 
 
-def sharing(link: str, several: Sequence[Mapping[str, Any]], **probes: Mapping[str, float]) -> dict[str, float]:
-    """How nodes share a link: of `_SHARED` that with which ranks that only exchange are simulated best.
+def sharing(
+    link: str,
+    several: Sequence[Mapping[str, Any]],
+    ways: Mapping[str, Sequence[float]] = SHARED,
+    **probes: Mapping[str, float],
+) -> dict[str, float]:
+    """How nodes share a link: of all `ways` that with which ranks that only exchange are simulated best.
 
     Where all messages get the same of a link, nodes that are in step stay so, and each has half of it. By chance, or
     because who comes first keeps more, one gets ahead, until each has the link for itself. What more ranks do not get
@@ -291,8 +296,7 @@ def sharing(link: str, several: Sequence[Mapping[str, Any]], **probes: Mapping[s
             far += math.log(found / ranks["exchanges_per_s"]) ** 2
         return far
 
-    ways = itertools.product(*_SHARED.values())
-    return min((dict(zip(_SHARED, way, strict=True)) for way in ways), key=off)
+    return min((dict(zip(ways, way, strict=True)) for way in itertools.product(*ways.values())), key=off)
 
 
 @dataclass(frozen=True, kw_only=True)

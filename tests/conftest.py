@@ -4,10 +4,13 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy is loaded
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_xdist_auto_num_workers(config):

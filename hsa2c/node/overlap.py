@@ -52,10 +52,16 @@ class Overlap:
         return sum(self._applied.tolist())  # several times quicker than numpy's sum of so few
 
 
+def seconds_so_far() -> tuple[float, float]:
+    """Of the wall's clock, and of a processor for all of this process's threads."""
+    return time.perf_counter(), time.process_time()
+
+
 class Clock:
     """A process's seconds since it began to train: `start` may be called again and again, the first time counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], tuple[float, float]] = seconds_so_far) -> None:
+        self._now = now
         self._at: tuple[float, float] | None = None
         self._waited_before_s = 0.0
 
@@ -85,7 +91,3 @@ class Clock:
         before, self._at = self._at, self._now()
         waiting, self._waited_before_s = waited_s - self._waited_before_s, 0.0
         return {"wall": self._at[0] - before[0], "computing": self._at[1] - before[1], "waiting": waiting}
-
-    @staticmethod
-    def _now() -> tuple[float, float]:
-        return time.perf_counter(), time.process_time()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import time
 
 import numpy as np
 import pytest
 
+from bench import rate_real
 from bench.rate import main, mean_squared_norm, slope
 from bench.rate_real import Norms, measured
 from bench.robust_regression import DIM, MU, RobustRegression, Row, Setting
@@ -91,15 +91,14 @@ def test_one_real_process_is_serial_sgd(tmp_path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_real_nodes_make_gradients_smaller(tmp_path) -> None:
+def test_real_nodes_make_gradients_smaller(tmp_path, monkeypatch) -> None:
     f = RobustRegression()
     setting = Setting(T=100, M=2, p=2, B=2)
     found = measured(f, setting, 1, tmp_path)
     assert 0 < found[0] < np.sum(f.gradient(np.zeros(DIM)) ** 2)
     assert found[1] >= 1  # who does not wait is late now and then
-    began_at = time.monotonic()
+    monkeypatch.setattr(rate_real, "execute", None)
     assert measured(f, setting, 1, tmp_path) == found  # kept
-    assert time.monotonic() - began_at < 1
 
 
 def test_norms_are_of_the_first_t_steps() -> None:

@@ -106,6 +106,7 @@ NODES = [
 LOADS = {"delta/norm_mean": 0.5, "delta/cosine_mean": 0.1, "master/busy": 0.2, "master/processor": 0.1}
 
 
+@pytest.mark.slow
 def test_sections_have_pictures_of_the_nodes(make_run):
     page = report.render(make_run([row | LOADS for row in ROWS], nodes=NODES))
     assert sections(page)[1:6] == ["Speed", "Where the time goes", "Staleness", "Deltas", "The master"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -60,13 +59,11 @@ def test_conformance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         except Exception:
             failures.append(f"player {me}\n{traceback.format_exc()}")
 
-    began_at = time.monotonic()
     for me in range(MASTER, check.nodes):
         clock.start(take_part, me)
     clock.run()
     assert not failures, "\n".join(failures)
     assert clock.now > 0
-    assert time.monotonic() - began_at < 20
 
 
 # Times by hand.

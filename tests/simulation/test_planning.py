@@ -41,7 +41,8 @@ def test_a_busy_processor_is_the_other_end() -> None:
     assert conclusion(cluster, outcome).startswith("help no more beyond 6: the master's processor; an exchange takes")
 
 
-@pytest.mark.parametrize("exchange", [pytest.param("overlap", marks=pytest.mark.slow), "paper"])
+@pytest.mark.slow
+@pytest.mark.parametrize("exchange", ["overlap", "paper"])
 def test_nodes_help_up_to_the_bound_and_not_beyond(exchange: str) -> None:
     base = Cluster(nodes=1, cores=4, B=4, exchange=exchange, variation=0.1, exchanges=7_000)  # type: ignore[arg-type]
     most = round(bound(base).nodes)

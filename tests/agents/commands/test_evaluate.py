@@ -101,6 +101,7 @@ def test_which_checkpoint_plays(make_run, capsys, monkeypatch):
         assert json_of(capsys, *arguments, "--games", 1)["checkpoint"] == str(path), arguments
 
 
+@pytest.mark.slow
 def test_video(run, capsys, tmp_path):
     pytest.importorskip("imageio_ffmpeg")
     result = json_of(capsys, run, "--games", 1, "--video", tmp_path / "game.gif")

@@ -35,16 +35,16 @@ def read_uci_slowly(text):
         fields = re.split(r"[ \t\r]+", line.strip(" \t\r"))
         if len(fields) != 3 or not all(re.fullmatch("[0-9]+", field) for field in fields[:2]):
             raise WrongError(number)
-        if not re.fullmatch(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", fields[2]) or Decimal(fields[2]) % 1:
+        if not re.fullmatch(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", fields[2]):
             raise WrongError(number)
-        document, word, count = (int(Decimal(field)) for field in fields)
-        if not (1 <= document <= D and 1 <= word <= W and 1 <= count <= LARGEST):
+        document, word, count = int(fields[0]), int(fields[1]), Decimal(fields[2])
+        if not (1 <= document <= D and 1 <= word <= W and 1 <= count <= LARGEST) or count % 1:
             raise WrongError(number)
         entries += 1
         if entries > NNZ:
             raise WrongError(number)
         bag = documents[document - 1]
-        bag[word - 1] = bag.get(word - 1, 0) + count
+        bag[word - 1] = bag.get(word - 1, 0) + int(count)
     if entries < NNZ:
         raise WrongError(3)
     return [sorted(bag.items()) for bag in documents]
