@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+if __name__ == "__main__":  # python -m has put the current directory first: a signal.py there is not Python's
+    sys.path.append(sys.path.pop(0))
+
 from hsa2c.commands.entry import enter
 from hsa2c.errors import EXIT_DONE, ConfigError
 

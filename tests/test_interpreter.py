@@ -8,7 +8,7 @@ import pytest
 from hsa2c import interpreter
 from tests.processes import REPOSITORY, TINY, environment, started
 
-TRAPS = ("random", "queue", "yaml", "types", "torch", "numpy", "json", "socket")
+TRAPS = ("random", "queue", "yaml", "types", "torch", "numpy", "json", "socket", "signal", "threading")
 PATIENCE_S = 60
 
 
