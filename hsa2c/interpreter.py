@@ -47,6 +47,18 @@ def find(module: str) -> None:
         sys.path.append(current)
 
 
+def at_home(path: str) -> str:
+    """A path as text, in which ``~`` is the user's home, and ``~somebody`` somebody's.
+
+    Raises:
+        ValueError: There is no such user.
+    """
+    found = os.path.expanduser(path)  # noqa: PTH111 - Path's fails where there is no home
+    if found.startswith("~"):
+        raise ValueError(f"a path whose user is known here, or ./{path}")
+    return found
+
+
 def _current_directory() -> str | None:
     """None where it has been removed."""
     try:

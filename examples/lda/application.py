@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from examples.lda.corpora.pydocs import NAME as PYDOCS
 from examples.lda.rates import MOST_DECAY, Rate, paper_rate, positivity
 from examples.lda.settings import LDAConfig, endless_warning, limit_documents
 from examples.lda.words import COMMAND, PICTURES, PREFLIGHT
+from hsa2c import interpreter
 from hsa2c.application import Application, ProblemFactory, Tracker
 from hsa2c.config.loading import build
 from hsa2c.config.sections import DPSGDConfig
@@ -204,7 +204,9 @@ class LDA(Application):
 def absolute(path: str) -> str:
     """A path that means the same in every directory."""
     try:
-        return str(Path(os.path.expanduser(path)).absolute())  # noqa: PTH111 - Path's fails where there is no home
+        return str(Path(interpreter.at_home(path)).absolute())
+    except ValueError as error:
+        raise ConfigError(f"{path}: must be {error}") from None
     except OSError as error:
         raise ConfigError(f"{path}: the current directory is not there: {error.strerror}") from None
 
@@ -331,7 +333,7 @@ def _check_validation(corpus: Corpus, parts: Split) -> None:
         plural = "s" if documents.size != 1 else ""
         raise ConfigError(
             f"corpus.validation: {documents.size} document{plural}, none of two tokens or more;"
-            " must have one to measure the perplexity of"
+            " must have one to measure the perplexity of (--validation 0: measure none)"
         )
 
 

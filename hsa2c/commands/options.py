@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -53,7 +52,10 @@ class OneLineParser(argparse.ArgumentParser):
 
 def _path(text: str) -> Path:
     """A path; ``~`` is the user's home also where a shell has not said so, as in ``--video=~/x.mp4``."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's fails where there is no home
+    try:
+        return Path(interpreter.at_home(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: must be {error}") from None
 
 
 def number_or_auto(text: str) -> int | str:

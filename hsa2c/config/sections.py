@@ -4,18 +4,19 @@ source.
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from hsa2c.interpreter import at_home
 
 #: Every section is declared with these: frozen, keyword-only, no unknown keys, no silent conversion of types.
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 #: A path as text; ``~`` is the user's home.
-PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(at_home)]
 
 
 def _two_bytes(dtype: Any) -> Any:

@@ -383,6 +383,8 @@ def test_tilde_is_the_home_in_paths(monkeypatch):
     monkeypatch.setenv("HOME", "/home/of/mine")
     config = build(AtariConfig, {"output": {"run_dir": "~/x"}, "cluster": {"hosts": "~/hosts"}})
     assert (config.output.run_dir, config.cluster.hosts) == ("/home/of/mine/x", "/home/of/mine/hosts")
+    with pytest.raises(ConfigError, match=r"^output\.run_dir = '~no such user/x': must be a path whose user is known"):
+        build(AtariConfig, {"output": {"run_dir": "~no such user/x"}})
 
 
 # Options and files
