@@ -25,6 +25,7 @@ from hsa2c.run.resolve import asked_in_0_1, listed_hosts, resolve
 
 #: Settings that a resumed run keeps: others of them would make it another run.
 _FIXED = ("seed", "output.run_dir", "output.name", "optimiser.name")
+_WHERE = ("run_dir", "name")
 
 
 def prepare(
@@ -70,6 +71,8 @@ def _go_on(app: Application, directory: Path, now: Mapping[str, Any], config: An
     """
     if not is_there(directory / CONFIG):
         raise ConfigError(f"{directory}: holds checkpoints, but no {CONFIG}: put it back; --name starts another")
+    # Its name, and the folder of runs, have found the directory, which may be a copy, or have another name now.
+    now = {**now, "output": {key: value for key, value in now.get("output", {}).items() if key not in _WHERE}}
     saved = app.build_config(read_yaml(directory / CONFIG))
     earlier.check_same(app, directory, saved, app.build_config(merge(to_dict(saved), now)))
     if checkpoints.steps(directory / checkpoints.FOLDER):

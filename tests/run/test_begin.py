@@ -104,6 +104,12 @@ def test_run_renamed_by_its_user_can_be_resumed(make_run, tmp_path):
         assert run.directory == directory
 
 
+def test_a_copy_goes_on_under_its_own_name(make_run, tmp_path):
+    copy = shutil.copytree(make_run(), tmp_path / "copy")
+    given = {"output.run_dir": str(tmp_path), "output.name": "copy"}
+    assert begin.prepare(APPLICATION, given, None, ALONE, again=True).checkpoint.parent.parent == copy
+
+
 @pytest.mark.parametrize(
     ("given", "rule"),
     [
