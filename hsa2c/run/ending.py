@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from pathlib import Path
 
@@ -28,9 +29,10 @@ def report(code: int, supervisor: Supervisor, directory: Path, *, session: int, 
     if code == EXIT_DONE:
         return EXIT_DONE
     if not _journal_tells_error(directory):
-        tail = (directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
-        print(*tail, sep="\n", file=sys.stderr)
-    print(f"the job failed (exit code {code}); its output is in {directory / 'log.txt'}", file=sys.stderr)
+        for line in (directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]:
+            print(line, file=sys.stderr)
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed (exit code {code})"
+    print(f"the job {how}; its output is in {directory / 'log.txt'}", file=sys.stderr)
     return EXIT_FAILED
 
 

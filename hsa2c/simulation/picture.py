@@ -54,12 +54,16 @@ def _figure(clusters: Sequence[Cluster], outcomes: Sequence[Outcome], unit: str)
     from matplotlib.figure import Figure
 
     masters = sorted({cluster.masters for cluster in clusters})
-    figure = Figure(figsize=(2.0 + 3.4 * len(masters), 2.2 + 2.2 * len(_ROWS)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(max(8.0, 2.0 + 3.4 * len(masters)), 2.2 + 2.2 * len(_ROWS)), dpi=120, layout="constrained")
     grid = figure.subplots(len(_ROWS), len(masters), sharex=True, sharey="row", squeeze=False)
     for column, K in enumerate(masters):
         seen = [(c, o) for c, o in zip(clusters, outcomes, strict=True) if c.masters == K]
         for row, (name, value) in enumerate(_ROWS):
             _panel(grid[row, column], seen, value)
+            values = [value(o) for o in outcomes]
+            if _within_a_decade(values):  # where a logarithmic scale has no tick
+                grid[row, column].set_yscale("linear")
+                grid[row, column].set_ylim(0, 1.1 * max(values))
             if column == 0:
                 grid[row, 0].set_ylabel(name.format(unit=unit), fontsize=9)
         grid[0, column].set_title(f"{K} master{'s' if K > 1 else ''}", loc="left")
@@ -99,8 +103,15 @@ def _panel(axes: Axes, seen: Sequence[tuple[Cluster, Outcome]], value: Callable[
     axes.minorticks_off()
 
 
+def _within_a_decade(values: Sequence[float]) -> bool:
+    return min(values) > 0 and max(values) < 10 * min(values)
+
+
 def _full_speed(axes: Axes, seen: Sequence[tuple[Cluster, Outcome]]) -> None:
     """What the same nodes would do without any exchange."""
     full = sorted({(c.nodes, o.samples_per_s / o.speed_share) for c, o in seen if o.speed_share > 0})
     nodes, speeds = [each[0] for each in full], [each[1] for each in full]
-    axes.plot(nodes, speeds, color="#777777", linestyle="--", linewidth=1, label="without exchanges", zorder=0)
+    look: dict[str, Any] = {"color": "#777777", "linestyle": "--", "linewidth": 1}
+    if len(nodes) == 1:  # a line of one point is not to be seen
+        look |= {"marker": "_", "markersize": 24}
+    axes.plot(nodes, speeds, label="without exchanges", zorder=0, **look)
