@@ -1,7 +1,7 @@
 """A command that a signal ends within seconds, whatever it is doing: another process waits for it.
 
-Python hears a signal between two of its own instructions. Native code may keep it from that for many seconds: ALE
-builds 32 emulators in one call, and holds Python's lock meanwhile, so that no thread of the same process could answer.
+Python hears a signal between two of its own instructions. Native code may keep it from that for many seconds: one call
+of a library may hold Python's lock for so long, and then no thread of the same process could answer either.
 """
 
 from __future__ import annotations

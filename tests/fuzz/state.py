@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from safetensors.numpy import save as to_safetensors
 
-from agents.application import AtariConfig
+from agents.application import APPLICATION, AtariConfig
 from examples.lda.settings import LDAConfig
 from hsa2c.cluster import hosts
 from hsa2c.commands.replay import replay
@@ -148,8 +148,8 @@ def read_page(path):
     history = [row for row in history if number(row.get("elapsed_s")) is not None]
     if not history:
         raise ConfigError("no rows yet, nothing to report")
-    pages._facts(path.parent, history, events)
-    pages._sections(history)
+    pages._facts(path.parent, history, events, APPLICATION.pictures.subject)
+    pages._sections(history, APPLICATION.pictures.sections)
     pages._story(events)
     slowest_text(read_totals(path.parent))
 
