@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterable
 from types import FrameType
 
 from hsa2c.node.lifetime import die_with_parent, end_as
 from hsa2c.signals import STOPPING, catch
 
 _HEARING_S = 2.0  # after a signal: what cleans up takes a second
-_SHOW_CURSOR = b"\x1b[?25h"  # a progress bar has hidden it
+_NO_BAR = b"\r\x1b[2K\x1b[?25h"  # of a progress bar, its line away and the cursor back
 
 
 def attend(prog: str) -> None:
@@ -33,35 +34,30 @@ def attend(prog: str) -> None:
         die_with_parent(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         return
-    _wait_for(child, prog, unblocked)
+    os._exit(_end_of(child, prog, unblocked))
 
 
-def _wait_for(child: int, prog: str, unblocked: set[int | signal.Signals]) -> None:
-    """Pass signals on to a child, kill it where it does not hear one in time, and end as it does."""
+def _end_of(child: int, prog: str, unblocked: Iterable[int]) -> int:
+    """Wait for it, and pass signals on; gives back the exit code."""
     asked: list[int] = []
+
+    def send(signum: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signum)
 
     def pass_on(signum: int, _: FrameType | None) -> None:
         if not asked:
             signal.setitimer(signal.ITIMER_REAL, _HEARING_S)
         asked.append(signum)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signum)
+        send(signum)
 
     catch(pass_on)
-    deaf = False
-
-    def kill(*_: object) -> None:
-        nonlocal deaf
-        deaf = True
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-
-    signal.signal(signal.SIGALRM, kill)
+    signal.signal(signal.SIGALRM, lambda *_: send(signal.SIGKILL))
     signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    if deaf and code == -signal.SIGKILL:
+    if asked and code == -signal.SIGKILL:
         with contextlib.suppress(OSError):
-            os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + f"{prog}: interrupted\n".encode())
-        os._exit(128 + asked[0])
-    os._exit(end_as(code))
+            os.write(2, (_NO_BAR if os.isatty(2) else b"") + f"{prog}: interrupted\n".encode())
+        return 128 + asked[0]
+    return end_as(code)
