@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from hsa2c import signals
+from hsa2c.commands import entry
 from hsa2c.commands.options import guarded
 from tests.processes import REPOSITORY, environment, usual_signals, wait_until
 
@@ -162,6 +163,10 @@ ENTER = "import sys; from hsa2c.commands import entry; entry._ATTENDED = ('own',
 def attended(folder, act):
     (folder / "own.py").write_text(DEAF.format(act=act))
     return started("-c", ENTER, PYTHONPATH=os.pathsep.join([str(folder), str(REPOSITORY)]))
+
+
+def test_evaluate_is_attended():
+    assert all(f'"{module}"' in (REPOSITORY / "evaluate.py").read_text() for module in entry._ATTENDED)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
