@@ -5,11 +5,14 @@ import sys
 
 import pytest
 
+from bench.testbed.emulated_hosts import EmulatedHosts, why_not
 from hsa2c import application
 from hsa2c.errors import ConfigError
 from tests.processes import REPOSITORY, started
+from tests.test_faults import ready
 
 PATIENCE_S = 60
+WHY_NOT = why_not()
 OWN = "from tests.faulty_application import Faulty\nAPPLICATION = Faulty()\n"
 LAUNCH = """
 import os, sys
@@ -64,3 +67,16 @@ def test_an_application_of_the_current_directory_is_found_by_all(folder, tmp_pat
     with started(tmp_path / "replay", "-c", REPLAY, folder, *options, PYTHONPATH=str(REPOSITORY)) as replay:
         assert replay.end() == 0, replay.stderr()
     assert "computed anew" in replay.launcher.stdout_path.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(WHY_NOT is not None, reason=f"hosts cannot be emulated: {WHY_NOT}")
+def test_an_application_of_the_current_directory_is_found_on_other_hosts(folder, tmp_path):
+    (tmp_path / "hosts").write_text("h0\nh1\n")
+    settings = ("cluster.nodes=2", f"cluster.hosts={tmp_path}/hosts", "stop.minutes=0.02")
+    command = ("-c", LAUNCH, folder, tmp_path, "run", *settings)
+    with EmulatedHosts(2) as hosts:
+        variables = {**hosts.environment, "PYTHONPATH": str(REPOSITORY)}
+        with started(tmp_path / "run", *command, starter=hosts.inside("h0"), **variables) as run:
+            assert run.end() == 0, run.stderr()
+    assert {node["host"] for node in ready(run).values()} == {"h0", "h1"}
