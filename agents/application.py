@@ -69,6 +69,7 @@ class Atari(Application):
     )
     curve = shown.Field("mean score", "score/mean_100", "{:,.1f}")
     fixed: ClassVar[Sequence[str]] = ("game", "agent.initialisation")
+    earlier_modules: ClassVar[Sequence[str]] = ("hsa2c.atari",)
     summary: ClassVar[Mapping[str, str]] = {
         "agent_steps": "agent_steps",
         "updates": "updates",

@@ -136,6 +136,8 @@ class Application(Protocol):
     """Settings, by dotted name, that a resumed run keeps: others of them would make it another run."""
     summary: ClassVar[Mapping[str, str]] = {}
     """What ``--json`` says of a finished run beside what all have: name to key of a row."""
+    earlier_modules: ClassVar[Sequence[str]] = ()
+    """Names that its module has had: recordings of earlier versions have them."""
     overlaps: ClassVar[bool] = True
     """Whether its processes may go on during an exchange: its layout is `Layout.in_place`."""
     command: ClassVar[CommandWords] = CommandWords()

@@ -105,11 +105,11 @@ def _nodes(recording: Recording, app: str) -> tuple[Nodes | None, str | None]:
     """What computes deltas anew; or why that cannot be done."""
     from hsa2c.run import recordings
 
-    recorded = recording.about.get("app")
-    if recorded != app:
+    recorded, loaded = recording.about.get("app"), application.load(app)
+    if recorded not in (app, *loaded.earlier_modules):
         raise ConfigError(f"{recording.path}: is of {recorded}, not of {app}: needs --app {recorded}")
     why_not = recordings.why_not_recomputed(recording.about["config"])
-    return (None, why_not) if why_not else (recordings.nodes(recording, application.load(app)), None)
+    return (None, why_not) if why_not else (recordings.nodes(recording, loaded), None)
 
 
 def _progress(recording: Recording) -> Callable[[], None]:

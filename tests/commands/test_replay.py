@@ -91,6 +91,15 @@ def test_what_is_not_computed_anew_is_said(record, capsys, monkeypatch, how, why
     assert f"recording-1.bin: deltas are those recorded, not computed anew: {why}" in capsys.readouterr().out
 
 
+def test_recordings_of_0_1_have_another_module(record, capsys, monkeypatch):
+    for name in replay.THREAD_CAPS:
+        monkeypatch.setenv(name, "1")
+    run = record(app="hsa2c.atari", exchange="overlap")
+    (run / "checkpoints" / "step-000000002.safetensors").unlink()
+    assert replay.main([str(run), "--recompute"]) == 0
+    assert "not computed anew: with --exchange overlap" in capsys.readouterr().out
+
+
 def test_bad_input_is_one_line(record, refused, tmp_path, monkeypatch):
     for name in replay.THREAD_CAPS:
         monkeypatch.setenv(name, "1")
