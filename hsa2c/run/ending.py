@@ -31,8 +31,8 @@ def report(code: int, supervisor: Supervisor, directory: Path, *, session: int, 
     if not _journal_tells_error(directory):
         for line in (directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]:
             print(line, file=sys.stderr)
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed (exit code {code})"
-    print(f"the job {how}; its output is in {directory / 'log.txt'}", file=sys.stderr)
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    print(f"the job failed ({how}); its output is in {directory / 'log.txt'}", file=sys.stderr)
     return EXIT_FAILED
 
 
