@@ -343,7 +343,8 @@ def test_several_masters_go_on_without_a_node_and_v_is_whole(tmp_path):
     """As in `test_v_is_the_updates_that_were_acknowledged`, each slice at a master of its own; then at another number
     of masters.
     """
-    settings = ("dpsgd.deltas_per_step=1", "dpsgd.global_rate=1")
+    # No delta counts for less than it is, however late it comes.
+    settings = ("dpsgd.deltas_per_step=1", "dpsgd.global_rate=1", "dpsgd.max_delay=1000000000", "dpsgd.exchange=paper")
     with nodes(tmp_path, 2, "cluster.masters=2", "cluster.spares=1", *settings) as run:
         assert (run.checkpoint().v > 0).all(), "gathered in the middle of the run"
         wait_until(lambda: 2 in ready(run), "the spare")
