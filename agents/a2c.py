@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.fast_network import FastActorCritic, Features, join
-from agents.losses import LossParts, actor_critic_gradient, clip_by_global_norm, explained_variance, normalise
-from agents.returns import Bools, Floats, gae, n_step_returns
-from agents.rollout import Environments, Player, Rollout
-from agents.settings import AgentConfig, Precision
+from hsa2c.agents.fast_network import FastActorCritic, Features, join
+from hsa2c.agents.losses import LossParts, actor_critic_gradient, clip_by_global_norm, explained_variance, normalise
+from hsa2c.agents.returns import Bools, Floats, gae, n_step_returns
+from hsa2c.agents.rollout import Environments, Player, Rollout
+from hsa2c.agents.settings import AgentConfig, Precision
 
 #: Under which names the parts of the loss are reported; in the order of `LossParts`.
 _PARTS = ("loss/policy", "loss/value", "policy/entropy", "policy/approx_kl", "policy/clip_fraction")
@@ -77,7 +77,7 @@ class A2C:
         return self._network.g
 
     def report(self) -> Mapping[str, Any]:
-        """See `hsa2c.dpsgd.problem.Problem.report`; read by `agents.games.GameTracker`."""
+        """See `hsa2c.dpsgd.problem.Problem.report`; read by `hsa2c.agents.games.GameTracker`."""
         return self._told.take(self._player)
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from agents.games import GameTracker
-from agents.settings import (
+from hsa2c.agents.games import GameTracker
+from hsa2c.agents.settings import (
     AgentConfig,
     AgentOptimiserConfig,
     AgentStopConfig,
@@ -19,16 +19,16 @@ from agents.settings import (
     Precision,
     network_identity,
 )
-from agents.words import COMMAND, PICTURES, PREFLIGHT
-from envs.actions import num_actions
-from envs.names import resolve_game
-from envs.settings import EnvConfig
+from hsa2c.agents.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.application import Application, ProblemFactory
 from hsa2c.cluster.capacity import Footprint
 from hsa2c.cluster.sharing import cores_here, nodes_here
 from hsa2c.config.loading import build
 from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OutputConfig
 from hsa2c.dpsgd.protocols import Vector
+from hsa2c.envs.actions import num_actions
+from hsa2c.envs.names import resolve_game
+from hsa2c.envs.settings import EnvConfig
 from hsa2c.observe import shown
 
 
@@ -69,7 +69,7 @@ class Atari(Application):
     )
     curve = shown.Field("mean score", "score/mean_100", "{:,.1f}")
     fixed: ClassVar[Sequence[str]] = ("game", "agent.initialisation")
-    earlier_modules: ClassVar[Sequence[str]] = ("hsa2c.atari",)
+    earlier_modules: ClassVar[Sequence[str]] = ("hsa2c.atari", "agents.application")
     summary: ClassVar[Mapping[str, str]] = {
         "agent_steps": "agent_steps",
         "updates": "updates",
@@ -130,13 +130,13 @@ class Atari(Application):
 
     def dim(self, config: AtariConfig) -> int:
         """Weights of the network."""
-        from agents.network import ActorCritic, num_parameters
+        from hsa2c.agents.network import ActorCritic, num_parameters
 
         return num_parameters(ActorCritic(_actions(config)))
 
     def initial(self, config: AtariConfig) -> Vector:
         """Weights drawn by the run's seed."""
-        from agents.network import initial_vector
+        from hsa2c.agents.network import initial_vector
 
         vector: Vector = initial_vector(_actions(config), config.seed, config.agent.initialisation).numpy()
         return vector
@@ -146,8 +146,8 @@ class Atari(Application):
         import ale_py.vector_env  # noqa: F401 - before the fork, so that the processes share it
         import numpy as np
 
-        from agents.a2c import A2C
-        from envs.atari import MAX_SEED, AtariEnvs
+        from hsa2c.agents.a2c import A2C
+        from hsa2c.envs.atari import MAX_SEED, AtariEnvs
 
         precision = _precision(config)
         game = resolve_game(config.game)
@@ -224,7 +224,7 @@ def _precision(config: AtariConfig) -> Precision:
 
 @cache
 def _measured_precision(actions: int, pixels: Pixels, batch: int) -> Precision:
-    from agents.fast_network import choose_precision
+    from hsa2c.agents.fast_network import choose_precision
 
     return choose_precision(actions, pixels, batch)
 

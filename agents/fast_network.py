@@ -1,4 +1,4 @@
-"""`agents.network.ActorCritic` and its gradient, written out operation by operation, for processes that act and learn.
+"""`hsa2c.agents.network.ActorCritic` and its gradient, operation by operation, for processes that act and learn.
 
 The same function of the same weights, without a graph of what was computed: the weights are rounded once for each
 update instead of once for each use, gradients are written to where they belong instead of being cleared, summed and
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agents.network import (
+from hsa2c.agents.network import (
     CONV1_STRIDE,
     CONV2_STRIDE,
     ActorCritic,
@@ -26,7 +26,7 @@ from agents.network import (
     num_parameters,
     parameter_views,
 )
-from agents.settings import OBSERVATION_SHAPE, Pixels, Precision
+from hsa2c.agents.settings import OBSERVATION_SHAPE, Pixels, Precision
 
 _WORTHWHILE = 0.9  # bfloat16 must take at most this share of float32's time: less is not worth its rounding
 _MEASURE_S = 0.5
@@ -60,7 +60,7 @@ class FastActorCritic:
 
     Args:
         num_actions: Of the game.
-        pixels: See `agents.settings.AgentConfig.pixels`.
+        pixels: See `hsa2c.agents.settings.AgentConfig.pixels`.
         precision: Of the hidden layers.
 
     Attributes:
@@ -84,7 +84,7 @@ class FastActorCritic:
             mine.copy_(weight)
 
     def __call__(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """See `agents.network.ActorCritic.forward`."""
+        """See `hsa2c.agents.network.ActorCritic.forward`."""
         logits, values, _ = self.heads(self.features(observations))
         return logits, values
 
@@ -182,7 +182,7 @@ def choose_precision(num_actions: int, pixels: Pixels, batch: int) -> Precision:
 
     Args:
         num_actions: Of the game.
-        pixels: See `agents.settings.AgentConfig.pixels`.
+        pixels: See `hsa2c.agents.settings.AgentConfig.pixels`.
         batch: Samples of one update.
     """
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")

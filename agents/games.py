@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.stall import stall
+from hsa2c.agents.stall import stall
 
 _SPEED_S = 20.0  # a process may play for 5 s and then learn for as long: a row sees the one or the other, a speed both
 _WINDOW = 100  # games in the mean that curves, the best checkpoint and the stop condition speak of
@@ -68,7 +68,7 @@ class GameTracker:
         return self._mean() if len(self._scores) == _WINDOW else None
 
     def add(self, node: int, report: Mapping[str, Any]) -> None:
-        """Take in what `agents.a2c.A2C.report` gave."""
+        """Take in what `hsa2c.agents.a2c.A2C.report` gave."""
         self.work += report["agent_steps"]
         self._new_steps[node] = self._new_steps.get(node, 0) + report["agent_steps"]
         self._updates += report["updates"]

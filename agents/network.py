@@ -1,7 +1,7 @@
 """The network of Mnih et al. 2013 with a policy and a value head, its weights living in one flat vector.
 
 The flat vector is the parameter that the rest of the project knows: `bind` makes the weights views of it. This is the
-definition; what trains is `agents.fast_network`.
+definition; what trains is `hsa2c.agents.fast_network`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.settings import OBSERVATION_SHAPE, Initialisation, Pixels, Precision
+from hsa2c.agents.settings import OBSERVATION_SHAPE, Initialisation, Pixels, Precision
 
 CONV1_STRIDE = 4
 CONV2_STRIDE = 2
@@ -42,7 +42,7 @@ class ActorCritic(nn.Module):
 
     Args:
         num_actions: Of the game.
-        pixels: See `agents.settings.AgentConfig.pixels`.
+        pixels: See `hsa2c.agents.settings.AgentConfig.pixels`.
 
     Source: Mnih et al. 2013, section 4.1, with the heads of Mnih et al. 2016.
     """
@@ -92,7 +92,7 @@ def grey_levels(observations: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor]:
 
     Args:
         observations: uint8 [batch, 4, 84, 84].
-        pixels: Which levels; see `agents.settings.AgentConfig.pixels`.
+        pixels: Which levels; see `hsa2c.agents.settings.AgentConfig.pixels`.
     """
     if pixels == "raw":
         shape = (len(observations), 1, 1, 1)

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.network import ActorCritic, autocast, bind
-from agents.settings import Pixels, Precision
+from hsa2c.agents.network import ActorCritic, autocast, bind
+from hsa2c.agents.settings import Pixels, Precision
 
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -33,7 +33,7 @@ class Policy:
     Args:
         v: float32 [dim]; copied, so later writes to it change nothing here.
         num_actions: Of the game.
-        pixels: What the network was trained with (`agents.settings.AgentConfig.pixels`).
+        pixels: What the network was trained with (`hsa2c.agents.settings.AgentConfig.pixels`).
         greedy: Take the likeliest action; otherwise sample.
         seed: Of the sampling.
         precision: Of the hidden layers.

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.fast_network import FastActorCritic, Features
-from agents.losses import action_log_prob
-from agents.policy import gumbel_noise
-from agents.returns import Bools, Floats
-from agents.settings import OBSERVATION_SHAPE
+from hsa2c.agents.fast_network import FastActorCritic, Features
+from hsa2c.agents.losses import action_log_prob
+from hsa2c.agents.policy import gumbel_noise
+from hsa2c.agents.returns import Bools, Floats
+from hsa2c.agents.settings import OBSERVATION_SHAPE
 
 
 class GameResult(Protocol):
@@ -88,7 +88,7 @@ class Rollout:
     terminated: Bools
     truncated: Bools
     valid: Bools
-    """See `agents.returns`."""
+    """See `hsa2c.agents.returns`."""
     bootstrap_value: Floats
     """V of the state after the last step, [num_envs]."""
     features: list[Features]

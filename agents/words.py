@@ -43,7 +43,7 @@ COMMAND = CommandWords(
     limits="--agent-steps or --minutes",
     example="agent.discount=0.99",
     next="python evaluate.py",
-    evaluate="agents.commands.evaluate",
+    evaluate="hsa2c.agents.commands.evaluate",
     evaluating="let a trained agent play (as evaluate.py)",
 )
 

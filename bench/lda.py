@@ -1,9 +1,9 @@
 """How fast and how good the LDA example is, beside other libraries: ``python -m bench.lda``.
 
-One synthetic corpus (`examples.lda.synthetic`: 20,000 training, 1,000 validation and 1,000 test documents, 10,000
-words, 50 topics), one estimator of perplexity for all (`examples.lda.perplexity`), everybody's training in turns, three
-seeds. Then the local step alone, the posterior-mean variant, and processes against a process. ``--grid`` adds nodes,
-processes and B against the serial run; ``--large`` adds a corpus of NYTimes' size. ``--quick`` is a look in a minute:
+One synthetic corpus (`hsa2c.examples.lda.synthetic`: 20,000 training, 1,000 validation and 1,000 test documents, 10,000
+words, 50 topics), one estimator of perplexity for all (`hsa2c.examples.lda.perplexity`), everybody trains in turns,
+three seeds. Then the local step alone, the posterior-mean variant, and processes against a process. ``--grid`` adds
+nodes, processes and B against the serial run; ``--large`` adds a corpus of NYTimes' size. ``--quick`` is a short look:
 the same figures of one seed and fewer documents; perplexities are higher then, and speeds less certain.
 """
 
@@ -31,14 +31,14 @@ from scipy.optimize import linear_sum_assignment  # noqa: E402
 from bench.lda_peers import PEERS, Schedule, Trial, order, timed  # noqa: E402
 from bench.lda_runs import large, run_lda, say, write_files  # noqa: E402
 from bench.testbed import machine  # noqa: E402
-from examples.lda.application import initial_counts  # noqa: E402
-from examples.lda.batches import Gatherer, endless  # noqa: E402
-from examples.lda.dpsvi import Model  # noqa: E402
-from examples.lda.estep import e_step, expected_topics  # noqa: E402
-from examples.lda.perplexity import HeldOut  # noqa: E402
-from examples.lda.rates import Rate  # noqa: E402
-from examples.lda.svi import svi  # noqa: E402
-from examples.lda.synthetic import Recipe, draw_documents, draw_topics  # noqa: E402
+from hsa2c.examples.lda.application import initial_counts  # noqa: E402
+from hsa2c.examples.lda.batches import Gatherer, endless  # noqa: E402
+from hsa2c.examples.lda.dpsvi import Model  # noqa: E402
+from hsa2c.examples.lda.estep import e_step, expected_topics  # noqa: E402
+from hsa2c.examples.lda.perplexity import HeldOut  # noqa: E402
+from hsa2c.examples.lda.rates import Rate  # noqa: E402
+from hsa2c.examples.lda.svi import svi  # noqa: E402
+from hsa2c.examples.lda.synthetic import Recipe, draw_documents, draw_topics  # noqa: E402
 
 
 class Size(NamedTuple):

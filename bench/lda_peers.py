@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.lda.corpora import Corpus
+from hsa2c.examples.lda.corpora import Corpus
 
 
 @dataclass(frozen=True, kw_only=True)

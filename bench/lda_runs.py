@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.testbed.runs import execute, rows
-from examples.lda.corpora import Corpus, open_corpus
-from examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uci
+from hsa2c.examples.lda.corpora import Corpus, open_corpus
+from hsa2c.examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uci
 
 
 def say(text: str) -> None:
@@ -61,7 +61,8 @@ def large() -> dict[str, Any]:
 def _load(files: tuple[Path, Path], folder: Path) -> dict[str, float]:
     """Seconds and peak memory of a process that reads the corpus for the first time."""
     code = (
-        "import json, resource, sys, time; from pathlib import Path; from examples.lda.corpora import open_corpus\n"
+        "import json, resource, sys, time; from pathlib import Path\n"
+        "from hsa2c.examples.lda.corpora import open_corpus\n"
         "t = time.perf_counter(); c = open_corpus(sys.argv[1], Path(sys.argv[2]), cache=Path(sys.argv[3]))\n"
         "print(json.dumps({'seconds': time.perf_counter() - t, 'documents': c.documents, 'entries': int(c.indptr[-1]),"
         " 'V': c.V, 'peak_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))"

@@ -103,10 +103,10 @@ def _emulator_speed(setting: Setting) -> float:
 def _play(setting: Setting, index: int, barrier: Barrier, results: Any) -> None:
     import numpy as np
 
-    from agents.settings import AgentConfig
-    from envs.atari import AtariEnvs
-    from envs.names import resolve_game
-    from envs.settings import EnvConfig
+    from hsa2c.agents.settings import AgentConfig
+    from hsa2c.envs.atari import AtariEnvs
+    from hsa2c.envs.names import resolve_game
+    from hsa2c.envs.settings import EnvConfig
 
     keep_freed_memory()
     num_envs = AgentConfig().environments(setting.processes, setting.processes, cores())

@@ -6,7 +6,7 @@ import contextlib
 import io
 from functools import cache
 
-from envs.names import Game
+from hsa2c.envs.names import Game
 from hsa2c.errors import ConfigError
 
 _ALL_ACTIONS = 18

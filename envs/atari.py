@@ -18,8 +18,8 @@ from ale_py import ALEInterface, LoggerMode, roms
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.spaces import Discrete
 
-from envs.names import Game
-from envs.settings import EnvConfig
+from hsa2c.envs.names import Game
+from hsa2c.envs.settings import EnvConfig
 from hsa2c.errors import ConfigError
 
 FRAMES_PER_AGENT_STEP = 4

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from envs.settings import EnvConfig, MaxFrames, NoopMax, Probability
 from hsa2c.config.sections import STRICT
+from hsa2c.envs.settings import EnvConfig, MaxFrames, NoopMax, Probability
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -17,7 +17,7 @@ class Published(NamedTuple):
     human: float
 
 
-#: By `envs.names.Game.name`.
+#: By `hsa2c.envs.names.Game.name`.
 PUBLISHED: dict[str, Published] = {
     name: Published(random, human)
     for name, random, human in (
@@ -86,7 +86,7 @@ def human_normalised(game_name: str, score: float) -> float | None:
     """Human-normalised score in per cent: 0 is random play, 100 the human tester (Mnih et al. 2015, figure 3).
 
     Args:
-        game_name: As in `envs.names.Game.name`.
+        game_name: As in `hsa2c.envs.names.Game.name`.
         score: Mean unclipped score of whole games.
 
     Returns:

@@ -19,9 +19,9 @@ from typing import IO, Self
 import numpy as np
 import numpy.typing as npt
 
-from envs.atari import FRAMES_PER_AGENT_STEP, AtariEnvs, GameResult, open_native, screen_size
-from envs.names import Game
-from envs.settings import EnvConfig
+from hsa2c.envs.atari import FRAMES_PER_AGENT_STEP, AtariEnvs, GameResult, open_native, screen_size
+from hsa2c.envs.names import Game
+from hsa2c.envs.settings import EnvConfig
 from hsa2c.errors import ConfigError, HSA2CError
 
 #: The console's 60 frames/s, one image for each agent step: real time.

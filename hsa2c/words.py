@@ -132,4 +132,4 @@ class PreflightWords:
     """Distributions that must be of one version on all hosts."""
 
     folders: Sequence[str] = ()
-    """Of its source files, beside `hsa2c`."""
+    """Of its source files, in `hsa2c`."""

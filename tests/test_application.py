@@ -27,7 +27,7 @@ os.execv(sys.executable, [sys.executable, "-m", "hsa2c", *sys.argv[2:]])
 """
 
 
-@pytest.mark.parametrize("module", ["agents.application", "examples.lda.application"])
+@pytest.mark.parametrize("module", ["hsa2c.agents.application", "hsa2c.examples.lda.application"])
 def test_an_application_loads_no_console(module):
     code = f"import sys, {module}; print(sorted({{'rich', 'torch', 'mpi4py', 'matplotlib'}} & set(sys.modules)))"
     command = [sys.executable, "-c", code]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.cluster.mpiexec import mpi_starter
 from hsa2c.config.loading import read_yaml
 from hsa2c.dpsgd.steps import GlobalStep

@@ -33,6 +33,12 @@ def lines(path):
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
+def dotted(path):
+    """Folders beside `hsa2c` are in it, by links; `bench` stays out."""
+    module = name(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return module if module.split(".")[0] in ("hsa2c", "bench") else f"hsa2c.{module}"
+
+
 def functions(module):
     return [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
@@ -59,9 +65,7 @@ def taken(module):
 
 def imports():
     """Each module of the project, and those of it that it imports; lazily or for types only, too."""
-    modules = {
-        name(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in files(*SOURCES)
-    }
+    modules = {dotted(path): path for path in files(*SOURCES)}
     graph = {}
     for module, path in modules.items():
         graph[module] = found = set()

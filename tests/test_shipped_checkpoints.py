@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.application import APPLICATION
-from agents.commands import evaluate
+from hsa2c.agents.application import APPLICATION
+from hsa2c.agents.commands import evaluate
 from hsa2c.run import checkpoint as checkpoints
 
 FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"

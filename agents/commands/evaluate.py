@@ -19,7 +19,7 @@ from hsa2c.run.checkpoint import Checkpoint
 from hsa2c.streams import console
 
 if TYPE_CHECKING:
-    from agents.evaluation import Act
+    from hsa2c.agents.evaluation import Act
 
 PROG = "evaluate.py"
 _MOST_ENVS = 32  # games played side by side; more gain nothing
@@ -73,9 +73,9 @@ def _which(options: argparse.Namespace) -> tuple[Checkpoint, Path]:
 
 
 def _play(options: argparse.Namespace, path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
-    from envs.names import resolve_game
-    from envs.protocol import EvaluationProtocol
-    from envs.published import PUBLISHED, human_normalised
+    from hsa2c.envs.names import resolve_game
+    from hsa2c.envs.protocol import EvaluationProtocol
+    from hsa2c.envs.published import PUBLISHED, human_normalised
 
     if checkpoint.identity.get("application") != "hsa2c":
         raise CheckpointError(f"{path}: is of {checkpoint.identity.get('application')!r}, not of an Atari agent")
@@ -92,7 +92,7 @@ def _play(options: argparse.Namespace, path: Path, checkpoint: Checkpoint) -> di
     )
     game = resolve_game(checkpoint.identity["game"])
     if options.video:
-        from envs.video import check_recordable
+        from hsa2c.envs.video import check_recordable
 
         check_recordable(options.video)
     begin = time.perf_counter()
@@ -115,9 +115,9 @@ def _play(options: argparse.Namespace, path: Path, checkpoint: Checkpoint) -> di
 
 
 def _scores(protocol: Any, game: Any, checkpoint: Checkpoint) -> Any:
-    from agents.evaluation import evaluate
-    from envs.atari import AtariEnvs
+    from hsa2c.agents.evaluation import evaluate
     from hsa2c.cluster.machine import cores
+    from hsa2c.envs.atari import AtariEnvs
 
     num_envs = min(protocol.games, _MOST_ENVS)
     with (
@@ -174,8 +174,8 @@ class _Progress:
 def _policy(protocol: Any, checkpoint: Checkpoint, num_actions: int) -> Any:
     import torch
 
-    from agents.policy import Policy
-    from agents.settings import network_identity
+    from hsa2c.agents.policy import Policy
+    from hsa2c.agents.settings import network_identity
 
     pixels = checkpoint.config["agent"].get("pixels", "raw")  # as it was before there was a choice
     needed = network_identity(num_actions, pixels)
@@ -190,8 +190,8 @@ def _policy(protocol: Any, checkpoint: Checkpoint, num_actions: int) -> Any:
 
 def _record(path: Path, protocol: Any, game: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     """Record a game; with sampled actions it is one more game, played by the same protocol and first seed."""
-    from envs.actions import num_actions
-    from envs.video import record
+    from hsa2c.envs.actions import num_actions
+    from hsa2c.envs.video import record
 
     actions = num_actions(game, full_action_set=protocol.full_action_set)
     with replacing(PROG, path):

@@ -23,9 +23,9 @@ from bench.paper.jobs import Job, say, table
 from bench.paper.published import GAMES, SAYS
 from bench.testbed import machine
 from bench.testbed.results import Results
-from envs.names import resolve_game
 from hsa2c.cluster import hosts as host_files
 from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.envs.names import resolve_game
 from hsa2c.errors import ConfigError
 from hsa2c.run import checkpoint as checkpoints
 

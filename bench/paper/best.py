@@ -25,8 +25,8 @@ from bench.paper.jobs import Job, complete, history, say
 from bench.paper.published import ELSEWHERE, GAMES, REPEATS, TABLE, Entry
 from bench.testbed.results import Results
 from bench.testbed.runs import execute
-from envs.published import PUBLISHED
 from hsa2c.cluster.machine import cores
+from hsa2c.envs.published import PUBLISHED
 from hsa2c.run import checkpoint as checkpoints
 
 _EVALUATION_S = 1800.0  # of 30 games of up to half an hour of play, and a machine that is busy

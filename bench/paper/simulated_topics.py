@@ -22,17 +22,17 @@ cap_threads()
 
 import numpy as np  # noqa: E402
 
-from examples.lda.application import initial_counts  # noqa: E402
-from examples.lda.batches import Gatherer, endless  # noqa: E402
-from examples.lda.corpora import Corpus, open_corpus, split  # noqa: E402
-from examples.lda.dpsvi import LocalStep, Model, UHat  # noqa: E402
-from examples.lda.perplexity import HeldOut  # noqa: E402
-from examples.lda.rates import paper_rate  # noqa: E402
 from hsa2c.dpsgd.master import master  # noqa: E402
 from hsa2c.dpsgd.problem import Problem  # noqa: E402
 from hsa2c.dpsgd.protocols import Monitor, Push, Vector  # noqa: E402
 from hsa2c.dpsgd.steps import GlobalStep  # noqa: E402
 from hsa2c.dpsgd.worker import worker  # noqa: E402
+from hsa2c.examples.lda.application import initial_counts  # noqa: E402
+from hsa2c.examples.lda.batches import Gatherer, endless  # noqa: E402
+from hsa2c.examples.lda.corpora import Corpus, open_corpus, split  # noqa: E402
+from hsa2c.examples.lda.dpsvi import LocalStep, Model, UHat  # noqa: E402
+from hsa2c.examples.lda.perplexity import HeldOut  # noqa: E402
+from hsa2c.examples.lda.rates import paper_rate  # noqa: E402
 from hsa2c.simulation.clock import SimulatedClock  # noqa: E402
 from hsa2c.simulation.links import Link, Sizes, Work  # noqa: E402
 from hsa2c.simulation.network import connect  # noqa: E402
@@ -77,7 +77,7 @@ class Documents(Problem):
         self._local_step = LocalStep(model)
 
     def gradient(self, u_hat: Vector, interrupted: Callable[[], bool]) -> Any:
-        """Rows, and what eta is multiplied by there; see `examples.lda.topics`."""
+        """Rows, and what eta is multiplied by there; see `hsa2c.examples.lda.topics`."""
         batch = self._gather(next(self._batches))
         x = u_hat.reshape(self._V, self._model.K)
         totals = np.float32(self._model.eta0 * self._V) + x.sum(axis=0)
@@ -141,7 +141,7 @@ def simulate(s: Setting, source: str = "pydocs", vocabulary: str | None = None) 
 
     def step(u: Vector, g: Any, rate_scale: float) -> None:
         rows, towards = g
-        u *= np.float32(1.0 - rate)  # as `examples.lda.topics` does: u shrinks, not u_hat
+        u *= np.float32(1.0 - rate)  # as `hsa2c.examples.lda.topics` does: u shrinks, not u_hat
         u.reshape(shape)[rows] += np.float32(rate) * towards
 
     def lead() -> None:
@@ -165,7 +165,7 @@ def simulate(s: Setting, source: str = "pydocs", vocabulary: str | None = None) 
 
 
 class _Clamped(SteppedPool):
-    """A node that reads entries of v below zero as zero, as `examples.lda.topics.TopicsLayout.enter` does."""
+    """A node that reads entries of v below zero as zero, as `hsa2c.examples.lda.topics.TopicsLayout.enter` does."""
 
     def start(self, v: Vector, B: int, *, rate_scale: float, forever: bool = True) -> None:
         """See `SteppedPool`."""

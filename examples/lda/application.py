@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from examples.lda.corpora import Corpus, Split, open_corpus, remark_on, split
-from examples.lda.corpora.pydocs import NAME as PYDOCS
-from examples.lda.rates import MOST_DECAY, Rate, paper_rate, positivity
-from examples.lda.settings import LDAConfig, endless_warning, limit_documents
-from examples.lda.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c import interpreter
 from hsa2c.application import Application, ProblemFactory, Tracker
 from hsa2c.config.loading import build
 from hsa2c.config.sections import DPSGDConfig
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora import Corpus, Split, open_corpus, remark_on, split
+from hsa2c.examples.lda.corpora.pydocs import NAME as PYDOCS
+from hsa2c.examples.lda.rates import MOST_DECAY, Rate, paper_rate, positivity
+from hsa2c.examples.lda.settings import LDAConfig, endless_warning, limit_documents
+from hsa2c.examples.lda.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.observe import shown
 from hsa2c.transport.several_masters import parts
 
 if TYPE_CHECKING:
-    from examples.lda.dpsvi import Model
+    from hsa2c.examples.lda.dpsvi import Model
     from hsa2c.node.layout import Layout
 
 
@@ -56,6 +56,7 @@ class LDA(Application):
         "best_perplexity": "perplexity/best",
         "negative_entries": "guard/negative_entries",
     }
+    earlier_modules: ClassVar[Sequence[str]] = ("examples.lda.application",)
     command, pictures, preflight = COMMAND, PICTURES, PREFLIGHT
     overlaps: ClassVar[bool] = False  # topics are kept as scale * L, and scale begins anew with each v
 
@@ -150,7 +151,7 @@ class LDA(Application):
 
     def layout(self, config: LDAConfig) -> Layout:
         """Topics as scale * L."""
-        from examples.lda.topics import TopicsLayout
+        from hsa2c.examples.lda.topics import TopicsLayout
 
         model = config.model
         assert model.topic_prior is not None
@@ -158,8 +159,8 @@ class LDA(Application):
 
     def problems(self, config: LDAConfig, node: int, t: int) -> ProblemFactory:
         """Inference on all of the training set, which the processes of all nodes deal out among themselves."""
-        from examples.lda.batches import endless
-        from examples.lda.dpsvi import DPSVI
+        from hsa2c.examples.lda.batches import endless
+        from hsa2c.examples.lda.dpsvi import DPSVI
 
         corpus, ids, p = corpus_of(config), split_of(config).training, config.cluster.processes or 1
         _compile(config)
@@ -178,8 +179,8 @@ class LDA(Application):
 
     def tracker(self, config: LDAConfig, counters: Mapping[str, Any]) -> Tracker:
         """Learning curves."""
-        from examples.lda.perplexity import HeldOut
-        from examples.lda.tracker import TopicTracker
+        from hsa2c.examples.lda.perplexity import HeldOut
+        from hsa2c.examples.lda.tracker import TopicTracker
 
         parts = split_of(config)
         return TopicTracker(
@@ -255,7 +256,7 @@ def _parts(config: LDAConfig) -> tuple[float | int, float | int]:
 
 def model_of(config: LDAConfig) -> Model:
     """The model of a resolved configuration."""
-    from examples.lda.dpsvi import Model
+    from hsa2c.examples.lda.dpsvi import Model
 
     model = config.model
     assert model.document_prior is not None and model.topic_prior is not None
@@ -280,7 +281,7 @@ def rate_of(config: LDAConfig) -> Rate:
 
 def positivity_warning(config: LDAConfig) -> str | None:
     """Whether stale deltas may push entries of lambda below the prior, in words; see
-    `examples.lda.rates.positivity`.
+    `hsa2c.examples.lda.rates.positivity`.
     """
     a, bound, tau = _positivity(config, config.dpsgd.global_rate or 1.0)
     if a <= bound * (1.0 + 1e-9):
@@ -316,7 +317,7 @@ def _compile(config: LDAConfig) -> None:
     """Compile what processes will need, before they are forked: by one update. A second time it comes from a cache."""
     import torch
 
-    from examples.lda.dpsvi import DPSVI
+    from hsa2c.examples.lda.dpsvi import DPSVI
 
     corpus, layout = corpus_of(config), LDA().layout(config)
     problem = DPSVI(corpus, 1, iter([split_of(config).training[:1]]), model_of(config))

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from examples.lda.corpora import Corpus
+from hsa2c.examples.lda.corpora import Corpus
 
 Ints = NDArray[np.int32]
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.lda.batches import Batch, Gatherer
-from examples.lda.corpora import Corpus
-from examples.lda.estep import e_step, expected_topics, lift_faint
+from hsa2c.examples.lda.batches import Batch, Gatherer
+from hsa2c.examples.lda.corpora import Corpus
+from hsa2c.examples.lda.estep import e_step, expected_topics, lift_faint
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """The model and its local step; the meaning of each is `examples.lda.settings.ModelConfig`'s."""
+    """The model and its local step; the meaning of each is `hsa2c.examples.lda.settings.ModelConfig`'s."""
 
     K: int
     alpha: float
@@ -51,7 +51,7 @@ class Model:
 
 
 class DPSVI:
-    """One process's view of a corpus: a `hsa2c.dpsgd.problem.Problem`, and the `examples.lda.topics.Batches` of one.
+    """A view of a corpus: a `hsa2c.dpsgd.problem.Problem`, and the `hsa2c.examples.lda.topics.Batches` of one.
 
     Args:
         corpus: The documents.
@@ -108,7 +108,7 @@ class DPSVI:
         self._told["negative"] += negative
 
     def report(self) -> Mapping[str, Any]:
-        """See `Problem.report`; read by `examples.lda.tracker.TopicTracker`."""
+        """See `Problem.report`; read by `hsa2c.examples.lda.tracker.TopicTracker`."""
         report = {**self._told, "seconds": self._seconds}
         self._clear()
         return report

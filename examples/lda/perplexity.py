@@ -2,8 +2,8 @@
 
 *Document completion.* The tokens of each held-out document are dealt into two halves at random (seeded). With the
 topics fixed at their means, beta_kw = lambda_kw / sum_w lambda_kw, the document's topics gamma are inferred from the
-first half by the local step (`examples.lda.estep`, prior alpha), theta_k = gamma_k / sum_j gamma_j, and the second half
-is scored:
+first half by the local step (`hsa2c.examples.lda.estep`, prior alpha), theta_k = gamma_k / sum_j gamma_j, and the
+second half is scored:
 
     perplexity = exp(- sum_d sum_n log(sum_k theta_dk beta_k,w_dn) / tokens scored)
 
@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, psi
 
-from examples.lda.batches import Batch, Gatherer
-from examples.lda.corpora import Corpus
-from examples.lda.dpsvi import Model
-from examples.lda.estep import e_step, expected_topics, lift_faint
+from hsa2c.examples.lda.batches import Batch, Gatherer
+from hsa2c.examples.lda.corpora import Corpus
+from hsa2c.examples.lda.dpsvi import Model
+from hsa2c.examples.lda.estep import e_step, expected_topics, lift_faint
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]

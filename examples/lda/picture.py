@@ -14,8 +14,8 @@ _MOST_TOPICS = 40
 
 
 def draw(topics: Sequence[dict[str, Any]], output: Path, *, title: str) -> None:
-    """Draw up to 40 topics, as `examples.lda.commands.show.top_words` gives them; write the picture, whole or not at
-    all.
+    """Draw up to 40 topics, as `hsa2c.examples.lda.commands.show.top_words` gives them; the picture is whole, or not
+    there.
 
     Raises:
         ConfigError: The format is unknown, or the folder cannot be written to.

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.lda.batches import Gatherer
-from examples.lda.corpora import Corpus
-from examples.lda.dpsvi import LocalStep, Model, UHat
-from examples.lda.rates import MOST_ETA, Rate
+from hsa2c.examples.lda.batches import Gatherer
+from hsa2c.examples.lda.corpora import Corpus
+from hsa2c.examples.lda.dpsvi import LocalStep, Model, UHat
+from hsa2c.examples.lda.rates import MOST_ETA, Rate
 
 
 def svi(

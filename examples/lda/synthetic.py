@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from examples.lda.corpora import Corpus
+from hsa2c.examples.lda.corpora import Corpus
 
 _CHUNK = 4096  # documents drawn at a time
 _LINES = 1 << 18  # entries written at a time

@@ -14,7 +14,7 @@ rows, whatever V is.
 # u_hat is u, and both are the same.
 
 The master's sum knows no such care: v + rho sum_m w_m may fall below zero where the w_m are old
-(`examples.lda.rates.positivity`). `enter` reads what is negative as zero, and counts it.
+(`hsa2c.examples.lda.rates.positivity`). `enter` reads what is negative as zero, and counts it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from examples.lda.dpsvi import Step, UHat
-from examples.lda.rates import MOST_ETA, Rate
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ProblemError
+from hsa2c.examples.lda.dpsvi import Step, UHat
+from hsa2c.examples.lda.rates import MOST_ETA, Rate
 from hsa2c.node.layout import Access, Layout
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class TopicsLayout(Layout):
         return self._value
 
     def attach(self, u: torch.Tensor, state: torch.Tensor, problem: Problem) -> Access:
-        """See `Layout.attach`; the problem is one of `Batches`, as `examples.lda.dpsvi.DPSVI` is."""
+        """See `Layout.attach`; the problem is one of `Batches`, as `hsa2c.examples.lda.dpsvi.DPSVI` is."""
         if not isinstance(problem, Batches):
             raise ProblemError(f"a {type(problem).__name__} has no next_batch and stepped: topics are read by batches")
         access = _TopicsAccess(self, u.numpy(), state.numpy(), problem, self._prior, self._rate)

@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from examples.lda.dpsvi import Model
-from examples.lda.perplexity import HeldOut, Score
-from examples.lda.settings import TopicStopConfig, limit_documents
 from hsa2c.application import Tracker
 from hsa2c.dpsgd.protocols import Vector
+from hsa2c.examples.lda.dpsvi import Model
+from hsa2c.examples.lda.perplexity import HeldOut, Score
+from hsa2c.examples.lda.settings import TopicStopConfig, limit_documents
 
 _SHARE = 0.05  # most of the master's time that measuring may take
 _GAIN = 0.001  # relative fall of the perplexity that counts as one
@@ -72,7 +72,7 @@ class TopicTracker(Tracker):
         return None if self._score is None else -self._score.perplexity
 
     def add(self, node: int, report: Mapping[str, Any]) -> None:
-        """Take in what `examples.lda.dpsvi.DPSVI.report` gave."""
+        """Take in what `hsa2c.examples.lda.dpsvi.DPSVI.report` gave."""
         self.work += report["documents"]
         self._updates += report["updates"]
         self._negative += report["negative"]

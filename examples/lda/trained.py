@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.lda import application
-from examples.lda.corpora import Corpus, Split
-from examples.lda.dpsvi import Model
-from examples.lda.settings import LDAConfig
 from hsa2c.commands.options import tell_skipped
 from hsa2c.errors import CheckpointError, ConfigError
+from hsa2c.examples.lda import application
+from hsa2c.examples.lda.corpora import Corpus, Split
+from hsa2c.examples.lda.dpsvi import Model
+from hsa2c.examples.lda.settings import LDAConfig
 from hsa2c.run import checkpoint as checkpoints
 
 Floats = NDArray[np.float32]

@@ -156,7 +156,7 @@ says more.""",
     limits="--documents, --passes or --minutes",
     example="model.tolerance=1e-4",
     next="python -m examples.lda show",
-    evaluate="examples.lda.commands.evaluate",
+    evaluate="hsa2c.examples.lda.commands.evaluate",
 )
 
 PICTURES = PictureWords(

@@ -1,4 +1,4 @@
 """Command lines."""
 
 #: The application of commands that are told no other. By this name alone does hsa2c know one.
-APPLICATION = "agents.application"
+APPLICATION = "hsa2c.agents.application"

@@ -133,7 +133,7 @@ def _load(text: str) -> Any:
 def find_config(name: str) -> Path:
     """A YAML file, or the shipped one of this name (``paper/hsa2c``)."""
     path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's fails where there is no home
-    folder = Path(str(importlib.resources.files("configs")))
+    folder = Path(str(importlib.resources.files("hsa2c.configs"))).resolve()
     shipped = folder / f"{name.removesuffix('.yaml')}.yaml"
     for candidate in (path, shipped):
         if _is_file(candidate):

@@ -96,10 +96,10 @@ def versions(of_application: Sequence[str]) -> dict[str, str | None]:
 
 
 def code(of_application: Sequence[str]) -> str:
-    """A hash of the source files, names included; the application's are in folders beside this package."""
-    root = Path(__file__).resolve().parents[2]
+    """A hash of the source files, names included; the application's folders may be links in this package."""
+    root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for path in sorted(path for name in ("hsa2c", *of_application) for path in (root / name).rglob("*.py")):
+    for path in sorted({path for name in (".", *of_application) for path in (root / name).rglob("*.py")}):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from agents.network import OBSERVATION_SHAPE
+from hsa2c.agents.network import OBSERVATION_SHAPE
 
 MOST_STEPS = 60  # so that env and clock fit one grey level
 

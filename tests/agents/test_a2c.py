@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from agents.a2c import A2C
-from agents.fast_network import FastActorCritic
-from agents.network import ActorCritic, initial_vector
-from agents.settings import AgentConfig
+from hsa2c.agents.a2c import A2C
+from hsa2c.agents.fast_network import FastActorCritic
+from hsa2c.agents.network import ActorCritic, initial_vector
+from hsa2c.agents.settings import AgentConfig
 
 ACTIONS = 3
 SMALL = {"num_envs": 2, "t_max": 4, "passes": 1, "minibatches": 1, "policy_clip": 0.2, "precision": "float32"}

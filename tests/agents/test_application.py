@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from agents.application import APPLICATION, AtariConfig
-from agents.network import ActorCritic, initial_vector, num_parameters
-from agents.settings import network_identity
-from envs.atari import MAX_SEED
+from hsa2c.agents.application import APPLICATION, AtariConfig
+from hsa2c.agents.network import ActorCritic, initial_vector, num_parameters
+from hsa2c.agents.settings import network_identity
 from hsa2c.application import at_node
 from hsa2c.cluster.world import World
 from hsa2c.config.loading import build, find_config, read_yaml, to_dict
+from hsa2c.envs.atari import MAX_SEED
 from hsa2c.run import begin
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -137,8 +137,8 @@ def seeds_of(monkeypatch):
         return environments, seed
 
     def seeds_of(seed, node, index, t, **agent):
-        monkeypatch.setattr("envs.atari.AtariEnvs", fake_envs)
-        monkeypatch.setattr("agents.a2c.A2C", fake_agent)
+        monkeypatch.setattr("hsa2c.envs.atari.AtariEnvs", fake_envs)
+        monkeypatch.setattr("hsa2c.agents.a2c.A2C", fake_agent)
         config = APPLICATION.build_config({"seed": seed, "agent": TINY["agent"] | agent})
         return APPLICATION.problems(config, node, t)(index)
 
@@ -161,8 +161,8 @@ def test_seeds_are_in_range(seeds_of):
 
 
 def test_games_are_shared_out_to_the_processes_of_each_node(monkeypatch):
-    monkeypatch.setattr("envs.atari.AtariEnvs", lambda game, config, num_envs, *, seed: num_envs)
-    monkeypatch.setattr("agents.a2c.A2C", lambda config, environments, *_, **__: environments)
+    monkeypatch.setattr("hsa2c.envs.atari.AtariEnvs", lambda game, config, num_envs, *, seed: num_envs)
+    monkeypatch.setattr("hsa2c.agents.a2c.A2C", lambda config, environments, *_, **__: environments)
     config = APPLICATION.build_config({"agent": {"precision": "float32"}})
     for nodes, p, num_envs in ((1, 2, 64), (1, 3, 32), (1, 28, 16), (20, 1, 16), (40, 2, 4)):
         config_there = at_node(APPLICATION, config, p, nodes=nodes, cores=4)
@@ -208,7 +208,7 @@ def test_title_says_what_environments_come_to():
 
 
 def test_the_console_is_told_how_many_emulators_start(monkeypatch):
-    monkeypatch.setattr("agents.application.cores_here", lambda: 2)
+    monkeypatch.setattr("hsa2c.agents.application.cores_here", lambda: 2)
 
     def starting(**cluster):
         return APPLICATION.starting(APPLICATION.build_config({"cluster": cluster}))
@@ -253,12 +253,12 @@ def test_node_says_what_it_chose_and_others_choose_the_same():
 # Quick to start
 
 
-@pytest.mark.parametrize("module", ["agents.application", "train", "hsa2c.run.launcher", "hsa2c.__main__"])
+@pytest.mark.parametrize("module", ["hsa2c.agents.application", "train", "hsa2c.run.launcher", "hsa2c.__main__"])
 def test_neither_torch_nor_mpi_is_loaded_before_it_is_needed(module, tmp_path):
     code = f"""
 import sys
 import {module}
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.run import begin
 from hsa2c.cluster.world import World
 config = begin.prepare(APPLICATION, {{"output.run_dir": {str(tmp_path)!r}}}, None, World(0, 1, False)).config

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agents.evaluation import evaluate, summarise
-from envs.atari import AtariEnvs
-from envs.names import resolve_game
-from envs.settings import EnvConfig
+from hsa2c.agents.evaluation import evaluate, summarise
+from hsa2c.envs.atari import AtariEnvs
+from hsa2c.envs.names import resolve_game
+from hsa2c.envs.settings import EnvConfig
 
 
 class FakeEnvs:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-import agents.fast_network
-from agents.fast_network import FastActorCritic, choose_precision, join
-from agents.network import ActorCritic, initial_vector
-from agents.settings import Pixels
+import hsa2c.agents.fast_network
+from hsa2c.agents.fast_network import FastActorCritic, choose_precision, join
+from hsa2c.agents.network import ActorCritic, initial_vector
+from hsa2c.agents.settings import Pixels
 
 NUM_ACTIONS = 6
 
@@ -135,7 +135,7 @@ def test_blank_screen_is_finite(level, precision):
 def test_choice_of_precision(monkeypatch, bfloat16_s, choice):
     # Whatever the first of each takes (kernels being prepared) must not count; nor does one disturbed measurement.
     times = {torch.float32: [0.1, 9.0, 1.0, *[1.5] * 9], torch.bfloat16: [50.0, 9.0, bfloat16_s, *[2 * bfloat16_s] * 9]}
-    monkeypatch.setattr(agents.fast_network, "_time_update_s", lambda network, x: times[network.dtype].pop(0))
+    monkeypatch.setattr(hsa2c.agents.fast_network, "_time_update_s", lambda network, x: times[network.dtype].pop(0))
     assert choose_precision(NUM_ACTIONS, "raw", 1) == choice
 
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from agents.games import GameTracker
+from hsa2c.agents.games import GameTracker
 
 
 def report(steps=0, *, games=(), updates=1, **sums):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.losses import (
+from hsa2c.agents.losses import (
     action_log_prob,
     actor_critic_gradient,
     clip_by_global_norm,

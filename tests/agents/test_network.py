@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from agents.network import (
+from hsa2c.agents.network import (
     ActorCritic,
     autocast,
     bind,
@@ -15,7 +15,7 @@ from agents.network import (
     initialise,
     num_parameters,
 )
-from agents.settings import Pixels
+from hsa2c.agents.settings import Pixels
 
 NUM_ACTIONS = 6
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.network import ActorCritic, bind, initial_vector
-from agents.policy import Policy, gumbel_noise
+from hsa2c.agents.network import ActorCritic, bind, initial_vector
+from hsa2c.agents.policy import Policy, gumbel_noise
 
 NUM_ACTIONS = 6
 PIXELS = {"pixels": "standardised"}

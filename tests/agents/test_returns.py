@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.returns import gae, n_step_returns
+from hsa2c.agents.returns import gae, n_step_returns
 
 
 def column(*numbers, dtype=np.float32):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.fast_network import FastActorCritic
-from agents.network import initial_vector
-from agents.rollout import Player, empty_rollout
+from hsa2c.agents.fast_network import FastActorCritic
+from hsa2c.agents.network import initial_vector
+from hsa2c.agents.rollout import Player, empty_rollout
 
 ACTIONS = 3
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from agents.settings import AgentConfig, network_identity
+from hsa2c.agents.settings import AgentConfig, network_identity
 from hsa2c.config.loading import to_yaml
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from agents.stall import PATIENCE, stall
+from hsa2c.agents.stall import PATIENCE, stall
 
 LONG = {"without_gain": 2 * PATIENCE, "nodes": 1, "num_actions": 4}
 

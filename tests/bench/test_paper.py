@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from agents.application import APPLICATION as ATARI
 from bench.paper import __main__ as paper
 from bench.paper import atari, best, cluster, jobs, published, reach, simulated_topics, speed, topics
 from bench.paper.jobs import Job
 from bench.paper.slurm import batch_file
 from bench.testbed.results import Results
-from examples.lda.application import APPLICATION as LDA
-from examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uci
+from hsa2c.agents.application import APPLICATION as ATARI
 from hsa2c.cluster.world import World
 from hsa2c.commands import run_options
 from hsa2c.config.loading import merge, nested
+from hsa2c.examples.lda.application import APPLICATION as LDA
+from hsa2c.examples.lda.synthetic import Recipe, draw_documents, draw_topics, write_uci
 from hsa2c.run import begin
 
 pytestmark = pytest.mark.timeout(120)

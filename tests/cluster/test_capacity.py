@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.cluster import capacity, control_groups
 from hsa2c.cluster.capacity import Footprint, Limit, Share
 from hsa2c.cluster.hosts import Host

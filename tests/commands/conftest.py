@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.cluster.world import World
 from hsa2c.config.loading import to_dict
 from hsa2c.run import begin

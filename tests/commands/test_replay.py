@@ -13,7 +13,7 @@ from hsa2c.transport.codec import Encoding
 def record(make_run):
     """A run directory with a recording of two steps, each of one delta, and a checkpoint of the second."""
 
-    def record(run=None, *, session=1, app="agents.application", exchange="paper", p=1):
+    def record(run=None, *, session=1, app="hsa2c.agents.application", exchange="paper", p=1):
         run = run or make_run(t=2)
         v, step = np.ones(3, np.float32), GlobalStep(1.0, 0.0, 3)
         config = {
@@ -103,10 +103,11 @@ def test_recordings_of_0_1_have_another_module(record, capsys, monkeypatch):
 def test_bad_input_is_one_line(record, refused, tmp_path, monkeypatch):
     for name in replay.THREAD_CAPS:
         monkeypatch.setenv(name, "1")
-    run = record(app="examples.lda.application")
+    run = record(app="hsa2c.examples.lda.application")
     wrong = refused(replay.main, run, "--recompute")
     assert wrong.endswith(
-        "is of examples.lda.application, not of agents.application: needs --app examples.lda.application"
+        "is of hsa2c.examples.lda.application, not of hsa2c.agents.application:"
+        " needs --app hsa2c.examples.lda.application"
     )
     assert refused(replay.main, tmp_path / "none").endswith("none: no such run or recording: No such file or directory")
     assert refused(train.main, "--replay", tmp_path).endswith(f"{tmp_path}: was not recorded (--record does it)")

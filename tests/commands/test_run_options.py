@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from examples.lda.application import APPLICATION as LDA
 from hsa2c.application import Application
 from hsa2c.commands import run_options
+from hsa2c.examples.lda.application import APPLICATION as LDA
 from hsa2c.words import CommandWords, Option
 
 WORDS = CommandWords(

@@ -4,8 +4,8 @@ import re
 import pytest
 import yaml
 
-from agents.application import APPLICATION
-from agents.settings import AgentConfig
+from hsa2c.agents.application import APPLICATION
+from hsa2c.agents.settings import AgentConfig
 from hsa2c.commands import run_options, train
 from hsa2c.config.loading import read_yaml
 

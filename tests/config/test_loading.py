@@ -7,7 +7,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agents.application import AtariConfig
+from hsa2c.agents.application import AtariConfig
 from hsa2c.config.loading import (
     assignments,
     at,

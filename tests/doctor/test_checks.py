@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.cluster.machine import THREAD_CAPS
 from hsa2c.doctor import checks
 from hsa2c.doctor.facts import Facts, Trial

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
-from envs.atari import AtariEnvs
-from envs.names import all_games, resolve_game
-from envs.settings import EnvConfig
+from hsa2c.envs.atari import AtariEnvs
+from hsa2c.envs.names import all_games, resolve_game
+from hsa2c.envs.settings import EnvConfig
 from hsa2c.errors import ConfigError
 
 PONG, BREAKOUT, FREEWAY = resolve_game("pong"), resolve_game("breakout"), resolve_game("freeway")

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from envs.names import Game, all_games, resolve_game
+from hsa2c.envs.names import Game, all_games, resolve_game
 from hsa2c.errors import ConfigError
 
 SPACE_INVADERS = Game("SpaceInvaders", "space_invaders")
@@ -84,5 +84,5 @@ def test_nonsense_is_one_line_too(text):
 
 def test_names_cost_no_heavy_import():
     heavy = {"torch", "gymnasium", "ale_py", "numpy"}
-    code = f"import sys, envs.names; envs.names.resolve_game('pong'); print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, hsa2c.envs.names as n; n.resolve_game('pong'); print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from envs.names import all_games
-from envs.published import PUBLISHED, human_normalised
+from hsa2c.envs.names import all_games
+from hsa2c.envs.published import PUBLISHED, human_normalised
 
 
 def test_the_usual_57_games_by_the_names_of_ale():

@@ -1,8 +1,8 @@
 import pytest
 
-from envs.protocol import EvaluationProtocol
-from envs.settings import EnvConfig
 from hsa2c.config.loading import build, to_dict
+from hsa2c.envs.protocol import EvaluationProtocol
+from hsa2c.envs.settings import EnvConfig
 from hsa2c.errors import ConfigError
 
 

@@ -6,11 +6,11 @@ import ale_py
 import numpy as np
 import pytest
 
-from agents.evaluation import evaluate
-from envs import video
-from envs.atari import AtariEnvs
-from envs.names import resolve_game
-from envs.settings import EnvConfig
+from hsa2c.agents.evaluation import evaluate
+from hsa2c.envs import video
+from hsa2c.envs.atari import AtariEnvs
+from hsa2c.envs.names import resolve_game
+from hsa2c.envs.settings import EnvConfig
 from hsa2c.errors import ConfigError, HSA2CError
 from tests.policies import random_policy
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from examples.lda.corpora import open_corpus
+from hsa2c.examples.lda.corpora import open_corpus
 from tests.fuzz.harness import Reader
 
 WORDS = b"ant\nbee\ncow\ndog\n"

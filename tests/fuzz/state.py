@@ -11,13 +11,13 @@ import numpy as np
 import yaml
 from safetensors.numpy import save as to_safetensors
 
-from agents.application import APPLICATION, AtariConfig
-from examples.lda.settings import LDAConfig
+from hsa2c.agents.application import APPLICATION, AtariConfig
 from hsa2c.cluster import hosts
 from hsa2c.commands.replay import replay
 from hsa2c.config.loading import build, merge, nested, parse_assignment, read_yaml, to_dict, to_yaml
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.settings import LDAConfig
 from hsa2c.observe import report as pages
 from hsa2c.observe.node_pictures import read_totals, slowest_text
 from hsa2c.observe.runlog import NODES, number, read_curve, read_history, read_rows

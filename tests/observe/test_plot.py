@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.errors import ConfigError
 from hsa2c.observe.plot import COLOURS, _draw, _looks, _names, _read, _setting, plot
 from hsa2c.observe.runlog import METRICS

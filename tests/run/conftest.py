@@ -1,6 +1,6 @@
 import pytest
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.run import begin
 from hsa2c.run import resolve as rules
 from tests.run.runs import ALONE, add_checkpoint

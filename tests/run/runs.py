@@ -5,7 +5,7 @@ import socket
 import numpy as np
 import yaml
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.cluster.world import ALONE
 from hsa2c.config.loading import read_yaml, to_dict
 from hsa2c.observe.runlog import read_rows

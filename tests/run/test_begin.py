@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.cluster.world import World
 from hsa2c.config.loading import read_yaml
 from hsa2c.errors import CheckpointError, ConfigError, FinishedError

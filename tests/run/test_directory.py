@@ -5,7 +5,7 @@ import sys
 import pytest
 import yaml
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.config.loading import read_yaml
 from hsa2c.errors import ConfigError
 from hsa2c.run import begin
@@ -67,7 +67,7 @@ def test_second_process_is_refused(make_run):
     code = f"""
 import sys
 from pathlib import Path
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.errors import ConfigError
 from hsa2c.run import begin
 from hsa2c.cluster.world import ALONE

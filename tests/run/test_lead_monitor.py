@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.config.loading import to_dict
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import TransportError

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.config.loading import to_dict
 from hsa2c.dpsgd.protocols import Push
 from hsa2c.dpsgd.steps import GlobalStep

@@ -1,6 +1,6 @@
 import pytest
 
-from agents.application import APPLICATION
+from hsa2c.agents.application import APPLICATION
 from hsa2c.cluster.world import World
 from hsa2c.errors import ConfigError
 from hsa2c.run import begin

@@ -14,8 +14,8 @@ from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import ConfigError
 
 if TYPE_CHECKING:
-    from examples.lda.corpora import Corpus
-    from examples.lda.trained import Trained
+    from hsa2c.examples.lda.corpora import Corpus
+    from hsa2c.examples.lda.trained import Trained
 
 PROG = "examples.lda evaluate"
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from examples.lda.trained import load
+    from hsa2c.examples.lda.trained import load
 
     if options.seed < 0:
         raise ConfigError(f"--seed {options.seed}: must be at least 0")
@@ -62,7 +62,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _score(trained: Trained, options: argparse.Namespace) -> dict[str, Any]:
-    from examples.lda.perplexity import HeldOut
+    from hsa2c.examples.lda.perplexity import HeldOut
 
     corpus, ids, unknown, what = trained.corpus, trained.parts.test, 0, "test documents"
     if options.corpus is not None:
@@ -94,7 +94,7 @@ def _score(trained: Trained, options: argparse.Namespace) -> dict[str, Any]:
 
 def _other_corpus(trained: Trained, options: argparse.Namespace) -> Corpus:
     """What --corpus names; what is not given is as in training, where it is of use."""
-    from examples.lda.corpora import open_corpus, remark_on
+    from hsa2c.examples.lda.corpora import open_corpus, remark_on
 
     own, source = trained.config.corpus, options.corpus
     pattern = options.pattern or (own.pattern if Path(source).is_dir() else None)

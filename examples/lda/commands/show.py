@@ -20,7 +20,7 @@ from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import ConfigError
 
 if TYPE_CHECKING:
-    from examples.lda.trained import Trained
+    from hsa2c.examples.lda.trained import Trained
 
 PROG = "examples.lda show"
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from examples.lda.trained import load
+    from hsa2c.examples.lda.trained import load
 
     if options.words < 1:
         raise ConfigError(f"--words {options.words}: must be at least 1")
@@ -66,7 +66,7 @@ def _show(options: argparse.Namespace) -> int:
     if picture is None and options.target.is_dir():
         picture = options.target / "topics.png"
     if picture is not None:
-        from examples.lda.picture import draw
+        from hsa2c.examples.lda.picture import draw
 
         title = f"{trained.corpus.name}: {trained.model.K} topics, {trained.documents:,} documents"
         with replacing(PROG, picture):
@@ -114,7 +114,7 @@ def _csv(trained: Trained, file: IO[str]) -> None:
 
 def for_pyldavis(trained: Trained) -> dict[str, Any]:
     """What ``pyLDAvis.prepare`` takes: of the training documents, as plain lists."""
-    from examples.lda.perplexity import document_topics
+    from hsa2c.examples.lda.perplexity import document_topics
 
     corpus, ids = trained.corpus, trained.parts.training
     theta = document_topics(corpus, ids, trained.x, trained.model)

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from examples.lda.corpora.corpus import Corpus
-from examples.lda.corpora.lines import unreadable
-from examples.lda.corpora.storage import VERSION, load
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora.corpus import Corpus
+from hsa2c.examples.lda.corpora.lines import unreadable
+from hsa2c.examples.lda.corpora.storage import VERSION, load
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 

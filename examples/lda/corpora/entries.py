@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.lda.corpora.corpus import LARGEST_COUNT
-from examples.lda.corpora.extras import kernels
-from examples.lda.corpora.lines import BLOCK_BYTES, Lines, open_lines, shown
-from examples.lda.corpora.rows import Entries, group
-from examples.lda.corpora.storage import COUNTS, WORDS, GrowingArray, complete, growing_array
-from examples.lda.corpora.vocabulary import read_vocabulary
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora.corpus import LARGEST_COUNT
+from hsa2c.examples.lda.corpora.extras import kernels
+from hsa2c.examples.lda.corpora.lines import BLOCK_BYTES, Lines, open_lines, shown
+from hsa2c.examples.lda.corpora.rows import Entries, group
+from hsa2c.examples.lda.corpora.storage import COUNTS, WORDS, GrowingArray, complete, growing_array
+from hsa2c.examples.lda.corpora.vocabulary import read_vocabulary
 
 LARGEST_NUMBER = int(np.iinfo(np.int32).max)
 MOST_ENTRIES = 10**18

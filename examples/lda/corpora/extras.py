@@ -26,9 +26,9 @@ def extra(module: str, package: str, what: str) -> ModuleType:
 
 
 def kernels() -> ModuleType:
-    """The compiled loops of `examples.lda.corpora.kernels`.
+    """The compiled loops of `hsa2c.examples.lda.corpora.kernels`.
 
     Raises:
         ConfigError: numba is not installed.
     """
-    return extra("examples.lda.corpora.kernels", "numba", "a file of counts")
+    return extra("hsa2c.examples.lda.corpora.kernels", "numba", "a file of counts")

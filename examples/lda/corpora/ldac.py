@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.lda.corpora.corpus import LARGEST_COUNT
-from examples.lda.corpora.lines import open_lines, shown
-from examples.lda.corpora.rows import merged
-from examples.lda.corpora.storage import COUNTS, WORDS, complete, growing_array
-from examples.lda.corpora.vocabulary import read_vocabulary
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora.corpus import LARGEST_COUNT
+from hsa2c.examples.lda.corpora.lines import open_lines, shown
+from hsa2c.examples.lda.corpora.rows import merged
+from hsa2c.examples.lda.corpora.storage import COUNTS, WORDS, complete, growing_array
+from hsa2c.examples.lda.corpora.vocabulary import read_vocabulary
 
 _WHOLE = re.compile(rb"\s*[0-9]{1,10}(?:\s+[0-9]{1,10}:[0-9]{1,10})*\s*")
 _PAIR = re.compile(rb"[0-9]{1,10}:[0-9]{1,10}(?:\.[0-9]{0,40})?(?:[eE][+-]?[0-9]{1,3})?")

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from examples.lda.corpora.progress import reading
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora.progress import reading
 
 BLOCK_BYTES = 4 << 20
 LONGEST_LINE_BYTES = 64 << 20  # a file without line ends must not fill the memory

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from examples.lda.corpora import ldac, matrixmarket, pydocs, text, uci
-from examples.lda.corpora.cache import Recipe, cached, default_cache, stamp
-from examples.lda.corpora.corpus import Corpus
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora import ldac, matrixmarket, pydocs, text, uci
+from hsa2c.examples.lda.corpora.cache import Recipe, cached, default_cache, stamp
+from hsa2c.examples.lda.corpora.corpus import Corpus
 
 
 def open_corpus(

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from examples.lda.corpora.storage import complete, write_entries
-from examples.lda.corpora.text import count_words
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora.storage import complete, write_entries
+from hsa2c.examples.lda.corpora.text import count_words
 
 NAME = "pydocs"
 

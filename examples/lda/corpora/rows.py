@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.lda.corpora.corpus import LARGEST_COUNT
-from examples.lda.corpora.extras import kernels
-from examples.lda.corpora.storage import COUNTS, WORDS, growing_array, read_array
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora.corpus import LARGEST_COUNT
+from hsa2c.examples.lda.corpora.extras import kernels
+from hsa2c.examples.lda.corpora.storage import COUNTS, WORDS, growing_array, read_array
 
 BLOCK_ENTRIES = 1 << 20
 

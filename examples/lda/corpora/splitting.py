@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.lda.corpora.corpus import Corpus
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora.corpus import Corpus
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.lda.corpora.corpus import Corpus, content_digest
+from hsa2c.examples.lda.corpora.corpus import Corpus, content_digest
 
 INDPTR, WORDS, COUNTS, VOCABULARY = FILES = "indptr.npy", "words.npy", "counts.npy", "vocabulary.txt"
 RECORD = "corpus.json"  # written last

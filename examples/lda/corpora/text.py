@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.lda.corpora.extras import extra
-from examples.lda.corpora.lines import unreadable
-from examples.lda.corpora.progress import reading
-from examples.lda.corpora.storage import complete, write_entries
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora.extras import extra
+from hsa2c.examples.lda.corpora.lines import unreadable
+from hsa2c.examples.lda.corpora.progress import reading
+from hsa2c.examples.lda.corpora.storage import complete, write_entries
 
 ENDINGS = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 

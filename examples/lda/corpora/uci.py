@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from examples.lda.corpora.entries import LARGEST_NUMBER, MOST_ENTRIES, Header, most_documents, read_matrix
-from examples.lda.corpora.lines import Lines, shown
+from hsa2c.examples.lda.corpora.entries import LARGEST_NUMBER, MOST_ENTRIES, Header, most_documents, read_matrix
+from hsa2c.examples.lda.corpora.lines import Lines, shown
 
 
 def _read_header(lines: Lines) -> Header:

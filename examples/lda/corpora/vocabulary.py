@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.lda.corpora.lines import open_lines, shown
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora.lines import open_lines, shown
 
 _NUMBER = re.compile("[0-9]{1,10}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

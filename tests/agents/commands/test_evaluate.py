@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from agents.commands import evaluate
-from agents.evaluation import summarise
+from hsa2c.agents.commands import evaluate
+from hsa2c.agents.evaluation import summarise
 
 CAP = 400  # frames: a game of Pong ends after 100 agent steps, with a point or two
 SHORT = {"env.max_frames": CAP, "env.noop_max": 5}
@@ -61,7 +61,7 @@ def test_same_seed_same_scores_and_options_reach_the_protocol(run, capsys):
 def test_lines_hold_every_number_whatever_the_width(run, capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
     scores = summarise([-17_624.5, 1_234_567.25], agent_steps=9, capped=1)
-    monkeypatch.setattr("agents.evaluation.evaluate", lambda *_, **__: scores)
+    monkeypatch.setattr("hsa2c.agents.evaluation.evaluate", lambda *_, **__: scores)
     assert main(run, "--games", 2) == 0
     out, err = capsys.readouterr()
     told = dict(line.split(maxsplit=1) for line in out.splitlines())
@@ -86,7 +86,7 @@ def test_progress_without_a_terminal_also_within_a_game(run, capsys, monkeypatch
 
 
 def test_which_checkpoint_plays(make_run, capsys, monkeypatch):
-    monkeypatch.setattr("agents.evaluation.evaluate", lambda *_, **__: summarise([1.0], agent_steps=9, capped=0))
+    monkeypatch.setattr("hsa2c.agents.evaluation.evaluate", lambda *_, **__: summarise([1.0], agent_steps=9, capped=0))
     run = make_run("both", v=True, best=True, t=3, **SHORT)
     folder = run / "checkpoints"
     step, best = folder / "step-000000003.safetensors", folder / "best.safetensors"
@@ -153,6 +153,6 @@ def test_interrupted(run, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("agents.evaluation.evaluate", interrupted)
+    monkeypatch.setattr("hsa2c.agents.evaluation.evaluate", interrupted)
     assert main(run, "--games", 1) == 130
     assert capsys.readouterr().err == "evaluate.py: interrupted\n"

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from scipy.special import gammaln, psi
 
-from examples.lda.corpora import Corpus, content_digest
+from hsa2c.examples.lda.corpora import Corpus, content_digest
 
 
 def corpus_of(documents, V, name="toy"):

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from examples.lda.application import (
+from hsa2c.config.loading import merge, nested
+from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.application import (
     APPLICATION,
     corpus_of,
     initial_counts,
@@ -20,9 +22,7 @@ from examples.lda.application import (
     rate_of,
     split_of,
 )
-from examples.lda.rates import Rate
-from hsa2c.config.loading import merge, nested
-from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.rates import Rate
 from tests.examples.lda.planted import Planted
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -333,14 +333,14 @@ def test_a_problem_learns(source):
 LAUNCHER = """
 import json, sys
 from pathlib import Path
-from examples.lda.application import positivity_warning
+from hsa2c.examples.lda.application import positivity_warning
 from hsa2c import application
 from hsa2c.commands import run_options
 from hsa2c.run import begin
 from hsa2c.run import launcher as launch
 from hsa2c.cluster.world import World
 
-name = "examples.lda.application"
+name = "hsa2c.examples.lda.application"
 app = application.load(name)
 options = run_options.parser(app.command).parse_args()
 run = begin.prepare(app, run_options.given(app.command, options), options.config, World(0, 1, started_by_mpi=False))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.lda.batches import Gatherer, endless
-from examples.lda.corpora import open_corpus
+from hsa2c.examples.lda.batches import Gatherer, endless
+from hsa2c.examples.lda.corpora import open_corpus
 from tests.examples.lda.reference import corpus_of, documents_of
 
 documents = st.lists(st.dictionaries(st.integers(0, 11), st.integers(1, 9), max_size=12), min_size=1, max_size=8)

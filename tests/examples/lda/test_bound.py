@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import psi
 
-from examples.lda.batches import Gatherer
-from examples.lda.dpsvi import Model
-from examples.lda.estep import e_step, expected_topics
-from examples.lda.perplexity import HeldOut, document_bound
-from examples.lda.rates import Rate
-from examples.lda.svi import svi
+from hsa2c.examples.lda.batches import Gatherer
+from hsa2c.examples.lda.dpsvi import Model
+from hsa2c.examples.lda.estep import e_step, expected_topics
+from hsa2c.examples.lda.perplexity import HeldOut, document_bound
+from hsa2c.examples.lda.rates import Rate
+from hsa2c.examples.lda.svi import svi
 from tests.examples.lda.reference import corpus_of, document_bound_slowly, documents_of, topics_bound_slowly
 
 ROUNDING = 2e-6  # of the bound, relative: gamma and beta-tilde are float32

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from examples.lda import application
 from examples.lda.__main__ import main
-from examples.lda.commands.evaluate import in_words_of
-from examples.lda.picture import draw
-from examples.lda.trained import load
 from hsa2c.commands import train
 from hsa2c.config.loading import to_dict
+from hsa2c.examples.lda import application
+from hsa2c.examples.lda.commands.evaluate import in_words_of
+from hsa2c.examples.lda.picture import draw
+from hsa2c.examples.lda.trained import load
 from hsa2c.observe.runlog import read_rows
 from hsa2c.run import checkpoint as checkpoints
 from tests.examples.lda.planted import Planted

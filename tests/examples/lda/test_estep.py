@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import psi
 
-from examples.lda import estep
-from examples.lda.batches import Batch, Gatherer
-from examples.lda.dpsvi import LocalStep, Model, UHat
-from examples.lda.estep import e_step, exp_psi, expected_topics, lift_faint
+from hsa2c.examples.lda import estep
+from hsa2c.examples.lda.batches import Batch, Gatherer
+from hsa2c.examples.lda.dpsvi import LocalStep, Model, UHat
+from hsa2c.examples.lda.estep import e_step, exp_psi, expected_topics, lift_faint
 from tests.examples.lda.planted import Planted
 from tests.examples.lda.reference import corpus_of, documents_of, e_step_slowly, expected_topics_slowly
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from examples.lda.application import APPLICATION
-from examples.lda.rates import Rate
-from examples.lda.topics import TopicsLayout
+from hsa2c.examples.lda.application import APPLICATION
+from hsa2c.examples.lda.rates import Rate
+from hsa2c.examples.lda.topics import TopicsLayout
 from hsa2c.node.layout import DenseLayout
 from hsa2c.node.memory import SharedVectors
 from hsa2c.node.optimiser import Rule, SharedOptimiser

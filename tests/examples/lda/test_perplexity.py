@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.lda import perplexity
-from examples.lda.dpsvi import Model
-from examples.lda.perplexity import HeldOut, document_topics
+from hsa2c.examples.lda import perplexity
+from hsa2c.examples.lda.dpsvi import Model
+from hsa2c.examples.lda.perplexity import HeldOut, document_topics
 from tests.examples.lda.reference import completion_slowly, corpus_of, documents_of, e_step_slowly
 
 IDS = np.arange(60, dtype=np.int32)

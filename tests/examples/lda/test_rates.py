@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.lda.rates import MOST_ETA, Rate, paper_rate, positivity
+from hsa2c.examples.lda.rates import MOST_ETA, Rate, paper_rate, positivity
 
 
 def test_rate_by_hand():

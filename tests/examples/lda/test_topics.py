@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.lda.application import initial_counts
-from examples.lda.batches import Gatherer, endless
-from examples.lda.dpsvi import DPSVI, LocalStep, Model, Step, UHat
-from examples.lda.rates import MOST_ETA, Rate
-from examples.lda.svi import svi
-from examples.lda.topics import TopicsLayout
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.dpsgd.worker import worker
 from hsa2c.errors import ProblemError
+from hsa2c.examples.lda.application import initial_counts
+from hsa2c.examples.lda.batches import Gatherer, endless
+from hsa2c.examples.lda.dpsvi import DPSVI, LocalStep, Model, Step, UHat
+from hsa2c.examples.lda.rates import MOST_ETA, Rate
+from hsa2c.examples.lda.svi import svi
+from hsa2c.examples.lda.topics import TopicsLayout
 from hsa2c.node.memory import SharedVectors
 from hsa2c.node.process_pool import ProcessPool
 from hsa2c.node.serial import SerialPool

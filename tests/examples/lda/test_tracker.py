@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from examples.lda import tracker as module
-from examples.lda.dpsvi import Model
-from examples.lda.perplexity import Score
-from examples.lda.settings import TopicStopConfig
-from examples.lda.tracker import TopicTracker, limit_documents
+from hsa2c.examples.lda import tracker as module
+from hsa2c.examples.lda.dpsvi import Model
+from hsa2c.examples.lda.perplexity import Score
+from hsa2c.examples.lda.settings import TopicStopConfig
+from hsa2c.examples.lda.tracker import TopicTracker, limit_documents
 
 MODEL = Model(K=2, alpha=0.5, eta0=0.5, mean=False, tolerance=1e-3, most_iterations=100)
 V = np.zeros(4, np.float32)

@@ -8,10 +8,18 @@ import time
 import numpy as np
 import pytest
 
-from examples.lda.corpora import cache as cache_module
-from examples.lda.corpora.cache import Recipe, cached, default_cache
-from examples.lda.corpora.storage import FILES, RECORD, complete, growing_array, map_array, read_array, write_entries
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora import cache as cache_module
+from hsa2c.examples.lda.corpora.cache import Recipe, cached, default_cache
+from hsa2c.examples.lda.corpora.storage import (
+    FILES,
+    RECORD,
+    complete,
+    growing_array,
+    map_array,
+    read_array,
+    write_entries,
+)
 from tests.examples.lda.corpora.reference import documents_of, message_of
 
 ENTRY_FILES = [*FILES, RECORD]
@@ -187,7 +195,7 @@ def test_an_entry_that_cannot_be_put_in_its_place_is_used_all_the_same(kitchen, 
 PROGRAM = """
 import sys
 from pathlib import Path
-from examples.lda.corpora import open_corpus
+from hsa2c.examples.lda.corpora import open_corpus
 sys.stdin.readline()
 print(open_corpus(sys.argv[1], Path(sys.argv[2]), cache=Path(sys.argv[3])).digest)
 """

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.lda.corpora import open_corpus
+from hsa2c.examples.lda.corpora import open_corpus
 from tests.examples.lda.corpora.reference import LARGEST, documents_of, message_of, write_vocabulary
 
 SMALL = "2 0:2 3:1\n0\n3 0:7 1:1 2:10\n"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.lda.corpora import lines as lines_module
-from examples.lda.corpora.lines import Lines, open_lines
+from hsa2c.examples.lda.corpora import lines as lines_module
+from hsa2c.examples.lda.corpora.lines import Lines, open_lines
 from tests.examples.lda.corpora.reference import message_of
 
 

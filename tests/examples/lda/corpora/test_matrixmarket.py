@@ -9,7 +9,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.lda.corpora import open_corpus
+from hsa2c.examples.lda.corpora import open_corpus
 from tests.examples.lda.corpora.reference import LARGEST, documents_of, message_of, write_vocabulary
 
 INTEGERS = "%%MatrixMarket matrix coordinate integer general\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.lda.corpora import open_corpus
+from hsa2c.examples.lda.corpora import open_corpus
 from tests.examples.lda.corpora.reference import documents_of, message_of, write_vocabulary
 
 DOCUMENTS = [[(0, 2), (2, 1)], [], [(1, 3)]]
@@ -134,7 +134,7 @@ def test_opening_what_is_cached_costs_no_heavy_import(tmp_path, vocabulary):
     arguments = (str(tmp_path / "x.txt"), str(vocabulary), str(tmp_path / "cache"))
     open_corpus(arguments[0], vocabulary, cache=tmp_path / "cache")
     code = (
-        "import sys; from pathlib import Path; from examples.lda.corpora import open_corpus;"
+        "import sys; from pathlib import Path; from hsa2c.examples.lda.corpora import open_corpus;"
         "source, *paths = sys.argv[1:]; open_corpus(source, Path(paths[0]), cache=Path(paths[1]));"
         "print(sorted({'numba', 'scipy', 'sklearn', 'torch'} & set(sys.modules)))"
     )

@@ -3,9 +3,9 @@ import sys
 import numpy as np
 import pytest
 
-from examples.lda.corpora import open_corpus, pydocs
-from examples.lda.corpora.pydocs import source_docstrings
-from examples.lda.corpora.storage import load
+from hsa2c.examples.lda.corpora import open_corpus, pydocs
+from hsa2c.examples.lda.corpora.pydocs import source_docstrings
+from hsa2c.examples.lda.corpora.storage import load
 from tests.examples.lda.corpora.reference import message_of
 
 

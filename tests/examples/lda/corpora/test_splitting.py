@@ -3,7 +3,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from examples.lda.corpora import Corpus, split
+from hsa2c.examples.lda.corpora import Corpus, split
 from tests.examples.lda.corpora.reference import message_of
 
 

@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from examples.lda.corpora import open_corpus, remark_on
-from examples.lda.corpora.text import count_words, text_files
+from hsa2c.examples.lda.corpora import open_corpus, remark_on
+from hsa2c.examples.lda.corpora.text import count_words, text_files
 from tests.examples.lda.corpora.reference import documents_of, message_of
 
 

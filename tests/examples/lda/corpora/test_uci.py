@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from examples.lda.corpora import kernels, open_corpus, rows
-from examples.lda.corpora.storage import load
-from examples.lda.corpora.uci import read_uci
 from hsa2c.errors import ConfigError
+from hsa2c.examples.lda.corpora import kernels, open_corpus, rows
+from hsa2c.examples.lda.corpora.storage import load
+from hsa2c.examples.lda.corpora.uci import read_uci
 from tests.examples.lda.corpora.reference import (
     LARGEST,
     WrongError,

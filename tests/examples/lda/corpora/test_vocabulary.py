@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from examples.lda.corpora.vocabulary import read_vocabulary
+from hsa2c.examples.lda.corpora.vocabulary import read_vocabulary
 from tests.examples.lda.corpora.reference import message_of
 
 
