@@ -130,8 +130,8 @@ class OptimiserConfig:
 
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Adam: decay of the mean of gradients, its momentum (Kingma and Ba 2015, 0.9; Adamski et al. 2018, 0.8). 0: none,
-    for processes that share u without a lock are a momentum of their own (Mitliagkas et al. 2016; docs/performance.md).
-    """
+    for processes that share u without a lock are a momentum of their own (Mitliagkas et al. 2016;
+    docs/lab/2026-11-performance.md)."""
 
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Adam: decay of the mean of squared gradients."""
