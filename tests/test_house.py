@@ -66,6 +66,7 @@ def taken(module):
 def imports():
     """Each module of the project, and those of it that it imports; lazily or for types only, too."""
     modules = {dotted(path): path for path in files(*SOURCES)}
+    del modules["hsa2c"]  # the front door: a list of names, each found when it is asked for
     graph = {}
     for module, path in modules.items():
         graph[module] = found = set()
@@ -85,12 +86,19 @@ def test_every_file_fits():
     assert [(name(path), lines(path)) for path in files(*RULED) if lines(path) > MOST_LINES] == []
 
 
+def length(path, function):
+    """With its docstring; of the front door, whose docstrings are the reference, its code."""
+    last, docstring = function.end_lineno, ast.get_docstring(function)
+    reference = name(path).startswith("hsa2c/api/") and docstring is not None
+    return last - (function.body[0].end_lineno if reference else function.lineno - 1)
+
+
 def test_every_function_fits_a_screen():
     long = [
-        (name(path), function.name, length)
+        (name(path), function.name, length(path, function))
         for path in files(*RULED)
         for function in functions(tree(path))
-        if (length := function.end_lineno - function.lineno + 1) > MOST_FUNCTION_LINES
+        if length(path, function) > MOST_FUNCTION_LINES
     ]
     assert long == []
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from hsa2c import interpreter
-from hsa2c.application import Application, ProblemFactory, Tracker
+from hsa2c.application import Application, ProblemFactory
 from hsa2c.config.loading import build
 from hsa2c.config.sections import DPSGDConfig
 from hsa2c.dpsgd.protocols import Vector
@@ -23,6 +23,7 @@ from hsa2c.examples.lda.rates import MOST_DECAY, Rate, paper_rate, positivity
 from hsa2c.examples.lda.settings import LDAConfig, endless_warning, limit_documents
 from hsa2c.examples.lda.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.observe import shown
+from hsa2c.tracker import Tracker
 from hsa2c.transport.several_masters import parts
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hsa2c.dpsgd.problem import Problem
 from hsa2c.examples.lda.batches import Batch, Gatherer
 from hsa2c.examples.lda.corpora import Corpus
 from hsa2c.examples.lda.estep import e_step, expected_topics, lift_faint
@@ -50,7 +51,7 @@ class Model:
     most_iterations: int
 
 
-class DPSVI:
+class DPSVI(Problem):
     """A view of a corpus: a `hsa2c.dpsgd.problem.Problem`, and the `hsa2c.examples.lda.topics.Batches` of one.
 
     Args:

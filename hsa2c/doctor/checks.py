@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hsa2c.application import Application, RunConfig
+from hsa2c.application import Application
 from hsa2c.cluster.allocation import less_in_allocation
+from hsa2c.config.protocol import RunConfig
 from hsa2c.doctor.facts import SHARED_MEMORY, Facts
 from hsa2c.doctor.finding import Finding, gathered, ok, problem, warning
 from hsa2c.doctor.remote_host import Site

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hsa2c.application import RunConfig
+from hsa2c.config.protocol import RunConfig
 from hsa2c.doctor.checks import Seen, bytes_per_s, processes
 from hsa2c.doctor.finding import Finding, ok, problem, warning
 from hsa2c.node.pace import Costs, fewest_updates
