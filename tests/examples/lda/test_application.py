@@ -289,7 +289,7 @@ def documents_dealt(config, nodes, p):
         for index in range(p):
             problem = make(index)
             mine = len(range(node * p + index, 360, nodes * p))
-            batches = islice(problem._batches, -(-mine // config.model.batch))
+            batches = islice(problem.batches, -(-mine // config.model.batch))
             ids.append(np.concatenate(list(batches)).tolist())
     return ids
 
@@ -304,7 +304,7 @@ def test_processes_of_all_nodes_deal_the_training_set_out(source):
 
 def test_a_resumed_run_shuffles_anew(source):
     config = resolve(**source)
-    first, again, later = (next(APPLICATION.problems(config, 0, t)(0)._batches).tolist() for t in (0, 0, 57))
+    first, again, later = (next(APPLICATION.problems(config, 0, t)(0).batches).tolist() for t in (0, 0, 57))
     assert first == again != later
 
 
@@ -348,7 +348,7 @@ positivity_warning(run.config)
 what = launch.Launch(
     app=name, asked=run.asked, config=run.config, directory=run.directory, title=app.title(run.config)
 )
-launch._console(what)
+launch.console_of(what)
 app.tracker(run.config, {})  # where a run is resumed
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
