@@ -291,8 +291,8 @@ def test_silence_of_a_follower_is_noticed(two: tuple[Followers, QueueLink]) -> N
     [
         ({"kind": Kind.FAIL, "text": b"no memory"}, "master 1: no memory"),
         ({"kind": Kind.SLICE, "vector": np.ones(3, np.float32)}, "master 1: SLICE with 3 numbers, must be v and z"),
-        ({"kind": Kind.SLICE}, "master 1: SLICE with 0 numbers, must be v and z"),
-        ({"kind": Kind.LEAVE, "vector": np.ones(6, np.float32)}, "master 1: a slice of 3 numbers, must be 2"),
+        ({"kind": Kind.SLICE}, "master 1: SLICE with 0 .*"),
+        ({"kind": Kind.LEAVE, "vector": np.ones(6, np.float32)}, "master 1: .* 3 numbers, .* 2"),
         ({"kind": Kind.PUSH, "vector": np.ones(4, np.float32)}, "master 1: PUSH, unasked"),
     ],
 )
