@@ -220,7 +220,7 @@ def initial_counts(dim: int, seed: int) -> Vector:
 
 def corpus_of(config: LDAConfig) -> Corpus:
     """The documents of a run."""
-    return _corpus(*_source(config))
+    return read_corpus(*_source(config))
 
 
 def _source(config: LDAConfig) -> tuple[str, str | None, str, str | None]:
@@ -229,7 +229,8 @@ def _source(config: LDAConfig) -> tuple[str, str | None, str, str | None]:
 
 
 @cache
-def _corpus(source: str, vocabulary: str | None, encoding: str, pattern: str | None) -> Corpus:
+def read_corpus(source: str, vocabulary: str | None, encoding: str, pattern: str | None) -> Corpus:
+    """See `open_corpus`; a process reads each once."""
     words = None if vocabulary is None else Path(vocabulary)
     return open_corpus(source, words, encoding=encoding, pattern=pattern)
 
@@ -241,7 +242,7 @@ def split_of(config: LDAConfig) -> Split:
 
 @cache
 def _split(source: tuple[str, str | None, str, str | None], validation: float, test: float, seed: int) -> Split:
-    return split(_corpus(*source), validation=validation, test=test, seed=seed)
+    return split(read_corpus(*source), validation=validation, test=test, seed=seed)
 
 
 def _parts(config: LDAConfig) -> tuple[float | int, float | int]:

@@ -63,7 +63,7 @@ class DPSVI(Problem):
 
     def __init__(self, corpus: Corpus, documents: int, batches: Iterator[Ints], model: Model) -> None:
         self._D = documents
-        self._batches = batches
+        self.batches = batches
         self._gather = Gatherer(corpus)
         self._local_step = LocalStep(model)
         self._batch: Batch | None = None
@@ -84,7 +84,7 @@ class DPSVI(Problem):
     def next_batch(self) -> Ints:
         """Draw G documents. See `Batches.next_batch`."""
         self._began_at = time.perf_counter()
-        self._batch = self._gather(next(self._batches))
+        self._batch = self._gather(next(self.batches))
         return self._batch.rows
 
     def gradient(self, u_hat: UHat, interrupted: Callable[[], bool]) -> Step:

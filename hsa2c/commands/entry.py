@@ -12,7 +12,7 @@ from types import FrameType
 from hsa2c.signals import catch, restore
 
 #: Modules of commands that native code may keep from hearing a signal for many seconds.
-_ATTENDED = ("hsa2c.commands.evaluate",)
+ATTENDED = ("hsa2c.commands.evaluate",)
 
 
 def enter(prog: str, module: str, arguments: list[str] | None = None, *, app: str | None = None) -> int:
@@ -34,7 +34,7 @@ def enter(prog: str, module: str, arguments: list[str] | None = None, *, app: st
         os._exit(128 + signum)
 
     before = catch(leave)
-    if attended := module in _ATTENDED:
+    if attended := module in ATTENDED:
         from hsa2c.commands.attended import attend
 
         attend(prog)

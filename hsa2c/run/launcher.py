@@ -228,7 +228,7 @@ def _launch_once(what: Launch, supervisor: Supervisor) -> int:
             environment |= extra | {EXIT_RECORD: str(word), MASTERS: str(cluster.masters)}
             if not what.hosts or any(hosts.is_here(name) for name in what.places):
                 environment |= {ADDRESS: stack.enter_context(fork_server(private, arguments, environment, log))}
-        console = _console(what)
+        console = console_of(what)
         console.start()
         console.say(f"1 thread in each process ({', '.join(THREAD_CAPS)}, torch)")
         _say_what_starts(console, what)
@@ -277,7 +277,7 @@ def join(what: Launch, world: World) -> int:
     signals.to_default()  # until MPI has started, which hears no exception: else one would wait there for those that do
     if world.rank != 0:
         return job.main(arguments)
-    console = _console(what)
+    console = console_of(what)
     console.start()
     _say_what_starts(console, what)
     done = threading.Event()
@@ -301,7 +301,8 @@ def _say_what_starts(console: Console, what: Launch) -> None:
         console.say(words)
 
 
-def _console(what: Launch) -> Console:
+def console_of(what: Launch) -> Console:
+    """What shows the run to its user; it is not started yet."""
     app = application.load(what.app)
     masters = what.config.cluster.masters
     limits = app.limits(what.config)
