@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -260,8 +261,23 @@ def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
 def load(name: str) -> Application:
     """The application in a module's `APPLICATION`: for a command, the launcher, a rank, and what forks the nodes.
 
-    Its module is known by name alone. It is installed, or lies in the current directory, which child processes have
+    Args:
+        name: As for `locate`.
+
+    Raises:
+        ConfigError: There is no such module, or no application in it.
+    """
+    return cast("Application", importlib.import_module(locate(name)).APPLICATION)
+
+
+def locate(name: str) -> str:
+    """The module that has the `APPLICATION` which a user means.
+
+    A module is known by its name alone. It is installed, or lies in the current directory, which child processes have
     from their parent, also those that mpiexec starts on other hosts.
+
+    Args:
+        name: A module that has one, or a package whose module `application` has one.
 
     Raises:
         ConfigError: There is no such module, or no application in it.
@@ -275,6 +291,9 @@ def load(name: str) -> Application:
         if not f"{name}.".startswith(f"{error.name}."):
             raise  # of what it imports itself
         raise ConfigError(f"application {name}: no such module is installed, or in the current directory") from None
-    if not hasattr(module, "APPLICATION"):
-        raise ConfigError(f"application {name}: the module has no APPLICATION")
-    return cast("Application", module.APPLICATION)
+    if hasattr(module, "APPLICATION"):
+        return name
+    inside = f"{name}.application"
+    if hasattr(module, "__path__") and importlib.util.find_spec(inside) is not None:
+        return locate(inside)
+    raise ConfigError(f"application {name}: the module has no APPLICATION")

@@ -95,6 +95,16 @@ def load(path: Path) -> Checkpoint:
     return checkpoint
 
 
+def read_identity(path: Path) -> dict[str, str]:
+    """A checkpoint's `Checkpoint.identity`, without its arrays; empty where it cannot be read."""
+    try:
+        _check_layout(path)
+        with safe_open(path, framework="numpy") as file:
+            return dict(_parse(path, file.metadata() or {})["identity"])
+    except (OSError, SafetensorError, CheckpointError):
+        return {}
+
+
 def encode(path: Path, checkpoint: Checkpoint) -> bytes:
     """A file's content; arrays are copied first, so they may be live shared memory.
 
