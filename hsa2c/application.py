@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -254,15 +255,28 @@ def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
 def load(name: str) -> Application:
     """The application that a name stands for: for a command, the launcher, a rank, and what forks the nodes.
 
-    It is that of a module, as `APPLICATION`, or a class or an instance of its own name (`hsa2c.names`). The module is
-    installed, or lies in the current directory, which child processes have from their parent, also those that mpiexec
-    starts on other hosts.
+    Args:
+        name: As for `locate`; or of an application or its class, ``module:name`` (`hsa2c.names`).
 
     Raises:
         ConfigError: There is no such module, no application in it, or one that lacks what it must have.
     """
-    if ":" in name:
-        return _checked(names.find(name), name)
+    found = names.find(name) if ":" in name else importlib.import_module(locate(name)).APPLICATION
+    return _checked(found, name)
+
+
+def locate(name: str) -> str:
+    """The module that has the `APPLICATION` which a user means.
+
+    A module is known by its name alone. It is installed, or lies in the current directory, which child processes have
+    from their parent, also those that mpiexec starts on other hosts.
+
+    Args:
+        name: A module that has one, or a package whose module `application` has one.
+
+    Raises:
+        ConfigError: There is no such module, or no application in it.
+    """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(f"application {name!r}: must be the name of a module")
     interpreter.find(name)
@@ -272,9 +286,12 @@ def load(name: str) -> Application:
         if not f"{name}.".startswith(f"{error.name}."):
             raise  # of what it imports itself
         raise ConfigError(f"application {name}: no such module is installed, or in the current directory") from None
-    if not hasattr(module, "APPLICATION"):
-        raise ConfigError(f"application {name}: the module has no APPLICATION")
-    return _checked(module.APPLICATION, name)
+    if hasattr(module, "APPLICATION"):
+        return name
+    inside = f"{name}.application"
+    if hasattr(module, "__path__") and importlib.util.find_spec(inside) is not None:
+        return locate(inside)
+    raise ConfigError(f"application {name}: the module has no APPLICATION")
 
 
 def named(app: Any) -> tuple[str, Application]:
@@ -284,7 +301,7 @@ def named(app: Any) -> tuple[str, Application]:
         app: The name of its module, itself, or its class.
     """
     if isinstance(app, str):
-        return app, load(app)
+        return (app if ":" in app else locate(app)), load(app)
     found = _checked(app, getattr(app, "__name__", type(app).__name__))
     return names.give(app, "application"), found
 

@@ -43,6 +43,7 @@ class Examination:
     Attributes:
         what: The run that is to be started.
         app: Its application.
+        train: The command that starts it, without its options.
         p_given: Its p was asked for.
         found: Told each finding as soon as there is one.
         progress: Told what is done next.
@@ -50,6 +51,7 @@ class Examination:
 
     what: Launch
     app: Application
+    train: str
     p_given: bool
     found: Callable[[Finding], None]
     progress: Callable[[str], None]
@@ -255,7 +257,7 @@ class Examination:
         if any(each.sees_token is not None for _, each in seen):
             self._add(checks.folder(seen, str(Path(config.output.run_dir)), unseen))
         self._add(checks.disk(seen, config))
-        self._add(checks.trials(seen, self.app))
+        self._add(checks.trials(seen, self.app, self.train))
 
     # What is between them.
 
