@@ -47,7 +47,7 @@ def predict(
     if importlib.util.find_spec("greenlet") is None:
         B = _by_pace(c, c["exchange_s"], config)
         found = [
-            warning("prediction", "the run is not simulated without greenlet", "pip install -e '.[plan]'"),
+            warning("prediction", "the run is not simulated without greenlet", "pip install 'hsa2c[plan]'"),
             ok("B", f"--B auto would begin with 1 and come to about {B}"),
         ]
         return found, {"auto_B": B}
