@@ -20,12 +20,13 @@ from hsa2c.agents.losses import LossParts, actor_critic_gradient, clip_by_global
 from hsa2c.agents.returns import Bools, Floats, gae, n_step_returns
 from hsa2c.agents.rollout import Environments, Player, Rollout
 from hsa2c.agents.settings import AgentConfig, Precision
+from hsa2c.dpsgd.problem import Problem
 
 #: Under which names the parts of the loss are reported; in the order of `LossParts`.
 _PARTS = ("loss/policy", "loss/value", "policy/entropy", "policy/approx_kl", "policy/clip_fraction")
 
 
-class A2C:
+class A2C(Problem):
     """One actor-learner's view of the game: a `hsa2c.dpsgd.problem.Problem`.
 
     Args:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -174,7 +174,22 @@ def _backward(
     return gradients
 
 
-def choose_precision(num_actions: int, pixels: Pixels, batch: int) -> Precision:
+def time_update_s(network: FastActorCritic, observations: Tensor) -> float:
+    """Seconds of one forward and backward."""
+    begin = time.perf_counter()
+    features = network.features(observations)
+    logits, values, hidden = network.heads(features)
+    network.backward(features, hidden, torch.ones_like(logits), torch.ones_like(values))
+    return time.perf_counter() - begin
+
+
+def choose_precision(
+    num_actions: int,
+    pixels: Pixels,
+    batch: int,
+    *,
+    time_s: Callable[[FastActorCritic, Tensor], float] = time_update_s,
+) -> Precision:
     """The faster precision of forward and backward here and now, float32 unless bfloat16 is at least 10 % faster.
 
     Takes well under a second. It is a measurement: two hosts, or two runs, may choose differently, so a run should
@@ -184,6 +199,7 @@ def choose_precision(num_actions: int, pixels: Pixels, batch: int) -> Precision:
         num_actions: Of the game.
         pixels: See `hsa2c.agents.settings.AgentConfig.pixels`.
         batch: Samples of one update.
+        time_s: What one update takes.
     """
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     networks = {precision: FastActorCritic(num_actions, pixels, precision) for precision in precisions}
@@ -195,18 +211,9 @@ def choose_precision(num_actions: int, pixels: Pixels, batch: int) -> Precision:
     begin = time.perf_counter()
     for trial in range(6):
         for precision, seconds in best.items():
-            now = _time_update_s(networks[precision], observations)
+            now = time_s(networks[precision], observations)
             if trial > 0:  # the first of each prepares kernels
                 best[precision] = min(seconds, now)
         if trial > 0 and time.perf_counter() - begin > _MEASURE_S:
             break
     return "bfloat16" if best["bfloat16"] <= _WORTHWHILE * best["float32"] else "float32"
-
-
-def _time_update_s(network: FastActorCritic, observations: Tensor) -> float:
-    """Seconds of one forward and backward."""
-    begin = time.perf_counter()
-    features = network.features(observations)
-    logits, values, hidden = network.heads(features)
-    network.backward(features, hidden, torch.ones_like(logits), torch.ones_like(values))
-    return time.perf_counter() - begin

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from hsa2c.agents.stall import stall
+from hsa2c.tracker import Tracker
 
 _SPEED_S = 20.0  # a process may play for 5 s and then learn for as long: a row sees the one or the other, a speed both
 _WINDOW = 100  # games in the mean that curves, the best checkpoint and the stop condition speak of
 
 
-class GameTracker:
+class GameTracker(Tracker):
     """Scores, lengths, losses and speeds over all nodes: a `hsa2c.application.Tracker`.
 
     Args:
@@ -90,6 +91,9 @@ class GameTracker:
     def measure(self, v: Any, *, due: bool) -> bool:
         """Quality comes from the games that are played anyway."""
         return False
+
+    def applied(self, node: int, updates: int) -> None:
+        """Work is counted in agent steps."""
 
     def row(self, seconds: float) -> dict[str, float | int | None]:
         """Values of the curves now; means are over the `seconds` since the last row, agent steps/s over the last 20."""

@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             disturbed.append(run)
             reports.append({"seed": seed, **chaos.report(run), **_summary(run)})
             print(json.dumps(reports[-1]) if options.json else _text(reports[-1]), file=sys.stderr)
-        scores = _compared(quiet, disturbed) if quiet else None
+        scores = compared(quiet, disturbed) if quiet else None
     survived = all(report["survived"] for report in reports)
     result = {"machine": facts, "runs": reports, "scores": scores, "survived": survived}
     print(json.dumps(result) if options.json else "\n\n".join([*map(_text, reports), *_score_text(scores)]))
@@ -262,7 +262,7 @@ def _summary(run: Run) -> dict[str, Any]:
     return {"agent_steps": last["step"], "elapsed_s": last["elapsed_s"], "score": last.get("score/mean_100")}
 
 
-def _compared(quiet: list[Run], disturbed: list[Run]) -> dict[str, Any]:
+def compared(quiet: list[Run], disturbed: list[Run]) -> dict[str, Any]:
     """Mean scores of the last 100 games at the agent steps that every run has made, and how much chance explains."""
     at = min(_summary(run)["agent_steps"] for run in (*quiet, *disturbed))
     scores = {

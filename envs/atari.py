@@ -81,6 +81,10 @@ class AtariEnvs:
     games, whatever `num_envs` and `num_threads` are.
 
     The emulators run in threads that do not survive a fork: make the object in the process that uses it.
+
+    Attributes:
+        start_frame: Emulator frame at which each game began, that is no-ops played before, int32 [num_envs]; from the
+            first `reset` on.
     """
 
     def __init__(self, game: Game, config: EnvConfig, num_envs: int, *, seed: int, num_threads: int = 1) -> None:
@@ -121,7 +125,7 @@ class AtariEnvs:
         assert not self._in_flight, "reset between send and recv"
         obs, info = self._open.reset(seed=self._seed if seed is None else _checked_seed(seed, self.num_envs))
         self._lives = info["lives"]
-        self._start_frame = info["episode_frame_number"].copy()
+        self.start_frame = info["episode_frame_number"].copy()
         self._score = np.zeros(self.num_envs, np.int64)
         # A game's agent steps are this clock's now less its then: nothing is added up for each environment.
         self._clock = 0
@@ -191,7 +195,7 @@ class AtariEnvs:
 
     def _note_new_games(self, new: npt.NDArray[np.bool_], frame: npt.NDArray[np.int32]) -> None:
         """Remember where the games that started in this step begin."""
-        self._start_frame[new] = frame[new]
+        self.start_frame[new] = frame[new]
         self._start_clock[new] = self._clock
         self._score[new] = 0
 
@@ -203,7 +207,7 @@ class AtariEnvs:
             GameResult(
                 score=float(self._score[env]),
                 agent_steps=self._clock - int(self._start_clock[env]),
-                frames=int(frame[env] - self._start_frame[env]),
+                frames=int(frame[env] - self.start_frame[env]),
                 env=int(env),
                 capped=not game_over[env],
             )

@@ -34,7 +34,7 @@ SCALE = 2
 _ENLARGE = f"scale=iw*{SCALE}:ih*{SCALE}:flags=neighbor"
 
 #: Options of ffmpeg by suffix. A GIF gets a palette for each image: no screen has more than its 256 colours.
-_FORMATS = {
+FORMATS = {
     ".mp4": ["-vf", _ENLARGE, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20"],
     ".gif": ["-vf", f"{_ENLARGE},split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1:dither=none"],
 }
@@ -83,8 +83,8 @@ def check_recordable(path: Path) -> None:
     Raises:
         ConfigError: As `record`.
     """
-    if path.suffix.lower() not in _FORMATS:
-        raise ConfigError(f"video = {str(path)!r}: must end in {' or '.join(_FORMATS)}")
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"video = {str(path)!r}: must end in {' or '.join(FORMATS)}")
     _ffmpeg()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def _video(path: Path, first: Image) -> Iterator[Callable[[Image], None]]:
     height, width, _ = first.shape
     command = [_ffmpeg(), "-y", "-loglevel", "error"]
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{IMAGES_PER_S:g}", "-i", "-"]
-    command += [*_FORMATS[path.suffix.lower()], str(unfinished)]
+    command += [*FORMATS[path.suffix.lower()], str(unfinished)]
     try:
         with _running(path, command) as pipe:
             pipe.write(first.tobytes())

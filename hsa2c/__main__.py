@@ -22,12 +22,16 @@ _COMMANDS = {
     "report": "write a run's page: curves, staleness, faults and story",
 }
 
+#: Those that take ``--app``.
+_OF_ANY_APPLICATION = ("train", "evaluate", "doctor", "plot", "replay", "report")
+
 
 def main() -> int:
     """Run one command; gives back its exit code."""
     arguments = sys.argv[1:]
     if arguments and arguments[0] in _COMMANDS:
-        return enter(f"hsa2c {arguments[0]}", f"hsa2c.commands.{arguments[0]}", arguments[1:])
+        name = arguments[0]
+        return enter(f"hsa2c {name}", f"hsa2c.commands.{name}", arguments[1:], chooses=name in _OF_ANY_APPLICATION)
     from hsa2c.commands.options import guarded
 
     return guarded("hsa2c", lambda: _usage(arguments))
@@ -40,7 +44,8 @@ def _usage(arguments: list[str]) -> int:
 
         command = application.load(APPLICATION).command
         lines = [f"  hsa2c {name:10} {about.format(command=command)}" for name, about in _COMMANDS.items()]
-        print("\n".join([command.title, "", *lines, "", "Each has --help."]))
+        more = f"Each has --help. --app MODULE names another application: of {', '.join(_OF_ANY_APPLICATION)}."
+        print("\n".join([command.title, "", *lines, "", more]))
         return EXIT_DONE
     given = f"{arguments[0]}: no such command" if arguments else "no command"
     raise ConfigError(f"{given}; known are {', '.join(_COMMANDS)}")

@@ -4,160 +4,140 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from hsa2c import interpreter
+from hsa2c import interpreter, names
 from hsa2c.cluster.capacity import Footprint
-from hsa2c.config.sections import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig
+from hsa2c.config.loading import build
+from hsa2c.config.sections import Config, OptimiserConfig
+from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
 from hsa2c.observe.shown import Field
-from hsa2c.words import CommandWords, PictureWords, PreflightWords
+from hsa2c.tracker import Tracker
+from hsa2c.words import CommandWords, Option, PictureWords, PreflightWords
 
 if TYPE_CHECKING:
     from hsa2c.node.layout import Layout
 
 
-class RateConfig(Protocol):
-    """What the master's monitor needs of the local optimiser's section; `hsa2c.config.sections.OptimiserConfig` says
-    more.
-    """
-
-    @property
-    def learning_rate(self) -> float | None:
-        """Local learning rate at the start; None: the application's tracker reports it, as ``rate/eta``."""
-
-    @property
-    def half_after(self) -> float | None:
-        """Work of a node after which it has fallen to a half."""
-
-    @property
-    def anneal(self) -> bool:
-        """Fall to 0 at the run's limit."""
-
-
-class LimitConfig(Protocol):
-    """What the runtime needs of the section on when to stop."""
-
-    @property
-    def minutes(self) -> float | None:
-        """Wall-clock of training."""
-
-
-class RunConfig(Protocol):
-    """The sections every application's configuration has."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of everything random."""
-
-    @property
-    def cluster(self) -> ClusterConfig:
-        """Who computes."""
-
-    @property
-    def dpsgd(self) -> DPSGDConfig:
-        """Algorithm 1 and 2."""
-
-    @property
-    def optimiser(self) -> RateConfig:
-        """Line 6."""
-
-    @property
-    def stop(self) -> LimitConfig:
-        """When to end."""
-
-    @property
-    def output(self) -> OutputConfig:
-        """What is written, and where."""
-
-
-class Tracker(Protocol):
-    """Makes curves of the problems' reports; lives at the master.
-
-    Attributes:
-        work: Units of work done in the whole run, resumes included: the horizontal axis of every curve.
-    """
-
-    work: int
-
-    @property
-    def quality(self) -> float | None:
-        """What the best checkpoint is best at, higher is better; None while too little is known."""
-
-    def add(self, node: int, report: Mapping[str, Any]) -> None:
-        """Take in one problem's report."""
-
-    def measure(self, v: Vector, *, due: bool) -> bool:
-        """Look at v, after each global step; where `quality` is a property of v, this may be when it is measured.
-
-        Args:
-            v: The global parameter.
-            due: A checkpoint of v is about to be written: `quality` must be v's.
-
-        Returns:
-            Whether `quality` was measured.
-        """
-        return False
-
-    def row(self, seconds: float) -> dict[str, float | int | None]:
-        """Values of the curves now; means are over the `seconds` since the last row."""
-
-    def warning(self) -> str | None:
-        """What its user should worry about, as of the last row; None if nothing."""
-
-    def counters(self) -> dict[str, Any]:
-        """JSON values from which a tracker goes on when the run is resumed."""
-
-    def reached(self) -> str | None:
-        """The stop condition that holds, in words."""
-
-    def progress(self) -> float:
-        """Share of the limit on work that is done, 0 to 1; 0 without a limit."""
-
-
 class ProblemFactory(Protocol):
     """Makes the problem of one actor-learner, in its process."""
 
-    def __call__(self, index: int) -> Any:
-        """The `Problem` of the process with this index on its node."""
+    def __call__(self, index: int) -> Problem:
+        """That of the process with this index on its node."""
 
 
-class Application(Protocol):
-    """One use of the DPSGD core. Nothing here may import torch until `initial` or `problems` is called."""
+class Application:
+    """One use of the DPSGD core. One of your own writes `initial`, `problem`, and perhaps `name`, `evaluate`, `best`
+    and `config_type`; the rest has defaults. Nothing here may import torch until `initial` or `problems` is called.
+    """
 
     name: str
-    fields: Sequence[Field]
+    """In a word, for checkpoints and messages; the class's own where nothing else is said."""
+    config_type: ClassVar[type] = Config
+    """The dataclass of its configuration: the sections of `Config`, and its own."""
+    best: ClassVar[str | None] = None
+    """Which number of `evaluate` makes a checkpoint the best: the higher the better; after a minus, the lower."""
+    fields: Sequence[Field] = (
+        Field("updates", "updates"),
+        Field("updates/s", "speed/updates_per_s"),
+        Field("exchanges", "exchanges"),
+        Field("tau", "staleness/mean", "{:.2f}"),
+        Field("overlap", "staleness/overlap_mean", "{:.2f}"),
+        Field("master busy", "master/busy", "{:.0%}"),
+    )
     """What the console shows."""
-    curve: Field
+    curve: Field = Field("updates/s", "speed/updates_per_s")
     """What it draws."""
     fixed: ClassVar[Sequence[str]] = ()
     """Settings, by dotted name, that a resumed run keeps: others of them would make it another run."""
-    summary: ClassVar[Mapping[str, str]] = {}
+    summary: ClassVar[Mapping[str, str]] = {"updates": "updates"}
     """What ``--json`` says of a finished run beside what all have: name to key of a row."""
     earlier_modules: ClassVar[Sequence[str]] = ()
     """Names that its module has had: recordings of earlier versions have them."""
     overlaps: ClassVar[bool] = True
     """Whether its processes may go on during an exchange: its layout is `Layout.in_place`."""
-    command: ClassVar[CommandWords] = CommandWords()
+    command: ClassVar[CommandWords] = CommandWords(
+        limits="--updates or --minutes",
+        options=(
+            Option(
+                flag="--updates",
+                group="stop",
+                field="stop.updates",
+                type=int,
+                metavar="N",
+                help="updates over all nodes and processes",
+            ),
+        ),
+    )
     """What its command line says."""
-    pictures: ClassVar[PictureWords] = PictureWords()
+    pictures: ClassVar[PictureWords] = PictureWords(unit="updates")
     """What its curves and pages say."""
     preflight: ClassVar[PreflightWords] = PreflightWords()
     """What ``doctor`` says."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
+    # What an application of your own writes.
+
+    def initial(self, config: Any) -> Vector:
+        """v_0, float32 [dim]."""
+        raise NotImplementedError
+
+    def problem(self, config: Any, seed: int) -> Problem:
+        """The problem of one actor-learner; made in its process.
+
+        Args:
+            config: The node's own (`at_node`).
+            seed: Of what is random in it: another for each process, node and resume.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, config: Any, v: Vector) -> Mapping[str, Any]:
+        """How good v is, by name: asked at the master now and then, and by `hsa2c.evaluate`. Nothing: nobody asks."""
+        return {}
+
+    # What it may write.
+
+    def policy(self, config: Any, v: Vector) -> Any:
+        """What `hsa2c.load` gives of a checkpoint: what v stands for, such as a function from observation to action."""
+        return v
+
+    def shown(self, config: Any) -> Sequence[Field]:
+        """What the console shows of this run."""
+        return self.fields
+
+    def code(self, config: Any) -> Sequence[str]:
+        """Names of the user's code that this run needs (`hsa2c.names`)."""
+        return ()
+
     def label(self, config: Any) -> str:
         """The first part of a run's name, where its user gives none."""
+        return self.name
 
     def title(self, config: Any) -> str:
         """What runs, in one line."""
+        nodes, p = config.cluster.nodes, config.cluster.processes
+        return (
+            f"{self.name}: {nodes} node{'s' if nodes > 1 else ''} x {p or 'p'} actor-learner{'s' if p != 1 else ''},"
+            f" B = {config.dpsgd.local_updates}"
+        )
 
     def limits(self, config: Any) -> dict[str, float]:
         """Where training ends by itself, wall-clock aside: key of a row to its limit."""
+        updates = getattr(config.stop, "updates", None)
+        return {} if updates is None else {"updates": updates}
 
     def identity(self, config: Any) -> dict[str, str]:
         """What a checkpoint and a run must agree on."""
+        return {"application": self.name}
 
     def resolve(self, config: Any) -> Any:
         """`config` with what was left to rules of this application; the cluster is resolved already.
@@ -195,9 +175,7 @@ class Application(Protocol):
 
     def dim(self, config: Any) -> int:
         """Length of v."""
-
-    def initial(self, config: Any) -> Vector:
-        """v_0, float32 [dim]."""
+        return len(self.initial(config))
 
     def layout(self, config: Any) -> Layout:
         """How a node holds u: a copy of v that the configured optimiser changes, where an application has no other."""
@@ -209,8 +187,23 @@ class Application(Protocol):
         Here, in `work_per_update` and in `describe`, `config` is the node's own (`at_node`).
         """
 
+        def make(index: int) -> Problem:
+            import numpy as np
+
+            seed = np.random.SeedSequence([config.seed, node, index, t]).generate_state(1)
+            return self.problem(config, int(seed[0]))
+
+        return make
+
     def tracker(self, config: Any, counters: Mapping[str, Any]) -> Tracker:
         """A tracker that goes on from `counters`; they are empty at the start of a run."""
+        evaluates = type(self).evaluate is not Application.evaluate
+        return Tracker(
+            limit=getattr(config.stop, "updates", None),
+            evaluate=partial(self.evaluate, config) if evaluates else None,
+            best=self.best,
+            counters=counters,
+        )
 
     def work_per_update(self, config: Any) -> float:
         """Units of work (`Tracker.work`) behind an update of u, on the average."""
@@ -218,6 +211,7 @@ class Application(Protocol):
 
     def describe(self, config: Any) -> dict[str, Any]:
         """What a node should say of itself once it is ready."""
+        return {}
 
     def chosen(self, config: Any, said: Mapping[str, Any]) -> Any:
         """`config` with what a node has chosen for itself, as `describe` said of it, so that others choose the same."""
@@ -225,6 +219,7 @@ class Application(Protocol):
 
     def build_config(self, values: Mapping[str, Any]) -> Any:
         """Plain values into this application's configuration."""
+        return build(self.config_type, values)
 
 
 def at_node(app: Application, config: Any, processes: int, *, nodes: int, cores: int) -> Any:
@@ -258,10 +253,26 @@ def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
 
 
 def load(name: str) -> Application:
-    """The application in a module's `APPLICATION`: for a command, the launcher, a rank, and what forks the nodes.
+    """The application that a name stands for: for a command, the launcher, a rank, and what forks the nodes.
 
-    Its module is known by name alone. It is installed, or lies in the current directory, which child processes have
+    Args:
+        name: As for `locate`; or of an application or its class, ``module:name`` (`hsa2c.names`).
+
+    Raises:
+        ConfigError: There is no such module, no application in it, or one that lacks what it must have.
+    """
+    found = names.find(name) if ":" in name else importlib.import_module(locate(name)).APPLICATION
+    return _checked(found, name)
+
+
+def locate(name: str) -> str:
+    """The module that has the `APPLICATION` which a user means.
+
+    A module is known by its name alone. It is installed, or lies in the current directory, which child processes have
     from their parent, also those that mpiexec starts on other hosts.
+
+    Args:
+        name: A module that has one, or a package whose module `application` has one.
 
     Raises:
         ConfigError: There is no such module, or no application in it.
@@ -275,6 +286,31 @@ def load(name: str) -> Application:
         if not f"{name}.".startswith(f"{error.name}."):
             raise  # of what it imports itself
         raise ConfigError(f"application {name}: no such module is installed, or in the current directory") from None
-    if not hasattr(module, "APPLICATION"):
-        raise ConfigError(f"application {name}: the module has no APPLICATION")
-    return cast("Application", module.APPLICATION)
+    if hasattr(module, "APPLICATION"):
+        return name
+    inside = f"{name}.application"
+    if hasattr(module, "__path__") and importlib.util.find_spec(inside) is not None:
+        return locate(inside)
+    raise ConfigError(f"application {name}: the module has no APPLICATION")
+
+
+def named(app: Any) -> tuple[str, Application]:
+    """An application's name, for `load`, and itself.
+
+    Args:
+        app: The name of its module, itself, or its class.
+    """
+    if isinstance(app, str):
+        return (app if ":" in app else locate(app)), load(app)
+    found = _checked(app, getattr(app, "__name__", type(app).__name__))
+    return names.give(app, "application"), found
+
+
+def _checked(found: Any, name: str) -> Application:
+    app = found() if isinstance(found, type) else found
+    if not isinstance(app, Application):
+        raise ConfigError(f"application {name}: is a {type(app).__name__}, must be a hsa2c.Application")
+    for own, others in (("initial", ()), ("problem", ("problems",))):
+        if all(getattr(type(app), one) is getattr(Application, one) for one in (own, *others)):
+            raise ConfigError(f"application {name}: {type(app).__name__} has no {own}, must have one")
+    return app

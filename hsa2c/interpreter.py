@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+_MORE = "HSA2C_PATH"  # environment variable: where its parent finds modules, after Python's own
 _PACKAGES = str(Path(__file__).resolve().parents[1])
 
 
@@ -37,14 +38,18 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
     """The environment of such a child process: it finds this project also where that is not installed."""
     given = base.get("PYTHONPATH", "").split(os.pathsep)
     paths = [_PACKAGES, *(str(Path(path).absolute()) for path in given if path)]  # an empty one: where it stands
-    return dict(base) | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    own = [path for path in sys.path if path and not path.startswith((sys.prefix, sys.base_prefix, _PACKAGES))]
+    base = {"HOME": _home(), **base}  # Open MPI does not start without
+    return dict(base) | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), _MORE: os.pathsep.join(own)}
 
 
 def find(module: str) -> None:
-    """Let a module be found that is only in the current directory, as an application of the user's own may be."""
-    current = _current_directory()
-    if importlib.util.find_spec(module.partition(".")[0]) is None and current is not None:
-        sys.path.append(current)
+    """Let a module be found that is only in the current directory, as an application of the user's own may be, or where
+    this process's parent finds it.
+    """
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        places = [_current_directory(), *os.environ.get(_MORE, "").split(os.pathsep)]
+        sys.path += [place for place in places if place and place not in sys.path]
 
 
 def at_home(path: str) -> str:

@@ -40,8 +40,20 @@ class Interrupted(KeyboardInterrupt):
 def catch(
     handler: Callable[[int, FrameType | None], None] | signal.Handlers, names: Iterable[signal.Signals] = STOPPING
 ) -> dict[signal.Signals, Any]:
-    """Let a handler have these signals, less those that are ignored; gives back their handlers before."""
+    """Let a handler have these signals, less those that are ignored; gives back their handlers before.
+
+    Another thread than the main one catches none: Python hands signals to that one alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
     return {name: signal.signal(name, handler) for name in names if signal.getsignal(name) != signal.SIG_IGN}
+
+
+def handlers() -> dict[signal.Signals, Any]:
+    """The present handlers, for `restore`; none in another thread than the main one."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {name: signal.getsignal(name) for name in STOPPING}
 
 
 def restore(handlers: Mapping[signal.Signals, Any]) -> None:
@@ -88,7 +100,7 @@ def raising() -> Iterator[Callable[[], None]]:
         if heard:
             raise Interrupted(heard[0])
 
-    before = catch(hear) if threading.current_thread() is threading.main_thread() else {}
+    before = catch(hear)
     try:
         yield look
     except Exception as error:

@@ -89,7 +89,9 @@ class CommandWords:
     """The command that comes after training; the run's directory is to follow."""
 
     evaluate: str | None = None
-    """Module whose `main` evaluates what was trained."""
+    """Module that evaluates what was trained: `main` of arguments and of the command's name, ``prog``; `parser` of
+    ``prog``.
+    """
 
     evaluating: str = "evaluate what was trained"
     """What that does, in a word or two."""

@@ -1,9 +1,11 @@
 """The house's rules that no other check holds: files and functions that fit, and what no file takes from another."""
 
 import ast
+import contextlib
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ SOURCES = (*RULED, "examples", "bench")
 MOST_LINES = 350  # of a file
 MOST_FUNCTION_LINES = 40  # from `def` to its last line, docstring included
 MOST_DPSGD_LINES = 900
+PATCHING = ("setattr", "setitem", "getattr", "delattr")
+HOOKS = {"_receive", "_answer", "_say_stop", "_slept_s"}  # what a transport gives its port; a port made of ports asks
 
 
 def files(*folders):
@@ -63,9 +67,35 @@ def taken(module):
             yield node.lineno, node.attr
 
 
+def defined(module):
+    """Private names that a module gives to functions, classes, constants and attributes."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def reached(module):
+    """Names that a test takes of others, of any object but its own; in what it patches and in other processes, too."""
+    yield from taken(module)
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute) and private(node.attr):
+            if ast.unparse(node.value) not in {"self", "cls", "super()"}:
+                yield node.lineno, node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(PATCHING):
+            yield from ((node.lineno, part.value) for part in node.args if isinstance(part, ast.Constant))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "import" in node.value:
+            with contextlib.suppress(SyntaxError):
+                yield from ((node.lineno, what) for _, what in reached(ast.parse(node.value)))
+
+
 def imports():
     """Each module of the project, and those of it that it imports; lazily or for types only, too."""
     modules = {dotted(path): path for path in files(*SOURCES)}
+    del modules["hsa2c"]  # the front door: a list of names, each found when it is asked for
     graph = {}
     for module, path in modules.items():
         graph[module] = found = set()
@@ -85,21 +115,37 @@ def test_every_file_fits():
     assert [(name(path), lines(path)) for path in files(*RULED) if lines(path) > MOST_LINES] == []
 
 
+def length(path, function):
+    """With its docstring; of the front door, whose docstrings are the reference, its code."""
+    last, docstring = function.end_lineno, ast.get_docstring(function)
+    reference = name(path).startswith("hsa2c/api/") and docstring is not None
+    return last - (function.body[0].end_lineno if reference else function.lineno - 1)
+
+
 def test_every_function_fits_a_screen():
     long = [
-        (name(path), function.name, length)
+        (name(path), function.name, length(path, function))
         for path in files(*RULED)
         for function in functions(tree(path))
-        if (length := function.end_lineno - function.lineno + 1) > MOST_FUNCTION_LINES
+        if length(path, function) > MOST_FUNCTION_LINES
     ]
     assert long == []
 
 
 def test_nothing_takes_a_private_name_of_another_file():
-    """A test of the application's own or of a benchmark's may; the code itself may not."""
     assert [
         (name(path), line, what) for path in files(*SOURCES) for line, what in taken(tree(path)) if private(what)
     ] == []
+
+
+def test_no_test_takes_a_private_name_of_the_project():
+    """A name that a test defines, too, is taken for its own; a private one of another library is not ours to forbid."""
+    ours = {what for path in files(*SOURCES) for what in defined(tree(path)) if private(what)}
+    found = []
+    for path in {*files("tests")} - {Path(__file__)}:
+        forbidden = ours.difference(HOOKS, defined(tree(path)))
+        found += [(name(path), line, what) for line, what in reached(tree(path)) if what in forbidden]
+    assert found == []
 
 
 def test_no_circle_of_imports():
@@ -136,3 +182,15 @@ def test_the_algorithms_need_numpy_alone():
 )
 def test_a_private_name_is_seen(source):
     assert any(private(what) for _, what in taken(ast.parse(source)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "port._inbox",
+        "monkeypatch.setattr(machine, '_git', None)",
+        "run('import sys; from hsa2c.commands import entry; entry._ATTENDED = ()')",
+    ],
+)
+def test_a_private_name_in_a_test_is_seen(source):
+    assert any(private(what) for _, what in reached(ast.parse(source)))

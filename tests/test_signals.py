@@ -157,7 +157,7 @@ def act():
 def main(arguments):
     return guarded("prog", {act})
 """
-ENTER = "import sys; from hsa2c.commands import entry; entry._ATTENDED = ('own',); sys.exit(entry.enter('prog', 'own'))"
+ENTER = "import sys; from hsa2c.commands import entry; entry.ATTENDED = ('own',); sys.exit(entry.enter('prog', 'own'))"
 
 
 def attended(folder, act):
@@ -166,7 +166,7 @@ def attended(folder, act):
 
 
 def test_evaluate_is_attended():
-    assert all(f'"{module}"' in (REPOSITORY / "evaluate.py").read_text() for module in entry._ATTENDED)
+    assert all(f'"{module}"' in (REPOSITORY / "evaluate.py").read_text() for module in entry.ATTENDED)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -30,9 +30,10 @@ _DESCRIPTION = """Let a trained agent play whole games, and print its scores wit
 Of a run, the best checkpoint plays if there is one, else the newest."""
 
 
-def parser() -> OneLineParser:
+def parser(prog: str = PROG) -> OneLineParser:
     """The command line."""
-    p = OneLineParser(PROG, _DESCRIPTION)
+    p = OneLineParser(prog, _DESCRIPTION)
+    p.set_defaults(prog=prog)
     p.add_argument("target", metavar="RUN_OR_CHECKPOINT", type=Path, help="run directory or .safetensors file")
     which = p.add_mutually_exclusive_group()
     which.add_argument("--best", action="store_true", help="the best checkpoint of the run; an error if it has none")
@@ -48,10 +49,15 @@ def parser() -> OneLineParser:
     return p
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; gives back the exit code: 0 done, 2 bad input, 130 Ctrl-C."""
-    options = parser().parse_args(arguments)
-    return guarded(PROG, lambda: _evaluate(options))
+def main(arguments: list[str] | None = None, *, prog: str = PROG) -> int:
+    """Run the command; gives back the exit code: 0 done, 2 bad input, 130 Ctrl-C.
+
+    Args:
+        arguments: What was typed; None: this process's.
+        prog: The command's name.
+    """
+    options = parser(prog).parse_args(arguments)
+    return guarded(prog, lambda: _evaluate(options))
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -66,7 +72,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _which(options: argparse.Namespace) -> tuple[Checkpoint, Path]:
     checkpoint, path, skipped = checkpoints.read(options.target, prefer="newest" if options.newest else "best")
-    tell_skipped(PROG, skipped)
+    tell_skipped(options.prog, skipped)
     if options.best and options.target.is_dir() and path.name != "best.safetensors":
         raise CheckpointError(f"{options.target}: has no best checkpoint yet (it takes 100 games)")
     return checkpoint, path
@@ -110,7 +116,7 @@ def _play(options: argparse.Namespace, path: Path, checkpoint: Checkpoint) -> di
         "scores": list(scores.scores),
     }
     if options.video:
-        result["video"] = _record(options.video, protocol, game, checkpoint)
+        result["video"] = _record(options, protocol, game, checkpoint)
     return result
 
 
@@ -188,13 +194,14 @@ def _policy(protocol: Any, checkpoint: Checkpoint, num_actions: int) -> Any:
     return Policy(checkpoint.v, num_actions, pixels=pixels, greedy=protocol.greedy, seed=protocol.seed)
 
 
-def _record(path: Path, protocol: Any, game: Any, checkpoint: Checkpoint) -> dict[str, Any]:
+def _record(options: argparse.Namespace, protocol: Any, game: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     """Record a game; with sampled actions it is one more game, played by the same protocol and first seed."""
     from hsa2c.envs.actions import num_actions
     from hsa2c.envs.video import record
 
+    path = options.video
     actions = num_actions(game, full_action_set=protocol.full_action_set)
-    with replacing(PROG, path):
+    with replacing(options.prog, path):
         played = record(game, protocol.env_config(), _policy(protocol, checkpoint, actions), path, seed=protocol.seed)
     return {"file": str(path), "score": played.score}
 

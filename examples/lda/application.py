@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from hsa2c import interpreter
-from hsa2c.application import Application, ProblemFactory, Tracker
+from hsa2c.application import Application, ProblemFactory
 from hsa2c.config.loading import build
 from hsa2c.config.sections import DPSGDConfig
 from hsa2c.dpsgd.protocols import Vector
@@ -23,6 +23,7 @@ from hsa2c.examples.lda.rates import MOST_DECAY, Rate, paper_rate, positivity
 from hsa2c.examples.lda.settings import LDAConfig, endless_warning, limit_documents
 from hsa2c.examples.lda.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.observe import shown
+from hsa2c.tracker import Tracker
 from hsa2c.transport.several_masters import parts
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def initial_counts(dim: int, seed: int) -> Vector:
 
 def corpus_of(config: LDAConfig) -> Corpus:
     """The documents of a run."""
-    return _corpus(*_source(config))
+    return read_corpus(*_source(config))
 
 
 def _source(config: LDAConfig) -> tuple[str, str | None, str, str | None]:
@@ -228,7 +229,8 @@ def _source(config: LDAConfig) -> tuple[str, str | None, str, str | None]:
 
 
 @cache
-def _corpus(source: str, vocabulary: str | None, encoding: str, pattern: str | None) -> Corpus:
+def read_corpus(source: str, vocabulary: str | None, encoding: str, pattern: str | None) -> Corpus:
+    """See `open_corpus`; a process reads each once."""
     words = None if vocabulary is None else Path(vocabulary)
     return open_corpus(source, words, encoding=encoding, pattern=pattern)
 
@@ -240,7 +242,7 @@ def split_of(config: LDAConfig) -> Split:
 
 @cache
 def _split(source: tuple[str, str | None, str, str | None], validation: float, test: float, seed: int) -> Split:
-    return split(_corpus(*source), validation=validation, test=test, seed=seed)
+    return split(read_corpus(*source), validation=validation, test=test, seed=seed)
 
 
 def _parts(config: LDAConfig) -> tuple[float | int, float | int]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hsa2c.dpsgd.problem import Problem
 from hsa2c.examples.lda.batches import Batch, Gatherer
 from hsa2c.examples.lda.corpora import Corpus
 from hsa2c.examples.lda.estep import e_step, expected_topics, lift_faint
@@ -50,7 +51,7 @@ class Model:
     most_iterations: int
 
 
-class DPSVI:
+class DPSVI(Problem):
     """A view of a corpus: a `hsa2c.dpsgd.problem.Problem`, and the `hsa2c.examples.lda.topics.Batches` of one.
 
     Args:
@@ -62,7 +63,7 @@ class DPSVI:
 
     def __init__(self, corpus: Corpus, documents: int, batches: Iterator[Ints], model: Model) -> None:
         self._D = documents
-        self._batches = batches
+        self.batches = batches
         self._gather = Gatherer(corpus)
         self._local_step = LocalStep(model)
         self._batch: Batch | None = None
@@ -83,7 +84,7 @@ class DPSVI:
     def next_batch(self) -> Ints:
         """Draw G documents. See `Batches.next_batch`."""
         self._began_at = time.perf_counter()
-        self._batch = self._gather(next(self._batches))
+        self._batch = self._gather(next(self.batches))
         return self._batch.rows
 
     def gradient(self, u_hat: UHat, interrupted: Callable[[], bool]) -> Step:

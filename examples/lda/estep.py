@@ -158,7 +158,7 @@ def e_step(
         first, N = starts[d], starts[d + 1] - starts[d]
         _gather(beta, rows[first : first + N], local)
         c = counts[first : first + N]
-        A, iterations = _converge(local, c, alpha, tolerance, most, mean, prune, gamma[d], theta, active, ratio)
+        A, iterations = converge(local, c, alpha, tolerance, most, mean, prune, gamma[d], theta, active, ratio)
         total += iterations
         if statistics.shape[0]:
             _ratios(local, theta, active[:A], c, ratio)
@@ -187,7 +187,7 @@ def _gather(beta: Any, rows: Any, local: Any) -> None:
 
 
 @njit(fastmath=_FAST, error_model="numpy", nogil=True)
-def _converge(
+def converge(
     local: Any, counts: Any, alpha: Any, tolerance: Any, most: Any, mean: Any, prune: Any,
     gamma: Any, theta: Any, active: Any, ratio: Any,
 ) -> tuple[int, int]:  # fmt: skip

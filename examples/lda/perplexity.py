@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,8 @@ from hsa2c.examples.lda.estep import e_step, expected_topics, lift_faint
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
-_TOLERANCE = 1e-3
-_MOST_ITERATIONS = 200
+TOLERANCE = 1e-3
+MOST_ITERATIONS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,24 +51,40 @@ class Score:
 class HeldOut:
     """Some documents of a corpus, halved.
 
+    Attributes:
+        whole: The documents of two tokens or more.
+        given: Their first halves, which tell their topics.
+        asked: Counts of the second halves, which are scored, int32 as those of `whole`.
+
     Args:
         corpus: Where they are.
         documents: Which, int32 ids.
         seed: Of the halving.
+        tolerance: A document's topics are found when they change by less, on the average.
+        most_iterations: The most that it takes.
     """
 
-    def __init__(self, corpus: Corpus, documents: Ints, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        documents: Ints,
+        *,
+        seed: int = 0,
+        tolerance: float = TOLERANCE,
+        most_iterations: int = MOST_ITERATIONS,
+    ) -> None:
+        self._local_step = partial(_local_step, tolerance=tolerance, most_iterations=most_iterations)
         tokens = np.array([corpus.counts[corpus.indptr[d] : corpus.indptr[d + 1]].sum() for d in documents], np.int64)
         whole = Gatherer(corpus)(documents[tokens > 1])
-        self._whole = whole
+        self.whole = whole
         first = _first_halves(whole, np.random.default_rng(seed))
-        self._given = whole._replace(counts=first)
-        self._asked = whole.counts - first
+        self.given = whole._replace(counts=first)
+        self.asked = whole.counts - first
 
     @property
     def tokens(self) -> int:
         """Scored."""
-        return int(self._asked.sum())
+        return int(self.asked.sum())
 
     def score(self, x: Floats, model: Model) -> Score:
         """Perplexity and bound of the topics x = lambda - eta0, float32 [V, K] or flat; what is negative counts as
@@ -75,17 +92,17 @@ class HeldOut:
         """
         x = x.reshape(-1, model.K)
         totals = np.float32(model.eta0 * x.shape[0]) + np.maximum(x, 0).sum(axis=0, dtype=np.float64)
-        rows = np.maximum(x[self._whole.rows], 0)
+        rows = np.maximum(x[self.whole.rows], 0)
         return Score(
             perplexity=self._perplexity(rows, totals.astype(np.float32), model),
-            bound_per_token=self._bound(rows, totals.astype(np.float32), model) / max(int(self._whole.counts.sum()), 1),
-            documents=self._whole.documents,
+            bound_per_token=self._bound(rows, totals.astype(np.float32), model) / max(int(self.whole.counts.sum()), 1),
+            documents=self.whole.documents,
             tokens=self.tokens,
         )
 
     def perplexity_of(self, beta: Floats, alpha: float) -> float:
         """Perplexity of given topics, float32 [K, V], each of which sums to 1."""
-        return self._completion(np.ascontiguousarray(beta.T[self._whole.rows], np.float32), alpha, mean=False)
+        return self._completion(np.ascontiguousarray(beta.T[self.whole.rows], np.float32), alpha, mean=False)
 
     def _perplexity(self, rows: Floats, totals: Floats, model: Model) -> float:
         beta = np.empty_like(rows)
@@ -93,19 +110,19 @@ class HeldOut:
         return self._completion(beta, model.alpha, mean=model.mean)
 
     def _completion(self, beta: Floats, alpha: float, *, mean: bool) -> float:
-        gamma = _local_step(self._given, beta, alpha, mean=mean)
+        gamma = self._local_step(self.given, beta, alpha, mean=mean)
         theta = gamma / gamma.sum(axis=1, keepdims=True)
-        log_p = np.log(_mixtures(self._whole, theta, beta))
-        return math.exp(-float(np.dot(log_p, self._asked)) / max(self.tokens, 1))
+        log_p = np.log(_mixtures(self.whole, theta, beta))
+        return math.exp(-float(np.dot(log_p, self.asked)) / max(self.tokens, 1))
 
     def _bound(self, rows: Floats, totals: Floats, model: Model) -> float:
         """Of whole documents, in nats."""
         beta = np.empty_like(rows)
         expected_topics(rows, np.float32(model.eta0), totals, False, beta)
         divided = lift_faint(beta, rows, model.eta0, totals)
-        gamma = _local_step(self._whole, beta, model.alpha, mean=False).astype(np.float64)
-        lifted = float(np.dot(divided[self._whole.local], self._whole.counts))
-        return document_bound(self._whole, gamma, beta, model.alpha) + lifted
+        gamma = self._local_step(self.whole, beta, model.alpha, mean=False).astype(np.float64)
+        lifted = float(np.dot(divided[self.whole.local], self.whole.counts))
+        return document_bound(self.whole, gamma, beta, model.alpha) + lifted
 
 
 def document_bound(batch: Batch, gamma: NDArray[np.float64], beta: Floats, alpha: float) -> float:
@@ -129,11 +146,19 @@ def document_bound(batch: Batch, gamma: NDArray[np.float64], beta: Floats, alpha
     return float(words + prior - own)
 
 
-def _local_step(batch: Batch, beta: Floats, alpha: float, *, mean: bool) -> Floats:
+def _local_step(
+    batch: Batch,
+    beta: Floats,
+    alpha: float,
+    *,
+    mean: bool,
+    tolerance: float = TOLERANCE,
+    most_iterations: int = MOST_ITERATIONS,
+) -> Floats:
     """Gamma, float32 [G, K]."""
     gamma = np.ones((batch.documents, beta.shape[1]), np.float32)
     e_step(
-        batch.starts, batch.local, batch.counts, beta, np.float32(alpha), np.float32(_TOLERANCE), _MOST_ITERATIONS,
+        batch.starts, batch.local, batch.counts, beta, np.float32(alpha), np.float32(tolerance), most_iterations,
         mean, True, gamma, np.empty((0, beta.shape[1]), np.float32),
     )  # fmt: skip
     return gamma

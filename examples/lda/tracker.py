@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from hsa2c.application import Tracker
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.examples.lda.dpsvi import Model
 from hsa2c.examples.lda.perplexity import HeldOut, Score
 from hsa2c.examples.lda.settings import TopicStopConfig, limit_documents
+from hsa2c.tracker import Tracker
 
 _SHARE = 0.05  # most of the master's time that measuring may take
 _GAIN = 0.001  # relative fall of the perplexity that counts as one
@@ -82,6 +82,9 @@ class TopicTracker(Tracker):
         for seconds in (report["seconds"], report.get("pool_s", {})):
             for key, value in seconds.items():
                 self._seconds[key] = self._seconds.get(key, 0.0) + value
+
+    def applied(self, node: int, updates: int) -> None:
+        """Work is counted in documents."""
 
     def measure(self, v: Vector, *, due: bool) -> bool:
         """See `Tracker.measure`: perplexity of the validation documents, now and then, or when `due`."""

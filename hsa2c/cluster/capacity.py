@@ -147,7 +147,7 @@ def task_limits() -> list[Limit]:
     found = []
     most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if most != resource.RLIM_INFINITY and not _is_privileged():
-        found.append(Limit(most - _tasks_of(os.getuid()), f"ulimit -u, {most:,}"))
+        found.append(Limit(most - tasks_of(os.getuid()), f"ulimit -u, {most:,}"))
     for folder in control_groups.folders("pids"):
         limit, now = number(folder / "pids.max"), number(folder / "pids.current")
         if limit is not None and now is not None:
@@ -177,7 +177,7 @@ def _is_privileged() -> bool:
     return False
 
 
-def _tasks_of(user: int) -> int:
+def tasks_of(user: int) -> int:
     """Processes and threads that a user has now, on this machine."""
     import psutil
 

@@ -61,7 +61,7 @@ def listening(pid: int, *, confining: bool = False) -> list[tuple[int, str]]:
     """
     found = []
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-        for copy in _sockets(pid):
+        for copy in sockets(pid):
             if not copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 continue
             host, port = copy.getsockname()[:2]
@@ -73,7 +73,7 @@ def listening(pid: int, *, confining: bool = False) -> list[tuple[int, str]]:
     return found
 
 
-def _sockets(pid: int) -> Iterator[socket.socket]:
+def sockets(pid: int) -> Iterator[socket.socket]:
     """Copies of a process's internet sockets, each closed after its turn."""
     process = os.pidfd_open(pid)
     try:

@@ -90,8 +90,8 @@ def about() -> dict[str, Any]:
         "processor": _processor(),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "commit": _commit(),
-        "packages": {name: _version(name) for name in (_PROJECT, *_needed())},
+        "commit": commit(),
+        "packages": {name: version(name) for name in (_PROJECT, *_needed())},
         "threads": dict.fromkeys(THREAD_CAPS, "1"),
     }
 
@@ -115,23 +115,25 @@ def _needed() -> list[str]:
     return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed if "extra ==" not in line]
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+    """Of an installed package; None where it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The checkout's commit, with "+" where files differ from it; None outside a checkout."""
     try:
-        _git("ls-files", "--error-unmatch", __file__)  # installed into somebody else's checkout?
-        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else "")
+        git("ls-files", "--error-unmatch", __file__)  # installed into somebody else's checkout?
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _git(*arguments: str) -> str:
+def git(*arguments: str) -> str:
+    """What a command of git prints about the checkout that this file is in."""
     here = Path(__file__).resolve().parent
     run = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
     return run.stdout.strip()

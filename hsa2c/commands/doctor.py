@@ -18,12 +18,14 @@ from hsa2c.cluster import allocation
 from hsa2c.cluster.machine import cap_threads
 from hsa2c.cluster.world import World, find_world
 from hsa2c.commands import APPLICATION, run_options
+from hsa2c.commands.choice import as_typed
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.commands.train import prepared
 from hsa2c.doctor.examination import Examination
 from hsa2c.doctor.finding import Finding, Level, safe
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 from hsa2c.run.launcher import Launch
+from hsa2c.words import CommandWords
 
 PROG = "hsa2c doctor"
 
@@ -35,33 +37,36 @@ so, nothing is left behind; --json prints one object with findings and predictio
 _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
 
-def parser(app: Application) -> OneLineParser:
+def parser(words: CommandWords) -> OneLineParser:
     """The command line: that of the run which is to be started."""
-    p = run_options.parser(app.command)
-    p.prog, p.description = PROG, _DESCRIPTION.format(app.command.program)
+    p = run_options.parser(words)
+    p.prog, p.description = PROG, _DESCRIPTION.format(words.program)
     return p
 
 
-def main(arguments: list[str] | None = None, *, app: str = APPLICATION) -> int:
+def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: str | None = None) -> int:
     """Run the command; gives back the exit code.
 
     Args:
         arguments: What was typed; None: this process's.
         app: Module of the application.
+        prog: What was typed, where it is not the application's own program.
     """
     trained = application.load(app)
-    options = parser(trained).parse_args(arguments)
-    return guarded(PROG, lambda: _doctor(app, trained, options, find_world()))
+    words = as_typed(trained.command, prog and "hsa2c train", app)
+    options = parser(words).parse_args(arguments)
+    return guarded(PROG, lambda: _doctor(app, trained, words, options, find_world()))
 
 
-def _doctor(name: str, app: Application, options: argparse.Namespace, world: World) -> int:
+def _doctor(name: str, app: Application, words: CommandWords, options: argparse.Namespace, world: World) -> int:
     if world.started_by_mpi:
-        raise ConfigError(f"started by mpiexec: it starts its ranks itself, as {app.command.program} would")
+        raise ConfigError(f"started by mpiexec: it starts its ranks itself, as {words.program} would")
     cap_threads()
     what = _what(name, app, options, world)
     examination = Examination(
         what=what,
         app=app,
+        train=words.program if words is app.command else f"{words.program} --app {name}",
         p_given="cluster.processes" in run_options.given(app.command, options),
         found=_printing(to_stderr=options.json),
         progress=lambda text: print(f"{text} ...", file=sys.stderr, flush=True),
@@ -77,7 +82,7 @@ def _doctor(name: str, app: Application, options: argparse.Namespace, world: Wor
 
 def _what(name: str, app: Application, options: argparse.Namespace, world: World) -> Launch:
     """The run as it would be started; nothing is written."""
-    run = prepared(app, options, world)
+    run = prepared(name, app, options, world)
     listed = run.config.cluster.hosts
     return Launch(
         app=name,

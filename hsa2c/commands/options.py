@@ -18,12 +18,13 @@ from hsa2c.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, HSA2CError
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose complaint is one line, with exit code 2. Making one settles this process's surroundings."""
 
-    def __init__(self, prog: str, description: str) -> None:
+    def __init__(self, prog: str, description: str, *, add_help: bool = True) -> None:
         settle()
         super().__init__(
             prog=prog,
             description=description,
             allow_abbrev=False,
+            add_help=add_help,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.register("type", Path, _path)  # for every option and argument with type=Path

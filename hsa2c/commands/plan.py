@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None, *, app: str = APPLICATION) -> int:
 
 def _plan(options: argparse.Namespace, unit: str) -> int:
     if importlib.util.find_spec("greenlet") is None:
-        raise ConfigError("needs greenlet: pip install -e '.[plan]'")
+        raise ConfigError("needs greenlet: pip install 'hsa2c[plan]'")
     from hsa2c.simulation.parallel import simulate_all
     from hsa2c.simulation.picture import check_output
 

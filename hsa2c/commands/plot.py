@@ -13,6 +13,7 @@ import numpy as np
 from hsa2c import application
 from hsa2c.application import Application
 from hsa2c.commands import APPLICATION
+from hsa2c.commands.choice import show
 from hsa2c.commands.files import replacing, unused
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import ConfigError
@@ -41,15 +42,19 @@ def _axis(app: Application) -> str:
     return app.pictures.unit.replace(" ", "_")
 
 
-def main(arguments: list[str] | None = None, *, app: str = APPLICATION) -> int:
+def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: str | None = None) -> int:
     """Run the command; gives back the exit code.
 
     Args:
         arguments: What was typed; None: this process's.
         app: Module of the application.
+        prog: What was typed, where it is not the application's own program.
     """
     trained = application.load(app)
-    options = parser(trained).parse_args(arguments)
+    p = parser(trained)
+    if prog is not None:
+        show(p)
+    options = p.parse_args(arguments)
     return guarded(PROG, lambda: _plot(trained, options))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hsa2c import application, interpreter
 from hsa2c.cluster.machine import THREAD_CAPS, cap_threads
 from hsa2c.commands import APPLICATION
+from hsa2c.commands.choice import show
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 
@@ -36,14 +37,22 @@ def parser() -> OneLineParser:
         action="store_true",
         help="compute each delta anew, too, from the v that its node saw (one process a node, --exchange paper)",
     )
-    p.add_argument("--app", default=APPLICATION, metavar="MODULE", help=f"what was trained ({APPLICATION})")
     return p
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; gives back the exit code: 0 the same, 1 not the same, 2 bad input, 130 Ctrl-C."""
-    options = parser().parse_args(arguments)
-    return guarded(PROG, lambda: replay(options.run, recompute=options.recompute, app=options.app))
+def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: str | None = None) -> int:
+    """Run the command; gives back the exit code: 0 the same, 1 not the same, 2 bad input, 130 Ctrl-C.
+
+    Args:
+        arguments: What was typed; None: this process's.
+        app: Module of the application.
+        prog: What was typed, where it is not the application's own program.
+    """
+    p = parser()
+    if prog is not None:
+        show(p)
+    options = p.parse_args(arguments)
+    return guarded(PROG, lambda: replay(options.run, recompute=options.recompute, app=app))
 
 
 def replay(run: Path, *, recompute: bool = False, app: str = APPLICATION) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hsa2c import application
 from hsa2c.commands import APPLICATION
+from hsa2c.commands.choice import show
 from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.observe.report import write
@@ -21,15 +22,19 @@ def parser() -> OneLineParser:
     return p
 
 
-def main(arguments: list[str] | None = None, *, app: str = APPLICATION) -> int:
+def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: str | None = None) -> int:
     """Run the command; gives back the exit code.
 
     Args:
         arguments: What was typed; None: this process's.
         app: Module of the application.
+        prog: What was typed, where it is not the application's own program.
     """
     words = application.load(app).pictures
-    options = parser().parse_args(arguments)
+    p = parser()
+    if prog is not None:
+        show(p)
+    options = p.parse_args(arguments)
     output = options.output or options.run / "report.html"
 
     def act() -> int:

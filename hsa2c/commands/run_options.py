@@ -165,7 +165,7 @@ def parser(words: CommandWords) -> OneLineParser:
         "output": "output",
     }
     groups = {name: p.add_argument_group(title) for name, title in titles.items()}
-    for option in _options(words):
+    for option in options_of(words):
         _add(groups[option.group], option)
     batch.add_options(p)
     return p
@@ -173,7 +173,7 @@ def parser(words: CommandWords) -> OneLineParser:
 
 def given(words: CommandWords, options: argparse.Namespace) -> dict[str, Any]:
     """Fields that were set on the command line: ``{"cluster.nodes": 2, ...}``, checked for form only."""
-    typed = [(option, value) for option in _options(words) if (value := getattr(options, option.name)) is not None]
+    typed = [(option, value) for option in options_of(words) if (value := getattr(options, option.name)) is not None]
     fields: dict[str, Any] = {}
     for option, on in typed:
         fields |= option.sets if option.sets and on else {}
@@ -181,7 +181,7 @@ def given(words: CommandWords, options: argparse.Namespace) -> dict[str, Any]:
     return fields | {option.field: value for option, value in typed if option.field is not None}
 
 
-def _options(words: CommandWords) -> list[Option]:
+def options_of(words: CommandWords) -> list[Option]:
     """All in the order in which ``--help`` shows them."""
     found = [
         dataclasses.replace(option, help=words.helps.get(option.flag, option.help))

@@ -4,6 +4,7 @@ source.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
@@ -122,9 +123,9 @@ class OptimiserConfig:
     """Local learning rate at the start. eta."""
 
     half_after: Annotated[float, Field(gt=0, le=1e15)] | None = None
-    """Work of a node (`Tracker.work`) after which the local learning rate has fallen to a half: it is
-    learning_rate / (1 + work / half_after), whose sum diverges while that of its squares does not (Robbins and Monro
-    1951). Of a node, not of all: v moves by the mean of the nodes' deltas. None: it does not fall."""
+    """Work of a node (`Tracker.work`) after which the local learning rate has fallen to a half. It is
+    learning_rate / (1 + work / half_after). Its sum diverges and that of its squares does not (Robbins and Monro 1951).
+    Of a node, not of all: v moves by the mean of the nodes' deltas. None: it does not fall."""
 
     anneal: bool = False
     """Fall, also, linearly to 0 at the run's limit, on work or on `stop.minutes`, whichever is nearer."""
@@ -153,6 +154,14 @@ class StopConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class UpdateStopConfig(StopConfig):
+    """When training ends by itself, where work is counted in updates."""
+
+    updates: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    """Of u, over all nodes and processes; resumes included."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class OutputConfig:
     """What a run writes, and where."""
 
@@ -177,3 +186,17 @@ class OutputConfig:
 
     record_gib: Annotated[float, Field(gt=0, le=1e6)] = 8.0
     """GiB that a session's recording may have; then it ends, and training goes on."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Config:
+    """A run of an application that has no settings of its own."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Seed of everything random."""
+
+    cluster: ClusterConfig = dataclasses.field(default_factory=ClusterConfig)
+    dpsgd: DPSGDConfig = dataclasses.field(default_factory=DPSGDConfig)
+    optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
+    stop: UpdateStopConfig = dataclasses.field(default_factory=UpdateStopConfig)
+    output: OutputConfig = dataclasses.field(default_factory=OutputConfig)

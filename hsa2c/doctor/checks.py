@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hsa2c.application import Application, RunConfig
+from hsa2c.application import Application
 from hsa2c.cluster.allocation import less_in_allocation
+from hsa2c.config.protocol import RunConfig
 from hsa2c.doctor.facts import SHARED_MEMORY, Facts
 from hsa2c.doctor.finding import Finding, gathered, ok, problem, warning
 from hsa2c.doctor.remote_host import Site
@@ -228,14 +229,14 @@ def disk(seen: Seen, config: RunConfig) -> list[Finding]:
     return [ok("disk", text)]
 
 
-def trials(seen: Seen, app: Application) -> list[Finding]:
+def trials(seen: Seen, app: Application, train: str) -> list[Finding]:
     """Actor-learners at work, on every host that has nodes."""
     tried = [(site, facts) for site, facts in seen if site.nodes and not facts.application_error]
     found = [
         problem(
             "actor-learners",
             (facts.trial_error or "said nothing").removeprefix("actor-learners "),
-            f"try it there alone: {app.command.program} --p 1",
+            f"try it there alone: {train} --p 1",
             site.name,
         )
         for site, facts in tried

@@ -29,9 +29,9 @@ from hsa2c.errors import ConfigError
 from hsa2c.run.launcher import Launch
 from hsa2c.run.private_directory import private_directory
 
-_TRIAL_S = 6.0  # a rollout and its updates take about one
+TRIAL_S = 6.0  # a rollout and its updates take about one
 _SILENCE_S = 60.0  # the longest that a rank says nothing: torch from a cold disk, and forty actor-learners that begin
-_FIRST_S = 25.0  # until the first rank is there: Python from a cold disk, and not much besides
+FIRST_S = 25.0  # until the first rank is there: Python from a cold disk, and not much besides
 _ALONE_S = 10.0  # one command on one host, which takes half a second
 _CONNECT_S = 30.0  # the same, of ranks that load little and then MPI
 
@@ -43,6 +43,7 @@ class Examination:
     Attributes:
         what: The run that is to be started.
         app: Its application.
+        train: The command that starts it, without its options.
         p_given: Its p was asked for.
         found: Told each finding as soon as there is one.
         progress: Told what is done next.
@@ -50,6 +51,7 @@ class Examination:
 
     what: Launch
     app: Application
+    train: str
     p_given: bool
     found: Callable[[Finding], None]
     progress: Callable[[str], None]
@@ -180,7 +182,7 @@ class Examination:
             "app": self.what.app,
             "config": to_dict(self.what.config),
             "token": token,
-            "seconds": _TRIAL_S,
+            "seconds": TRIAL_S,
             "nodes": [site.nodes for site in reached],
             "own_processes": [site.own_processes for site in reached],
         }
@@ -193,7 +195,7 @@ class Examination:
             [*command, *interpreter.command("hsa2c.doctor.probe", json.dumps(task))],
             environment,
             silence_s=_SILENCE_S,
-            first_s=_FIRST_S,
+            first_s=FIRST_S,
             enough=lambda heard: len(heard.told) == len(reached),
             confining=self.what.over_mpi and not self.what.hosts,
         )
@@ -255,7 +257,7 @@ class Examination:
         if any(each.sees_token is not None for _, each in seen):
             self._add(checks.folder(seen, str(Path(config.output.run_dir)), unseen))
         self._add(checks.disk(seen, config))
-        self._add(checks.trials(seen, self.app))
+        self._add(checks.trials(seen, self.app, self.train))
 
     # What is between them.
 

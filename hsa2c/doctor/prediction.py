@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hsa2c.application import RunConfig
+from hsa2c.config.protocol import RunConfig
 from hsa2c.doctor.checks import Seen, bytes_per_s, processes
 from hsa2c.doctor.finding import Finding, ok, problem, warning
 from hsa2c.node.pace import Costs, fewest_updates
@@ -47,7 +47,7 @@ def predict(
     if importlib.util.find_spec("greenlet") is None:
         B = _by_pace(c, c["exchange_s"], config)
         found = [
-            warning("prediction", "the run is not simulated without greenlet", "pip install -e '.[plan]'"),
+            warning("prediction", "the run is not simulated without greenlet", "pip install 'hsa2c[plan]'"),
             ok("B", f"--B auto would begin with 1 and come to about {B}"),
         ]
         return found, {"auto_B": B}

@@ -21,7 +21,7 @@ from hsa2c.doctor.probe_output import signed, told
 from hsa2c.node.lifetime import die_with_parent
 
 _TICK_S = 0.2
-_LEAVE_S = 3.0  # to end by themselves once all has been heard, and again after TERM
+LEAVE_S = 3.0  # to end by themselves once all has been heard, and again after TERM
 _CHATTER = re.compile(r"plm:ssh: Warning: setpgid")  # of PRRTE, that means nothing
 _MOST_LINES = 1000  # of what nobody asked for
 
@@ -64,7 +64,7 @@ def failure(command: Sequence[str], environment: Mapping[str, str], limit_s: flo
         except subprocess.TimeoutExpired:
             late = f"not within {limit_s:.0f} s, "
         finally:
-            _end(job, patient=False)
+            _end(job, LEAVE_S, patient=False)
         output.seek(0)
         return late + complaint(output.read().decode(errors="replace").splitlines())
 
@@ -77,6 +77,7 @@ def listen(
     enough: Callable[[Heard], bool],
     first_s: float | None = None,
     confining: bool = False,
+    leave_s: float = LEAVE_S,
 ) -> Heard:
     """Run processes, and hear what they tell.
 
@@ -87,6 +88,7 @@ def listen(
         enough: Whether all was heard: then they have little time to end.
         first_s: The same as `silence_s`, until the first sign of life. None: that.
         confining: Let nothing outside this machine connect to `command`, which is mpiexec.
+        leave_s: What they have to end by themselves once all was heard, and again after TERM.
     """
     heard = Heard()
     job = _start(command, environment, subprocess.PIPE, subprocess.PIPE)
@@ -96,7 +98,7 @@ def listen(
             heard.open_ports = confine(job.pid)
         heard.in_time = patient = _hear(job, heard, silence_s, first_s or silence_s, enough)
     finally:
-        _end(job, patient=patient)
+        _end(job, leave_s, patient=patient)
     return heard
 
 
@@ -166,13 +168,13 @@ def _take_in(heard: Heard, line: str, is_error: bool) -> bool:
     return False
 
 
-def _end(job: subprocess.Popen[bytes], *, patient: bool) -> None:
+def _end(job: subprocess.Popen[bytes], leave_s: float, *, patient: bool) -> None:
     """Let it end, then make it."""
     for act in (None, job.terminate) if patient else (job.terminate,):
         if act is not None:
             act()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            job.wait(_LEAVE_S)
+            job.wait(leave_s)
             break
     with contextlib.suppress(ProcessLookupError):
         os.killpg(job.pid, signal.SIGKILL)

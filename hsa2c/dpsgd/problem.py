@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 
-class Problem(Protocol):
+class Problem:
     """A stochastic objective, as one actor-learner process sees it.
 
-    A problem is made in the process that uses it, and nothing of it is shared: whatever must be is in `u`.
+    A problem is made in the process that uses it, and nothing of it is shared: whatever must be is in `u`. One of your
+    own writes `gradient`; the rest may stay.
     """
 
     def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any | None:
@@ -25,9 +26,14 @@ class Problem(Protocol):
             What the layout's step takes: a torch.Tensor, float32 [dim], the problem's own buffer, valid until the next
             call; None if interrupted.
         """
+        raise NotImplementedError
 
     def report(self) -> Mapping[str, Any]:
-        """What happened since the last call, as JSON values; the application's tracker at the master reads it."""
+        """What happened since the last call, as JSON values by name; the application's tracker at the master reads it.
+
+        The base tracker (`hsa2c.tracker.Tracker`) shows the mean of each number.
+        """
+        return {}
 
     def close(self) -> None:
         """Release what is not memory."""

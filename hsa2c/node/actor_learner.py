@@ -8,10 +8,11 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.worker import actor_learner
@@ -32,14 +33,28 @@ _REFUSALS = 100  # gradients in a row that are not finite: then something is wro
 
 def live(make_problem: MakeProblem, shared: SharedVectors, layout: Layout, index: int, orders: socket.socket) -> None:
     """An actor-learner process, from its first to its last instruction."""
+    torch.set_num_threads(1)  # p processes with a thread for each core would be in each other's way: ten times slower
     try:
-        _work(make_problem(index), shared, layout, orders, index)
+        _work(_checked(make_problem(index)), shared, layout, orders, index)
     except ProblemError as error:
         with contextlib.suppress(OSError):
             orders.send(UNFIT + str(error).encode(errors="replace")[: MAX_MESSAGE // 2])
     except BaseException:
         with contextlib.suppress(OSError):
             orders.send(FAILED + traceback.format_exc().encode(errors="replace")[-MAX_MESSAGE // 2 :])
+
+
+def _checked(problem: Any) -> Problem:
+    """A problem with all its members.
+
+    Raises:
+        ProblemError: It lacks one.
+    """
+    own = type(problem)
+    lacks = [name for name in ("gradient", "report", "close") if not callable(getattr(own, name, None))]
+    if lacks or own.gradient is Problem.gradient:
+        raise ProblemError(f"{own.__name__} has no {(lacks or ['gradient'])[0]}: a problem must have one")
+    return cast("Problem", problem)
 
 
 def _work(problem: Problem, shared: SharedVectors, layout: Layout, orders: socket.socket, index: int) -> None:
@@ -82,7 +97,7 @@ class _Refusing:
             raise FloatingPointError(f"{_REFUSALS} gradients in a row are not finite")
 
 
-class Talking:
+class Talking(Problem):
     """A problem that reports when a round takes long, and where its process spends its time.
 
     It reports between two updates, and within one wherever the problem asks whether it is interrupted: what is counted
@@ -138,7 +153,11 @@ class Talking:
             report["refused_gradients"] = self._refused
         self._refused = 0
         self._seconds = dict.fromkeys(self._seconds, 0.0)
-        message = kind + to_json(report)
+        try:
+            message = kind + to_json(report)
+        except (TypeError, ValueError) as error:
+            own = type(self._problem).__name__
+            raise ProblemError(f"the report of {own} must be JSON values by name: {error}") from None
         if len(message) > MAX_MESSAGE:  # the parent would read the first part of it
             raise ValueError(f"a report of {len(message)} bytes: must be at most {MAX_MESSAGE}")
         self._orders.send(message)

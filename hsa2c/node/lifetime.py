@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)  # now: a child that was forked among threads is to load nothing
 _OF_THE_MASTER = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
@@ -49,8 +50,7 @@ def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:
         parent: The parent's process id. If that is no longer the parent, it died before the request: exit at once.
         signum: What to be sent.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:  # pragma: no cover - Linux always has it
+    if _libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:  # pragma: no cover - Linux always has it
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         os._exit(1)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
+from hsa2c.observe import notebook
 from hsa2c.observe.formatting import clean
 from hsa2c.observe.panel import TerminalPanel
 from hsa2c.observe.plain_lines import PlainLines
@@ -22,7 +23,7 @@ from hsa2c.observe.progress import Line, Progress
 from hsa2c.observe.runlog import JOURNAL, METRICS, Tail, number
 from hsa2c.observe.shown import Field
 
-__all__ = ["Console", "Field", "View"]
+__all__ = ["Console", "Field", "Silence", "View"]
 
 
 class View(Protocol):
@@ -41,6 +42,22 @@ class View(Protocol):
         """Show the last state, and give back what was taken."""
 
 
+class Silence:
+    """Shows nothing (a `View`)."""
+
+    def start(self, now: float) -> None:
+        """See `View.start`."""
+
+    def line(self, line: Line) -> None:
+        """See `View.line`."""
+
+    def refresh(self, progress: Progress, now: float) -> None:
+        """See `View.refresh`."""
+
+    def stop(self, progress: Progress, now: float) -> None:
+        """See `View.stop`."""
+
+
 class Console:
     """Live view of a run's files for its launcher, which calls `update` a few times a second."""
 
@@ -57,6 +74,7 @@ class Console:
         plain_every_s: float = 10.0,
         file: TextIO | None = None,
         terminal: bool | None = None,
+        view: View | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; nothing is read or shown before `start`.
@@ -73,16 +91,13 @@ class Console:
             plain_every_s: Least time between two plain lines of values.
             file: Where to write; None: stderr.
             terminal: Panel or plain lines; None: as `file` is a terminal or not.
+            view: How to show it; None: a cell's output in a notebook, else as `terminal` says.
             clock: Seconds; for tests.
         """
         self._run, self._clock, self._session = run, clock, session
         self._progress = Progress(limits or {}, curve, nodes, session)
         self._rows, self._journal = Tail(run / METRICS), Tail(run / JOURNAL)
-        stream = file or sys.stderr
-        if terminal is None:
-            terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-        lines = PlainLines(fields, stream, plain_every_s)
-        self._view: View = TerminalPanel(title, run, fields, file) if terminal else lines
+        self._view = view or _view_for(run, title, fields, file, terminal, plain_every_s)
         self._gone = False
 
     def start(self) -> None:
@@ -132,3 +147,15 @@ class Console:
             draw(*args)
         except OSError:
             self._gone = True
+
+
+def _view_for(
+    run: Path, title: str, fields: Sequence[Field], file: TextIO | None, terminal: bool | None, plain_every_s: float
+) -> View:
+    """A cell's output in a notebook, a panel on a terminal, else plain lines."""
+    if file is None and (shell := notebook.shell()) is not None:
+        return notebook.NotebookView(title, run, fields, shell)
+    stream = file or sys.stderr
+    if terminal is None:
+        terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+    return TerminalPanel(title, run, fields, file) if terminal else PlainLines(fields, stream, plain_every_s)

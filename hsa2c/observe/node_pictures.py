@@ -129,15 +129,15 @@ def _staleness_text(totals: Mapping[int, NodeTotals]) -> str:
 
 
 def _staleness(totals: Mapping[int, NodeTotals]) -> Figure:
-    figure = _figure()
+    figure = new_figure()
     across = 3 if len(totals) > 1 else 2
     taus, overlaps = Counter[int](), Counter[int]()
     for total in totals.values():
         taus.update(total.taus)
         overlaps.update(total.overlaps)
-    _histogram(figure.add_subplot(1, across, 1), taus, "delay τ of a delta (global steps)", "deltas", COLOURS[0])
+    histogram(figure.add_subplot(1, across, 1), taus, "delay τ of a delta (global steps)", "deltas", COLOURS[0])
     axes = figure.add_subplot(1, across, 2)
-    _histogram(axes, overlaps, "overlap: updates by others from read to write", "updates", COLOURS[2])
+    histogram(axes, overlaps, "overlap: updates by others from read to write", "updates", COLOURS[2])
     if across == 3:
         _extremes(figure.add_subplot(1, across, 3), totals)
     return figure
@@ -159,7 +159,7 @@ def _extremes(axes: Axes, totals: Mapping[int, NodeTotals]) -> None:
     axes.legend(fontsize=6, loc="upper left", ncols=2)
 
 
-def _histogram(axes: Axes, counts: Mapping[int, int], title: str, of: str, colour: str) -> None:
+def histogram(axes: Axes, counts: Mapping[int, int], title: str, of: str, colour: str) -> None:
     """Shares on a logarithmic scale, or the rare large ones, which bounds are about, could not be seen."""
     from matplotlib.ticker import MaxNLocator
 
@@ -182,7 +182,7 @@ def _histogram(axes: Axes, counts: Mapping[int, int], title: str, of: str, colou
 
 
 def _seconds(totals: Mapping[int, NodeTotals]) -> Figure:
-    figure = _figure()
+    figure = new_figure()
     axes = figure.add_subplot(1, 1, 1)
     places = list(range(len(totals)))
     shares = {what: [_shares(total)[what] for total in totals.values()] for what in _SECONDS}
@@ -208,7 +208,7 @@ def _shares(total: NodeTotals) -> dict[str, float]:
 
 
 def _speeds(totals: Mapping[int, NodeTotals]) -> Figure:
-    figure = _figure(height=2.2)
+    figure = new_figure(height=2.2)
     axes = figure.add_subplot(1, 1, 1)
     speeds = [total.speed for total in totals.values()]
     slow = speeds.index(min(speeds))
@@ -221,7 +221,7 @@ def _speeds(totals: Mapping[int, NodeTotals]) -> Figure:
 
 
 def _deltas(totals: Mapping[int, NodeTotals]) -> Figure:
-    figure = _figure(height=2.2)
+    figure = new_figure(height=2.2)
     columns = (
         ([total.norms for total in totals.values()], "norm of its deltas"),
         ([total.cosines for total in totals.values()], "cosine with the mean delta of the step before"),
@@ -237,7 +237,8 @@ def _deltas(totals: Mapping[int, NodeTotals]) -> Figure:
     return figure
 
 
-def _figure(height: float = 2.7) -> Figure:
+def new_figure(height: float = 2.7) -> Figure:
+    """An empty one, `height` inches high and as wide as the page."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(11, height), dpi=110, layout="constrained")

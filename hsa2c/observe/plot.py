@@ -111,14 +111,14 @@ def plot(
 
     if not runs or not tags:
         raise ConfigError("plot: needs at least one run and one tag")
-    names = _names([metrics_path(run).parent for run in runs])
-    curves = {name: _read(run, tags, x) for name, run in zip(names, runs, strict=True)}
-    looks = dict(zip(names, _looks([_setting(run) for run in runs]), strict=True))
+    names = names_of([metrics_path(run).parent for run in runs])
+    curves = {name: read_run(run, tags, x) for name, run in zip(names, runs, strict=True)}
+    looks = dict(zip(names, looks_of([setting_of(run) for run in runs]), strict=True))
     with rc_context(STYLE):
-        save(_draw(curves, looks, tags, x, title, step_name, {**LABELS, **(labels or {})}), output)
+        save(draw_curves(curves, looks, tags, x, title, step_name, {**LABELS, **(labels or {})}), output)
 
 
-def _names(directories: Sequence[Path]) -> list[str]:
+def names_of(directories: Sequence[Path]) -> list[str]:
     """A name for each run: its directory's, with the folder above where two are the same, else its number."""
     names = [directory.resolve().name for directory in directories]
     if len(set(names)) < len(names):
@@ -128,7 +128,7 @@ def _names(directories: Sequence[Path]) -> list[str]:
     return [name.replace("$", r"\$") for name in names]  # a dollar would begin a formula
 
 
-def _read(run: Path, tags: Sequence[str], x: XAxis) -> dict[str, _Curve]:
+def read_run(run: Path, tags: Sequence[str], x: XAxis) -> dict[str, _Curve]:
     """The curves of a run by tag; tags that it has no values of are left out.
 
     Raises:
@@ -150,7 +150,7 @@ def _read(run: Path, tags: Sequence[str], x: XAxis) -> dict[str, _Curve]:
     return curves
 
 
-def _setting(run: Path) -> str:
+def setting_of(run: Path) -> str:
     """What tells a run's setting from others: not its seed, nor how long it may take, nor where it is kept."""
     directory = metrics_path(run).parent
     config = read_settings(directory / "config.yaml")
@@ -158,7 +158,7 @@ def _setting(run: Path) -> str:
     return json.dumps(told, sort_keys=True, default=str) if told else str(directory)
 
 
-def _looks(settings: Sequence[str]) -> list[dict[str, Any]]:
+def looks_of(settings: Sequence[str]) -> list[dict[str, Any]]:
     """Colour and dashes of each run: no two alike until there are more than can be told apart."""
     kinds = list(dict.fromkeys(settings))
     if len(kinds) in (1, len(settings)):
@@ -168,7 +168,7 @@ def _looks(settings: Sequence[str]) -> list[dict[str, Any]]:
     return [{"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[j % len(DASHES)]} for i, j in pairs]
 
 
-def _draw(
+def draw_curves(
     curves: Mapping[str, Mapping[str, _Curve]],
     looks: Mapping[str, dict[str, Any]],
     tags: Sequence[str],
@@ -177,6 +177,7 @@ def _draw(
     step_name: str,
     labels: Mapping[str, str],
 ) -> Figure:
+    """The first tag's curves above, a small panel for each of the others that a run has below."""
     from matplotlib.figure import Figure
 
     small = [tag for tag in tags[1:] if any(tag in by_tag for by_tag in curves.values())]

@@ -111,18 +111,18 @@ def render(run: Path, words: PictureWords | None = None) -> str:
         raise ConfigError(f"{run}: no rows yet, nothing to report")
     events = read_rows(run / JOURNAL) if (run / JOURNAL).exists() else []
     name = run.resolve().name
-    parts = [f"<h1>{html.escape(name)}</h1>", _facts(run, history, events, words.subject)]
+    parts = [f"<h1>{html.escape(name)}</h1>", facts(run, history, events, words.subject)]
     with rc_context(STYLE):
         of_nodes = pictures(read_totals(run))
-        for title, tags, about in _sections(history, words.sections):
+        for title, tags, about in sections_of(history, words.sections):
             parts.append(f"<h2>{html.escape(title)}</h2>")
             if about:
                 parts.append(f"<p>{html.escape(about)}</p>")
-            parts.append(_picture(_draw(history, tags, labels), title))
+            parts.append(_picture(draw(history, tags, labels), title))
             if title in of_nodes:
                 text, figure = of_nodes[title]
                 parts += [f"<p>{html.escape(text)}</p>", _picture(figure, f"{title}, by node")]
-    parts.append(_story(events))
+    parts.append(story(events))
     head = f'<meta charset="utf-8"><title>{html.escape(name)}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
@@ -138,14 +138,15 @@ def _processes(cluster: Row, events: Sequence[Row]) -> str:
     return " to ".join(str(number) for number in dict.fromkeys((*numbers[:1], *numbers[-1:]))) or "by their cores"
 
 
-def _facts(run: Path, history: Sequence[Row], events: Sequence[Row], subject: str | None) -> str:
+def facts(run: Path, history: Sequence[Row], events: Sequence[Row], subject: str | None) -> str:
+    """What the run was and how it ended, as a line and a table."""
     last = history[-1]
     stop = next((event for event in reversed(events) if event.get("kind") == "stop"), None)
     config = read_settings(run / "config.yaml")
     about = read_settings(run / "about.yaml")
     cluster, dpsgd = (_mapping(config.get(name)) for name in ("cluster", "dpsgd"))
     hosts = sorted({str(event["host"]) for event in events if event.get("host")})
-    facts = {
+    found = {
         "what": flatten("", config).get(f".{subject}"),
         "state": stop.get("message") if stop else "no word of its end",
         "trained for": f"{last['elapsed_s'] / 60:.1f} min, step {last['step']:,}",
@@ -159,7 +160,7 @@ def _facts(run: Path, history: Sequence[Row], events: Sequence[Row], subject: st
     }
     rows = "".join(
         f"<tr><td>{html.escape(key)}</td><td>{html.escape(str(value))}</td></tr>"
-        for key, value in facts.items()
+        for key, value in found.items()
         if value not in (None, "")
     )
     return f"<table>{rows}</table>"
@@ -169,7 +170,7 @@ def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _sections(history: Sequence[Row], own: Sequence[Section]) -> list[tuple[str, list[str], str]]:
+def sections_of(history: Sequence[Row], own: Sequence[Section]) -> list[tuple[str, list[str], str]]:
     """Title, tags and explanation of each section that has something to show."""
     tags = [
         tag
@@ -189,7 +190,7 @@ def _sections(history: Sequence[Row], own: Sequence[Section]) -> list[tuple[str,
     return [section for section in found if section[1]]
 
 
-def _draw(history: Sequence[Row], tags: Sequence[str], labels: Mapping[str, str]) -> Figure:
+def draw(history: Sequence[Row], tags: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """A small panel for each tag; shares of time, the nodes' speeds and the master's load in one panel each."""
     from matplotlib.figure import Figure
 
@@ -214,7 +215,7 @@ def _draw(history: Sequence[Row], tags: Sequence[str], labels: Mapping[str, str]
 
 def _lines(axes: Axes, history: Sequence[Row], tags: Sequence[str], labels: Mapping[str, str]) -> None:
     for place, tag in enumerate(tags):
-        points = [(row["elapsed_s"] / 60, number(row.get(tag))) for row in _thin(history)]
+        points = [(row["elapsed_s"] / 60, number(row.get(tag))) for row in thin(history)]
         known = [(x, y) for x, y in points if y is not None]
         colour = COLOURS[place % len(COLOURS)]
         axes.plot(*zip(*known, strict=True), color=colour, linewidth=1.1, marker="o" if len(known) == 1 else None)
@@ -227,7 +228,7 @@ def _lines(axes: Axes, history: Sequence[Row], tags: Sequence[str], labels: Mapp
 
 
 def _stack(axes: Axes, history: Sequence[Row], tags: Sequence[str]) -> None:
-    rows = [row for row in _thin(history) if any(number(row.get(tag)) is not None for tag in tags)]
+    rows = [row for row in thin(history) if any(number(row.get(tag)) is not None for tag in tags)]
     minutes = [row["elapsed_s"] / 60 for row in rows]
     values = [[number(row.get(tag)) or 0.0 for row in rows] for tag in tags]
     names = [tag.removeprefix("time/").removesuffix("_share") for tag in tags]
@@ -237,8 +238,9 @@ def _stack(axes: Axes, history: Sequence[Row], tags: Sequence[str]) -> None:
     axes.set_title("share of the actor-learners' time", fontsize=8, loc="left", fontweight="normal")
 
 
-def _thin(history: Sequence[Row]) -> Sequence[Row]:
-    return history[:: max(1, len(history) // _MOST_POINTS)]
+def thin(history: Sequence[Row], most: int = _MOST_POINTS) -> Sequence[Row]:
+    """Every so many rows, so that about `most` are left; more only where fewer than twice as many were there."""
+    return history[:: max(1, len(history) // most)]
 
 
 def _picture(figure: Figure, title: str) -> str:
@@ -256,7 +258,7 @@ def _clock(value: object) -> str:
         return ""
 
 
-def _story(events: Sequence[Mapping[str, Any]]) -> str:
+def story(events: Sequence[Mapping[str, Any]]) -> str:
     """What happened, in words; checkpoints left out."""
     told = [event for event in events if event.get("kind") != "checkpoint"]
     rows = []

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 METRICS = "metrics.jsonl"
 JOURNAL = "journal.jsonl"
 NODES = "nodes.jsonl"
+ADDED = "callbacks.jsonl"
+"""What callbacks have added to rows, by session and step."""
 
 #: Keys that every row has; the others are the values.
 ROW_KEYS = frozenset({"time", "session", "step"})
@@ -248,7 +250,9 @@ def read_history(run: Path) -> list[Row]:
     history: list[Row] = []
     for row in read_rows(metrics_path(run)):
         append_row(history, row)
-    return history
+    added = metrics_path(run).with_name(ADDED)
+    more = {(row.get("session"), row.get("step")): row for row in (read_rows(added) if added.exists() else ())}
+    return [{**more.get((row.get("session"), row.get("step")), {}), **row} for row in history]
 
 
 def read_curve(run: Path, tag: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -44,10 +44,10 @@ FORMAT = 1
 """Version of the layout above. A reader refuses versions it does not know."""
 
 _VERSION = struct.Struct("<I")
-_HEAD = struct.Struct("<BBxxIqqqdQI")  # kind, code, node, t, since, count, number, bytes and checksum of the payload
-_CHECK = struct.Struct("<I")  # of the head
+HEAD = struct.Struct("<BBxxIqqqdQI")  # kind, code, node, t, since, count, number, bytes and checksum of the payload
+CHECK = struct.Struct("<I")  # of the head
 _SUMS = struct.Struct("<II")
-HEAD_BYTES = _HEAD.size + _CHECK.size
+HEAD_BYTES = HEAD.size + CHECK.size
 _MOST_RATE = 1e6  # rho and mu are at most 100
 LAST_BYTES = HEAD_BYTES + 256
 """What is kept of a file's limit for a last word."""
@@ -177,7 +177,7 @@ class Writer:
         payload = memoryview(frame.payload).cast("B")
         if not last and self.size + HEAD_BYTES + payload.nbytes + LAST_BYTES > self._limit_bytes:
             return False
-        head = _HEAD.pack(
+        head = HEAD.pack(
             frame.kind,
             frame.code,
             frame.node,
@@ -188,7 +188,7 @@ class Writer:
             payload.nbytes,
             zlib.crc32(payload) if payload_sum is None else payload_sum,
         )
-        self._put(head + _CHECK.pack(zlib.crc32(head)), payload)
+        self._put(head + CHECK.pack(zlib.crc32(head)), payload)
         return True
 
     def _put(self, *parts: bytes | memoryview) -> None:
@@ -308,8 +308,8 @@ class Recording:
             if len(head) < HEAD_BYTES or not any(head):  # zeros: a file that grew before its content was on the disk
                 self.ending = Ending.TORN
                 return None
-            kind, code, node, t, since, count, number, size, payload_sum = _HEAD.unpack(head[: _HEAD.size])
-            if _CHECK.unpack(head[_HEAD.size :])[0] != zlib.crc32(head[: _HEAD.size]) or kind not in list(Kind):
+            kind, code, node, t, since, count, number, size, payload_sum = HEAD.unpack(head[: HEAD.size])
+            if CHECK.unpack(head[HEAD.size :])[0] != zlib.crc32(head[: HEAD.size]) or kind not in list(Kind):
                 self.ending = Ending.DAMAGED
                 return None
             if size > self.size - self.offset - HEAD_BYTES:

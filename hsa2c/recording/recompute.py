@@ -55,7 +55,7 @@ class ReplayedPool(SerialPool):
         self._counting.close()
 
 
-class _Counting:
+class _Counting(Problem):
     """A problem whose gradients are counted."""
 
     def __init__(self, problem: Problem) -> None:

@@ -68,7 +68,7 @@ def save(directory: Path, checkpoint: Checkpoint, *, keep: int, tell: Callable[[
     kept = 0
     for older in [p for t, p in _steps(directory) if t <= checkpoint.t]:
         if kept < keep:
-            kept += older == path or _is_whole(older)
+            kept += older == path or is_whole(older)
         else:
             with contextlib.suppress(OSError):  # this checkpoint is safe already; the next save tries again
                 older.unlink()
@@ -193,7 +193,7 @@ def _steps(directory: Path) -> list[tuple[int, Path]]:
     return sorted(((int(m[1]), path) for path in paths if (m := _STEP.fullmatch(path.name))), reverse=True)
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
     """Whether a checkpoint can be loaded; a file is read once, and again when it is another."""
     try:
         status = path.stat()
@@ -236,7 +236,7 @@ def _write(path: Path, checkpoint: Checkpoint, tell: Callable[[str], object]) ->
 def _dispensable(directory: Path, t: int) -> Path | None:
     """The oldest checkpoint before t, damaged ones first; None where no whole one would be left."""
     earlier = [path for step, path in reversed(_steps(directory)) if step < t]
-    whole = [path for path in earlier if _is_whole(path)]
+    whole = [path for path in earlier if is_whole(path)]
     return next(iter([path for path in earlier if path not in whole] + whole[:-1]), None)
 
 

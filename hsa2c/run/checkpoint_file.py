@@ -87,12 +87,22 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (SafetensorError, TypeError) as error:  # TypeError: a type that numpy does not have
         raise CheckpointError(f"{path}: damaged: {' '.join(str(error).split())}") from None
-    if _digest(metadata["checkpoint"], tensors) != metadata.get("sha256"):
+    if digest_of(metadata["checkpoint"], tensors) != metadata.get("sha256"):
         raise CheckpointError(f"{path}: damaged: its content does not match its sha256")
     checkpoint = _assemble(path, about, tensors)
     if fault := _fault(checkpoint):
         raise CheckpointError(f"{path}: {fault}")
     return checkpoint
+
+
+def read_identity(path: Path) -> dict[str, str]:
+    """A checkpoint's `Checkpoint.identity`, without its arrays; empty where it cannot be read."""
+    try:
+        _check_layout(path)
+        with safe_open(path, framework="numpy") as file:
+            return dict(_parse(path, file.metadata() or {})["identity"])
+    except (OSError, SafetensorError, CheckpointError):
+        return {}
 
 
 def encode(path: Path, checkpoint: Checkpoint) -> bytes:
@@ -125,7 +135,7 @@ def encode(path: Path, checkpoint: Checkpoint) -> bytes:
     if checkpoint.momentum.view(np.uint32).any():  # of the bits: -0.0 must come back as -0.0
         tensors["momentum"] = checkpoint.momentum
     tensors |= {f"{_OPTIMISER}{node:06d}": state for node, state in enumerate(checkpoint.optimiser_states)}
-    content = to_safetensors(tensors, metadata={"checkpoint": text, "sha256": _digest(text, tensors)})
+    content = to_safetensors(tensors, metadata={"checkpoint": text, "sha256": digest_of(text, tensors)})
     if (length := _header_bytes(content)) > _MAX_HEADER_BYTES:
         raise HSA2CError(f"{path}: not saved: its header of {length} bytes is above {_MAX_HEADER_BYTES}")
     return content
@@ -184,7 +194,7 @@ def _parse(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     return dict(about)
 
 
-def _digest(text: str, tensors: Mapping[str, Vector]) -> str:
+def digest_of(text: str, tensors: Mapping[str, Vector]) -> str:
     """SHA-256 over the JSON and over every tensor's name, type, shape and bytes, in the order of names."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from hsa2c.application import RunConfig, Tracker
+from hsa2c.config.protocol import RunConfig
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import StorageError
 from hsa2c.observe.runlog import RunLog
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run.checkpoint import Checkpoint
+from hsa2c.tracker import Tracker
 
 
 class CheckpointKeeper:

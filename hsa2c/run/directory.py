@@ -19,7 +19,8 @@ from hsa2c.cluster.machine import about
 from hsa2c.config.loading import dump, to_yaml
 from hsa2c.errors import ConfigError
 from hsa2c.observe.jsonlines import Row
-from hsa2c.observe.runlog import JOURNAL, METRICS, Journal, number, read_rows
+from hsa2c.observe.runlog import JOURNAL, METRICS, Journal, number, read_rows, read_settings
+from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run import earlier
 
 CONFIG = "config.yaml"
@@ -47,6 +48,8 @@ class Run:
     """Whether the directory may be there, though there is no checkpoint."""
     fresh: bool = False
     """Whether `open` has made the directory."""
+    application: str | None = None
+    """Module of the application: `open` writes it down, and `application_of` finds it."""
     _lock: IO[str] | None = None
 
     def open(self) -> Self:
@@ -87,7 +90,8 @@ class Run:
             _replace(self.directory / ASKED, dump(self.asked))
             _replace(self.directory / CONFIG, to_yaml(self.config))
             session = "" if self.session == 1 else f"-{self.session}"
-            _replace(self.directory / f"{Path(ABOUT).stem}{session}.yaml", yaml.safe_dump(about(), sort_keys=False))
+            what = {"application": self.application, **about()}
+            _replace(self.directory / f"{Path(ABOUT).stem}{session}.yaml", yaml.safe_dump(what, sort_keys=False))
             with Journal(self.directory, session=self.session) as journal:
                 if not self.checkpoint:
                     journal.event("start", "starting")
@@ -137,6 +141,24 @@ def summary(app: Application, directory: Path, code: int) -> dict[str, Any]:
         **{key: last.get(key) for key in ("elapsed_s", "exchanges", "global_steps")},
         **{name: last.get(key) for name, key in app.summary.items()},
     }
+
+
+def application_of(path: Path) -> str | None:
+    """Module of the application that a run is of; None where nothing says so.
+
+    Args:
+        path: The run's directory, or something in it: metrics, a recording, its checkpoints, one of them. Or a
+            checkpoint elsewhere.
+    """
+    if not is_there(path):
+        return None
+    folder = path if path.is_dir() else path.parent
+    run = folder.parent if folder.name == checkpoints.FOLDER else folder
+    for about_file in sorted(run.glob(f"{Path(ABOUT).stem}*.yaml")):
+        if isinstance(name := read_settings(about_file).get("application"), str):
+            return name
+    newest = next(iter(checkpoints.steps(run / checkpoints.FOLDER).values()), None)
+    return earlier.module_of(newest if path.is_dir() else path)
 
 
 def last_session(directory: Path) -> int:

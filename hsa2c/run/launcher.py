@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hsa2c import application, interpreter, signals
-from hsa2c.application import Application, RunConfig, at_node
+from hsa2c.application import Application, at_node
 from hsa2c.cluster import allocation, capacity, hosts, mpiexec
 from hsa2c.cluster.hosts import Host
 from hsa2c.cluster.loopback import confine
@@ -32,17 +32,19 @@ from hsa2c.cluster.mpiexec import mpi_starter
 from hsa2c.cluster.sharing import cores_here
 from hsa2c.cluster.world import EXIT_RECORD, MASTERS, World
 from hsa2c.config.loading import to_dict
+from hsa2c.config.protocol import RunConfig
 from hsa2c.errors import EXIT_DONE, EXIT_NOT_STARTED, CheckpointError
 from hsa2c.node.lifetime import begin_as_job
-from hsa2c.observe.console import Console
+from hsa2c.observe.console import Console, Silence
 from hsa2c.observe.runlog import Journal
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run import exit_record
 from hsa2c.run.begin import on_fewer_hosts
 from hsa2c.run.ending import report
 from hsa2c.run.fork_server import ADDRESS, fork_server
+from hsa2c.run.forked import fork
 from hsa2c.run.private_directory import private_directory
-from hsa2c.run.supervisor import REFRESH_S, Supervisor
+from hsa2c.run.supervisor import REFRESH_S, Job, Onlooker, Supervisor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,10 @@ class Launch:
     """File descriptor that keeps others out of the directory; the job holds it too, for it may outlive the launcher."""
     fresh: bool = False
     """Whether this start has made the directory: it is removed where a signal stops the start."""
+    forked: bool = False
+    """Whether the job is a copy of this process, which has code that no other finds; one node without hosts alone."""
+    quiet: bool = False
+    """Whether nothing is shown."""
 
     def arguments(self, run_id: int) -> list[str]:
         """A rank's, after the name of its module."""
@@ -134,12 +140,15 @@ def _check_room(app: Application, config: RunConfig, world: World, there: Sequen
     capacity.refuse(share, app.footprint(own), f"--nodes {cluster.nodes}{spares} --p {share.processes}")
 
 
-def launch(what: Launch) -> int:
+def launch(what: Launch, onlooker: Onlooker | None = None) -> int:
     """Run the job to its end, and again from its newest checkpoint where it may, on the hosts that are left then; gives
     back the exit code for the shell.
+
+    Args:
+        what: The run.
+        onlooker: Looks at its files meanwhile, and may end it.
     """
-    cap_threads()
-    supervisor = Supervisor()
+    supervisor = Supervisor(onlooker)
     restarts = what.config.cluster.restarts
     listed = what.config.cluster.hosts
     whole = what = replace(what, hosts=allocation.hosts_of(listed) if listed else ())
@@ -208,6 +217,7 @@ def _launch_once(what: Launch, supervisor: Supervisor) -> int:
         places = [*what.masters_at, *what.places]
         environment = interpreter.environment(allocation.environment_for_mpiexec(places, os.environ))
         environment |= {"PYTHONIOENCODING": "utf-8:backslashreplace"}  # log.txt is UTF-8 whatever the locale
+        environment |= dict.fromkeys(THREAD_CAPS, "1")
         # The master may be on another host, which has the run's directory, but not the private one.
         word = what.directory.resolve() / ".exit_record" if what.hosts else private / "exit_record"
         stack.callback(word.unlink, missing_ok=True)
@@ -218,12 +228,15 @@ def _launch_once(what: Launch, supervisor: Supervisor) -> int:
             environment |= extra | {EXIT_RECORD: str(word), MASTERS: str(cluster.masters)}
             if not what.hosts or any(hosts.is_here(name) for name in what.places):
                 environment |= {ADDRESS: stack.enter_context(fork_server(private, arguments, environment, log))}
-        console = _console(what)
+        console = console_of(what)
         console.start()
         console.say(f"1 thread in each process ({', '.join(THREAD_CAPS)}, torch)")
         _say_what_starts(console, what)
         try:
-            job = _start(command, environment, log, what.lock)
+            if what.forked:
+                job: Job = fork(_be_job, arguments, dict.fromkeys(THREAD_CAPS, "1"), log)
+            else:
+                job = _start(command, environment, log, what.lock)
             ports = confine(job.pid, enough=supervisor.asked) if what.over_mpi and not what.hosts else []
             if ports:
                 console.say(f"mpiexec listens on all interfaces, port {', '.join(map(str, ports))}", "yellow")
@@ -249,6 +262,12 @@ def _start(
     )
 
 
+def _be_job(arguments: list[str]) -> int:
+    from hsa2c.run import process as job
+
+    return job.main(arguments)
+
+
 def join(what: Launch, world: World) -> int:
     """Be one rank of a world that mpiexec or srun started; the master's also has the console."""
     cap_threads()
@@ -258,7 +277,7 @@ def join(what: Launch, world: World) -> int:
     signals.to_default()  # until MPI has started, which hears no exception: else one would wait there for those that do
     if world.rank != 0:
         return job.main(arguments)
-    console = _console(what)
+    console = console_of(what)
     console.start()
     _say_what_starts(console, what)
     done = threading.Event()
@@ -282,7 +301,8 @@ def _say_what_starts(console: Console, what: Launch) -> None:
         console.say(words)
 
 
-def _console(what: Launch) -> Console:
+def console_of(what: Launch) -> Console:
+    """What shows the run to its user; it is not started yet."""
     app = application.load(what.app)
     masters = what.config.cluster.masters
     limits = app.limits(what.config)
@@ -291,11 +311,12 @@ def _console(what: Launch) -> Console:
     return Console(
         what.directory,
         what.title + (f", {masters} masters" if masters > 1 else ""),
-        app.fields,
+        app.shown(what.config),
         limits,
         curve=app.curve,
         nodes=what.config.cluster.nodes,
         session=what.session,
+        view=Silence() if what.quiet else None,
     )
 
 

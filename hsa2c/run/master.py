@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hsa2c.application import RunConfig
 from hsa2c.config.loading import to_dict
+from hsa2c.config.protocol import RunConfig
 from hsa2c.dpsgd.master import master
 from hsa2c.dpsgd.protocols import MasterPort, Monitor, Vector
 from hsa2c.dpsgd.steps import GlobalStep

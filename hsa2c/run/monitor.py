@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from hsa2c import signals
-from hsa2c.application import RunConfig, Tracker
+from hsa2c.config.protocol import RunConfig
 from hsa2c.dpsgd.protocols import Monitor, Pulled, Push, Vector
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import HSA2CError, StorageError
@@ -19,6 +19,7 @@ from hsa2c.observe.runlog import RunLog
 from hsa2c.run.activity import Activity, Values
 from hsa2c.run.checkpoint_keeper import CheckpointKeeper
 from hsa2c.run.faults import Faults
+from hsa2c.tracker import Tracker
 
 _RECORD_EVERY_S = 30.0  # between two lines of nodes.jsonl, whatever the rows' interval
 
@@ -157,6 +158,7 @@ class RunMonitor(Monitor):
             elif "applied" in item:
                 self._updates += item["applied"]
                 self._activity.book.applied(node, item["applied"])
+                self._tracker.applied(node, item["applied"])
             elif "fault" in item:
                 self._faults.actor_learner_lost(node, **item["fault"])
             elif "pace" in item:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hsa2c.application import Application, RunConfig
+from hsa2c.application import Application
 from hsa2c.config.loading import to_dict
+from hsa2c.config.protocol import RunConfig
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import CheckpointError, ConfigError

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hsa2c.application import Application, RunConfig
+from hsa2c.application import Application
 from hsa2c.cluster import allocation, hosts
 from hsa2c.cluster.allocation import ALLOCATION
 from hsa2c.cluster.hosts import Host
 from hsa2c.cluster.machine import share_of_cores
 from hsa2c.cluster.world import ALONE, World
 from hsa2c.config.loading import at, merge, nested, to_dict
+from hsa2c.config.protocol import RunConfig
 from hsa2c.dpsgd.steps import constant_factor_rho
 from hsa2c.errors import ConfigError
 

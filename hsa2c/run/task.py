@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsa2c import application
-from hsa2c.application import Application, RunConfig, at_node
+from hsa2c.application import Application, at_node
 from hsa2c.cluster.allocation import less_in_allocation
 from hsa2c.cluster.machine import share_of_cores
 from hsa2c.cluster.sharing import cores_here, nodes_here
 from hsa2c.cluster.world import REPLACES
+from hsa2c.config.protocol import RunConfig
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.transport.codec import Encoding
 from hsa2c.transport.messages import Limits

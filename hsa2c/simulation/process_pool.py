@@ -63,13 +63,13 @@ class UpdateTimes:
 
     def _slowest(self, B: int, p: int) -> npt.NDArray[np.float64]:
         n = max(1, min(256, _POOL // (p * min(B, _EXACT))))
-        slowest: npt.NDArray[np.float64] = self._sums(B, n * p).reshape(n, p).max(axis=1)
+        slowest: npt.NDArray[np.float64] = self.sums(B, n * p).reshape(n, p).max(axis=1)
         return slowest
 
     def _together(self, B: int, p: int) -> npt.NDArray[np.float64]:
-        return self._sums(p * B, 256) / p
+        return self.sums(p * B, 256) / p
 
-    def _sums(self, count: int, n: int) -> npt.NDArray[np.float64]:
+    def sums(self, count: int, n: int) -> npt.NDArray[np.float64]:
         """N sums of `count` updates each."""
         if self._variation == 0.0 or self.mean_s == 0.0:
             return np.full(n, count * self.mean_s)

@@ -14,22 +14,25 @@ from hsa2c.transport.master_port import BaseMasterPort
 from hsa2c.transport.messages import Kind, Limits, Message
 from hsa2c.transport.worker_port import BaseWorkerPort
 
-_TICK_S = 0.02  # how long the master sleeps before it asks its monitor again
-
 
 class QueueMaster(BaseMasterPort):
-    """The master's end of `connect`."""
+    """The master's end of `connect`.
+
+    Attributes:
+        tick_s: How long it sleeps before it asks its monitor again.
+    """
 
     def __init__(self, inbox: queue.SimpleQueue[Message], workers: list[QueueWorker], limits: Limits) -> None:
         super().__init__(len(workers), limits)
         self._inbox = inbox
         self._workers = workers
         self._snapshot: tuple[int, Vector] | None = None
+        self.tick_s = 0.02
 
     def _receive(self) -> Message | None:
         began_at = time.monotonic()
         try:
-            return self._inbox.get(timeout=_TICK_S)
+            return self._inbox.get(timeout=self.tick_s)
         except queue.Empty:
             return None
         finally:

@@ -51,7 +51,7 @@ class Serving:
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
         self._t: int | None = None
-        self._v_hat: Vector | None = None
+        self.v_hat: Vector | None = None
         self._lent = False  # v_hat may be on its way to somebody
         self._step: tuple[int, Encoded] | None = None  # the t that it is added to
 
@@ -59,26 +59,26 @@ class Serving:
         """What a node gets that has v_hat of global step `has`; -1: none."""
         if t != self._t:
             self._advance(v, t, has)
-        assert self._v_hat is not None
+        assert self.v_hat is not None
         if has == t:
             return Answer(What.SAME, None)
         if self._step is not None and has == self._step[0]:
             return Answer(What.STEP, self._step[1])
         self._lent = True
-        return Answer(What.WHOLE, plain(self._v_hat))
+        return Answer(What.WHOLE, plain(self.v_hat))
 
     def _advance(self, v: Vector, t: int, has: int) -> None:
         before, self._t, self._step = self._t, t, None
-        if before is None or has != before or self._encoding is Encoding.FLOAT32 or self._v_hat is None:
-            if self._v_hat is None or self._lent:
-                self._v_hat = v.copy()
+        if before is None or has != before or self._encoding is Encoding.FLOAT32 or self.v_hat is None:
+            if self.v_hat is None or self._lent:
+                self.v_hat = v.copy()
             else:
-                np.copyto(self._v_hat, v)
+                np.copyto(self.v_hat, v)
         else:
-            step = encode(v - self._v_hat, self._encoding)
+            step = encode(v - self.v_hat, self._encoding)
             if self._lent:
-                self._v_hat = self._v_hat.copy()
-            follow(self._v_hat, step)
+                self.v_hat = self.v_hat.copy()
+            follow(self.v_hat, step)
             self._step = (before, step)
         self._lent = False
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-import hsa2c.agents.fast_network
 from hsa2c.agents.fast_network import FastActorCritic, choose_precision, join
 from hsa2c.agents.network import ActorCritic, initial_vector
 from hsa2c.agents.settings import Pixels
@@ -132,11 +131,11 @@ def test_blank_screen_is_finite(level, precision):
 @pytest.mark.parametrize(
     ("bfloat16_s", "choice"), [(0.5, "bfloat16"), (0.89, "bfloat16"), (0.91, "float32"), (3.0, "float32")]
 )
-def test_choice_of_precision(monkeypatch, bfloat16_s, choice):
+def test_choice_of_precision(bfloat16_s, choice):
     # Whatever the first of each takes (kernels being prepared) must not count; nor does one disturbed measurement.
     times = {torch.float32: [0.1, 9.0, 1.0, *[1.5] * 9], torch.bfloat16: [50.0, 9.0, bfloat16_s, *[2 * bfloat16_s] * 9]}
-    monkeypatch.setattr(hsa2c.agents.fast_network, "_time_update_s", lambda network, x: times[network.dtype].pop(0))
-    assert choose_precision(NUM_ACTIONS, "raw", 1) == choice
+    chosen = choose_precision(NUM_ACTIONS, "raw", 1, time_s=lambda network, x: times[network.dtype].pop(0))
+    assert chosen == choice
 
 
 def test_measured_choice_is_a_precision_and_leaves_the_global_generator_alone():

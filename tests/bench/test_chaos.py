@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.chaos import Run, _compared
+from bench.chaos import Run, compared
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def run(tmp_path):
 def test_scores_are_compared_where_the_shortest_run_ended(run):
     quiet = [run("a", [None, 10.0, 99.0]), run("b", [None, 14.0, 99.0])]
     disturbed = [run("c", [None, 9.0]), run("d", [None, 13.0, 0.0])]
-    found = _compared(quiet, disturbed)
+    found = compared(quiet, disturbed)
     assert (found["agent_steps"], found["quiet"], found["faults"]) == (200, [10.0, 14.0], [9.0, 13.0])
     assert found["difference"] == -1.0
     assert found["standard_error"] == pytest.approx(8.0**0.5)  # variances of 8 and 8, two runs each
@@ -34,10 +34,10 @@ def test_scores_are_compared_where_the_shortest_run_ended(run):
 
 
 def test_what_is_worse_is_called_so(run):
-    found = _compared([run("a", [10.0]), run("b", [11.0])], [run("c", [1.0]), run("d", [2.0])])
+    found = compared([run("a", [10.0]), run("b", [11.0])], [run("c", [1.0]), run("d", [2.0])])
     assert found["worse_beyond_noise"]
 
 
 def test_one_run_of_a_kind_says_nothing_of_noise(run):
-    found = _compared([run("a", [10.0])], [run("c", [1.0])])
+    found = compared([run("a", [10.0])], [run("c", [1.0])])
     assert "worse_beyond_noise" not in found

@@ -110,7 +110,7 @@ def test_limits_of_control_groups(tmp_path, monkeypatch):
 
 def test_this_machine_has_room():
     assert all(limit.left > 0 for limit in capacity.memory_limits() + capacity.task_limits())
-    assert capacity._tasks_of(os.getuid()) >= 1
+    assert capacity.tasks_of(os.getuid()) >= 1
 
 
 @pytest.mark.parametrize("application", [["train.py"], ["-m", "examples.lda"]])

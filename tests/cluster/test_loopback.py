@@ -55,5 +55,5 @@ def test_ports_that_stay_open_are_told(child, monkeypatch):
         raise PermissionError(errno.EPERM, "pidfd_getfd")
         yield
 
-    monkeypatch.setattr(loopback, "_sockets", refuse)
+    monkeypatch.setattr(loopback, "sockets", refuse)
     assert loopback.confine(child.pid) == sorted(ports[:2])

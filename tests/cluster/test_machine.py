@@ -93,14 +93,14 @@ def test_about_says_with_what_a_run_was_made():
 
 
 def test_package_that_is_not_installed_has_no_version():
-    assert host._version("no-such-package-at-all") is None
+    assert host.version("no-such-package-at-all") is None
 
 
 @pytest.mark.parametrize("changed", ["", " M hsa2c/config/loading.py"])
 def test_commit_is_marked_where_files_differ_from_it(monkeypatch, changed):
     answers = {"ls-files": "host.py", "rev-parse": "abc123", "status": changed}
-    monkeypatch.setattr(host, "_git", lambda command, *_: answers[command])
-    assert host._commit() == "abc123" + ("+" if changed else "")
+    monkeypatch.setattr(host, "git", lambda command, *_: answers[command])
+    assert host.commit() == "abc123" + ("+" if changed else "")
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("git"), subprocess.CalledProcessError(128, "git")])
@@ -108,8 +108,8 @@ def test_no_commit_outside_a_checkout(monkeypatch, error):
     def git(*_):
         raise error
 
-    monkeypatch.setattr(host, "_git", git)
-    assert host._commit() is None
+    monkeypatch.setattr(host, "git", git)
+    assert host.commit() is None
 
 
 def test_freed_memory_is_kept():

@@ -126,7 +126,7 @@ def test_bad_input_is_one_line(capsys, arguments, line, tmp_path, monkeypatch):
 def test_without_greenlet_it_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
     assert plan.main([]) == 2
-    assert capsys.readouterr().err == "hsa2c plan: needs greenlet: pip install -e '.[plan]'\n"
+    assert capsys.readouterr().err == "hsa2c plan: needs greenlet: pip install 'hsa2c[plan]'\n"
 
 
 @pytest.fixture

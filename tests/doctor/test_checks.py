@@ -137,10 +137,12 @@ def test_folder_that_shows_the_launchers_file_and_hides_its_own():
 
 def test_slow_host_is_named():
     slow = dataclasses.replace(GOOD.trial, updates_per_s=100.0)
-    level, text = line(checks.trials(seen({}, {}, {"trial": slow}), APPLICATION))
+    level, text = line(checks.trials(seen({}, {}, {"trial": slow}), APPLICATION, "train.py"))
     assert level is Level.WARNING
     assert text.startswith("c, actor-learners: 25.0 updates/s for each process, the others' median 100.0; ")
-    level, text = line(checks.trials(seen({}, {"trial": None, "trial_error": "not ready after 45 s"}), APPLICATION))
+    level, text = line(
+        checks.trials(seen({}, {"trial": None, "trial_error": "not ready after 45 s"}), APPLICATION, "train.py")
+    )
     assert (level, text.partition(";")[0]) == (Level.PROBLEM, "b, actor-learners: not ready after 45 s")
 
 

@@ -27,7 +27,7 @@ IMPATIENT = """
 import sys
 from hsa2c.commands import doctor
 from hsa2c.doctor import examination
-examination._FIRST_S, examination._TRIAL_S = 12.0, 1.0
+examination.FIRST_S, examination.TRIAL_S = 12.0, 1.0
 sys.exit(doctor.main(sys.argv[1:]))
 """
 

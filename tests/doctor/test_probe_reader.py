@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from hsa2c.doctor import probe_reader as listening
 from hsa2c.doctor.probe_output import tell
 from hsa2c.doctor.probe_reader import listen
 from hsa2c.errors import HSA2CError
@@ -16,14 +15,10 @@ from tests.test_faults import gone
 TELLING = "from hsa2c.doctor.probe_output import sign, tell\n"
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch):
-    monkeypatch.setattr(listening, "_LEAVE_S", 0.5)
-
-
 def heard(code, *, silence_s=10.0, enough=lambda heard: False):
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return listen([sys.executable, "-c", TELLING + code], environment, silence_s=silence_s, enough=enough)
+    command = [sys.executable, "-c", TELLING + code]
+    return listen(command, environment, silence_s=silence_s, enough=enough, leave_s=0.5)
 
 
 def test_what_is_told_is_taken_apart_from_other_output():

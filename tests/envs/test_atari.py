@@ -6,8 +6,10 @@ import ale_py
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.spaces import Discrete
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
+from hsa2c.envs import atari
 from hsa2c.envs.atari import AtariEnvs
 from hsa2c.envs.names import all_games, resolve_game
 from hsa2c.envs.settings import EnvConfig
@@ -160,6 +162,8 @@ def test_a_lost_life_ends_the_episode_and_nothing_else():
 class Scripted:
     """In place of the emulators: one environment that has so many lives, and is so over, step by step."""
 
+    single_action_space = Discrete(6)
+
     def __init__(self, script):
         self.script = iter(script)
 
@@ -178,12 +182,12 @@ class Scripted:
         return {"lives": np.array([lives], np.int32), "episode_frame_number": np.zeros(1, np.int32)}
 
 
-def test_the_last_life_ends_with_the_game_and_a_new_game_loses_none():
+def test_the_last_life_ends_with_the_game_and_a_new_game_loses_none(monkeypatch):
     # Some games show 0 lives before they are over, or are over with lives left, or start with fewer than they ended.
     script = [(3, 0, False), (2, 7, False), (2, 0, False), (0, 1, False), (0, 2, True), (3, 0, False), (3, 4, True)]
     script += [(1, 0, False), (1, 5, False)]
+    monkeypatch.setattr(atari, "open_native", lambda *_: Scripted(script))
     envs = AtariEnvs(PONG, EnvConfig(life_loss_episodes=True), 1, seed=0)
-    envs._native = Scripted(script)
     envs.reset()
     steps = [envs.step(np.zeros(1, np.int64)) for _ in script[1:]]
     assert [bool(step.terminated[0]) for step in steps] == [True, False, False, True, False, True, False, False]
@@ -226,7 +230,7 @@ def test_no_op_starts_differ_and_reach_noop_max():
     with AtariEnvs(FREEWAY, EnvConfig(noop_max=4, max_frames=4), 2, seed=0) as envs:
         envs.reset()
         for _ in range(40):
-            starts |= set(envs._start_frame.tolist())
+            starts |= set(envs.start_frame.tolist())
             envs.step(np.zeros(2, np.int64))
     assert starts == {0, 1, 2, 3, 4}
 

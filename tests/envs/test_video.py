@@ -36,7 +36,7 @@ def screens(seed, policy):
     """The colours of the same game by ALE's plain interface, pooled over each agent step's last two frames."""
     with AtariEnvs(FREEWAY, CONFIG, 1, seed=seed) as envs:
         envs.reset()
-        start_frame = int(envs._start_frame[0])
+        start_frame = int(envs.start_frame[0])
     ale = ale_py.ALEInterface()
     ale.setFloat("repeat_action_probability", CONFIG.sticky_actions)
     ale.setInt("random_seed", seed)
@@ -95,7 +95,7 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path):
 
 
 def test_a_writer_that_fails_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(video._FORMATS, ".mp4", ["-c:v", "no-such-codec"])
+    monkeypatch.setitem(video.FORMATS, ".mp4", ["-c:v", "no-such-codec"])
     with pytest.raises(HSA2CError, match=r"game\.mp4: ffmpeg failed: .*no-such-codec") as raised:
         video.record(FREEWAY, CONFIG, random_policy(3, 1), tmp_path / "game.mp4", seed=0)
     assert "\n" not in str(raised.value)

@@ -26,7 +26,7 @@ def mutated(seeds, random):
 
 
 def _packed(content, random):
-    packed = gzip.compress(content, compresslevel=1)
+    packed = gzip.compress(content, compresslevel=1, mtime=0)
     return random.choice((_flip, _cut, lambda packed, _: packed))(packed, random)
 
 

@@ -77,7 +77,7 @@ def read_signed_metadata(path):
     """Metadata behind a right digest: what a program may write that does not know them well."""
     text = path.read_bytes().decode(errors="replace")
     tensors = {"v": V}
-    metadata = {"checkpoint": text, "sha256": checkpoint_file._digest(text, tensors)}
+    metadata = {"checkpoint": text, "sha256": checkpoint_file.digest_of(text, tensors)}
     path.write_bytes(to_safetensors(tensors, metadata=metadata))
     read_checkpoint(path)
 
@@ -129,13 +129,13 @@ def read_signed_recording(path):
 
 def _signed(content):
     begin = len(recordings.MAGIC) + 4
-    signed, at, head_bytes = [content[:begin]], begin, recordings._HEAD.size
+    signed, at, head_bytes = [content[:begin]], begin, recordings.HEAD.size
     while at + recordings.HEAD_BYTES <= len(content):
-        head = list(recordings._HEAD.unpack(content[at : at + head_bytes]))
+        head = list(recordings.HEAD.unpack(content[at : at + head_bytes]))
         payload = content[at + recordings.HEAD_BYTES :][: head[-2]]
         head[-2:] = len(payload), zlib.crc32(payload)
-        packed = recordings._HEAD.pack(*head)
-        signed += [packed, recordings._CHECK.pack(zlib.crc32(packed)), payload]
+        packed = recordings.HEAD.pack(*head)
+        signed += [packed, recordings.CHECK.pack(zlib.crc32(packed)), payload]
         at += recordings.HEAD_BYTES + len(payload)
     return b"".join(signed)
 
@@ -148,9 +148,9 @@ def read_page(path):
     history = [row for row in history if number(row.get("elapsed_s")) is not None]
     if not history:
         raise ConfigError("no rows yet, nothing to report")
-    pages._facts(path.parent, history, events, APPLICATION.pictures.subject)
-    pages._sections(history, APPLICATION.pictures.sections)
-    pages._story(events)
+    pages.facts(path.parent, history, events, APPLICATION.pictures.subject)
+    pages.sections_of(history, APPLICATION.pictures.sections)
+    pages.story(events)
     slowest_text(read_totals(path.parent))
 
 

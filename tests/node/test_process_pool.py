@@ -580,7 +580,7 @@ def test_killed_between_two_rounds(made: Callable[..., ProcessPool]) -> None:
     run(pool)
     os.kill(pool.pids[0], signal.SIGKILL)
     wait_until(lambda: gone(pool.pids[0]), "the end of process 0")
-    with pytest.raises(NodeError, match=r"^actor-learner 0 \(pid \d+\) was killed by SIGKILL$"):
+    with pytest.raises(NodeError, match=r"^actor-learner 0 .*SIGKILL"):
         run(pool)
 
 
@@ -590,7 +590,7 @@ def test_killed_before_it_has_read_its_order(made: Callable[..., ProcessPool]) -
     os.kill(pool.pids[0], signal.SIGSTOP)
     wait_until(lambda: psutil.Process(pool.pids[0]).status() == psutil.STATUS_STOPPED, "SIGSTOP")
     ear = Ear(stop=lambda: os.kill(pool.pids[0], signal.SIGKILL) is not None)
-    with pytest.raises(NodeError, match=r"^actor-learner 0 \(pid \d+\) was killed by SIGKILL$"):
+    with pytest.raises(NodeError, match=r"^actor-learner 0 .*SIGKILL"):
         run(pool, listener=ear)
 
 

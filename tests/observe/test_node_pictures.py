@@ -65,8 +65,8 @@ def test_slowest_has_another_colour(totals):
     ],
 )
 def test_histogram_by_hand(counts, heights, places):
-    axes = node_pictures._figure().add_subplot()
-    node_pictures._histogram(axes, counts, "x", "updates", "#000000")
+    axes = node_pictures.new_figure().add_subplot()
+    node_pictures.histogram(axes, counts, "x", "updates", "#000000")
     assert [bar.get_height() for bar in axes.patches] == pytest.approx(heights)
     assert [bar.get_x() + bar.get_width() / 2 for bar in axes.patches] == pytest.approx(places)
     low, high = axes.get_xlim()

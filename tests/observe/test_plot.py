@@ -5,7 +5,7 @@ import pytest
 
 from hsa2c.agents.application import APPLICATION
 from hsa2c.errors import ConfigError
-from hsa2c.observe.plot import COLOURS, _draw, _looks, _names, _read, _setting, plot
+from hsa2c.observe.plot import COLOURS, draw_curves, looks_of, names_of, plot, read_run, setting_of
 from hsa2c.observe.runlog import METRICS
 
 TAGS = ("score/mean_100", "speed/agent_steps_per_s", "policy/entropy")
@@ -30,9 +30,9 @@ def rows(count, **more):
 
 
 def draw(runs, x="work", title=None):
-    looks = dict(zip([run.name for run in runs], _looks([_setting(run) for run in runs]), strict=True))
-    return _draw(
-        {run.name: _read(run, TAGS, x) for run in runs},
+    looks = dict(zip([run.name for run in runs], looks_of([setting_of(run) for run in runs]), strict=True))
+    return draw_curves(
+        {run.name: read_run(run, TAGS, x) for run in runs},
         looks,
         TAGS,
         x,
@@ -102,10 +102,10 @@ def test_seeds_of_one_setting_among_several_share_a_colour(make_run, B, colours)
 
 
 def test_names():
-    assert _names([Path("/r/a"), Path("/r/b")]) == ["a", "b"]
-    assert _names([Path("/r/a"), Path("/s/a")]) == ["r/a", "s/a"]
-    assert _names([Path("/r/a"), Path("/r/a")]) == ["r/a (1)", "r/a (2)"]
-    assert _names([Path("/r/$a$")]) == [r"\$a\$"]
+    assert names_of([Path("/r/a"), Path("/r/b")]) == ["a", "b"]
+    assert names_of([Path("/r/a"), Path("/s/a")]) == ["r/a", "s/a"]
+    assert names_of([Path("/r/a"), Path("/r/a")]) == ["r/a (1)", "r/a (2)"]
+    assert names_of([Path("/r/$a$")]) == [r"\$a\$"]
 
 
 @pytest.mark.parametrize(

@@ -187,12 +187,10 @@ def test_run_with_one_row_and_nothing_else(make_run):
     assert "no word of its end" in page
 
 
-def test_long_runs_are_thinned(make_run, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(report, "_MOST_POINTS", 10)
-    monkeypatch.setattr(report, "_lines", lambda axes, history, *_: drawn.append(len(report._thin(history))))
-    report.render(make_run([{"games": k} for k in range(100)]))
-    assert drawn == [10]
+def test_long_runs_are_thinned():
+    history = [{"elapsed_s": 0.1 * k, "games": k} for k in range(20_000)]
+    (axes,) = report.draw(history, ["games"], {}).axes
+    assert [len(line.get_xdata()) for line in axes.lines] == [2000]
 
 
 def test_command_writes_beside_the_run_by_default(make_run, capsys):

@@ -64,7 +64,7 @@ def error_of(path):
 def write(path, tensors, about, digest=None):
     """A file in the checkpoint's layout with a right digest, whatever it says."""
     text = about if isinstance(about, str) else json.dumps(about)
-    metadata = {"checkpoint": text, "sha256": digest or checkpoint_file._digest(text, tensors)}
+    metadata = {"checkpoint": text, "sha256": digest or checkpoint_file.digest_of(text, tensors)}
     path.write_bytes(to_safetensors(tensors, metadata=metadata))
 
 
@@ -110,14 +110,14 @@ def test_views_that_are_not_contiguous_are_saved_by_value(tmp_path):
 
 def test_arrays_that_change_while_saving_are_saved_as_one_snapshot(tmp_path, monkeypatch):
     live = make()
-    digest = checkpoint_file._digest
+    digest = checkpoint_file.digest_of
 
     def digest_then_race(text, tensors):
         result = digest(text, tensors)
         live.v[:] += 1  # an actor-learner writes between digest and serialisation
         return result
 
-    monkeypatch.setattr(checkpoint_file, "_digest", digest_then_race)
+    monkeypatch.setattr(checkpoint_file, "digest_of", digest_then_race)
     path = cp.save(tmp_path, live, keep=1)
     monkeypatch.undo()
     assert cp.load(path).v.tolist() == [7, 8, 9]
@@ -209,7 +209,7 @@ def test_damaged_checkpoints_take_no_places_and_confuse_no_t(tmp_path):
     torn = (tmp_path / "step-000000001.safetensors").read_bytes()[:-1]
     for t in (3, 5):
         cp.save(tmp_path, make(t), keep=3)
-    assert [t for t in cp.steps(tmp_path) if cp._is_whole(cp.steps(tmp_path)[t])] == [5, 3, 1]
+    assert [t for t in cp.steps(tmp_path) if cp.is_whole(cp.steps(tmp_path)[t])] == [5, 3, 1]
     (tmp_path / "step-000000005.safetensors").write_bytes(torn)  # damaged after it was written
     cp.save(tmp_path, make(7), keep=2)
     assert sorted(cp.steps(tmp_path)) == [3, 4, 5, 6, 7, 999_999_999]

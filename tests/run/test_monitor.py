@@ -88,7 +88,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def make_monitor(clock, tmp_path):
-    def make_monitor(*, counters=None, states=(), mu=0.0, session=1, **sections):
+    def make_monitor(*, counters=None, states=(), step=None, session=1, **sections):
         sections = {"output": {"log_every_s": 5.0, "checkpoint_every_s": 60.0}} | sections
         config = APPLICATION.build_config(sections)
         log, tracker = FakeLog(), FakeTracker()
@@ -100,7 +100,7 @@ def make_monitor(clock, tmp_path):
             session=session,
             log=log,
             tracker=tracker,
-            step=GlobalStep(0.5, mu, 3),
+            step=step or GlobalStep(0.5, 0.0, 3),
             counters=counters or {},
             states=states,
         )
@@ -411,9 +411,10 @@ def test_checkpoint_comes_a_little_early_when_every_state_is_there(make_monitor,
 
 
 def test_checkpoint_holds_what_a_resume_needs(make_monitor, tmp_path):
-    monitor, _, tracker = make_monitor(mu=0.5, cluster={"nodes": 2})
+    step = GlobalStep(0.5, 0.5, 3)
+    monitor, _, tracker = make_monitor(step=step, cluster={"nodes": 2})
     monitor.begin("queues")
-    monitor._step(V.copy(), np.array([1, 2, 3], np.float32), 1)
+    step(V.copy(), np.array([1, 2, 3], np.float32), 1)
     live = np.full(4, 7.0, np.float32)
     monitor.kept(1, live)
     monitor.kept(0, live * 2)
@@ -445,7 +446,7 @@ def test_best_is_saved_when_quality_has_improved(make_monitor, tmp_path):
 
     def save(t, quality):
         tracker.quality = quality
-        monitor._t = t
+        monitor.stepped(t, V)
         monitor.save(V + t)
         return log.events[-1][2]["best"], checkpoints.load(best).t if best.exists() else None
 
@@ -494,7 +495,7 @@ def test_best_of_earlier_sessions_counts(make_monitor, tmp_path):
 def test_old_checkpoints_go(make_monitor, tmp_path):
     monitor, *_ = make_monitor(output={"keep_checkpoints": 2})
     for t in (1, 2, 3):
-        monitor._t = t
+        monitor.stepped(t, V)
         monitor.save(V)
     assert saved(tmp_path) == ["step-000000002.safetensors", "step-000000003.safetensors"]
 
@@ -609,7 +610,7 @@ def test_parameter_that_is_not_finite_is_never_saved(make_monitor, tmp_path):
     monitor.begin("queues")
     monitor.save(V)
     bad = np.array([0, np.nan, 1], np.float32)
-    monitor._t = 1
+    monitor.stepped(1, bad)
     with pytest.raises(HSA2CError, match="v has 1 of 3 entries that are not finite"):
         monitor.save(bad)
     monitor.fail("v has 1 of 3 entries that are not finite", bad)

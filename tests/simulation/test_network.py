@@ -316,13 +316,13 @@ def test_one_draw_is_as_good_as_every_update(loop: Callable[..., None], variatio
 
 def test_draws_have_the_mean_and_the_variance_that_were_asked_for() -> None:
     for B, p in ((1, 1), (5, 3), (100, 2)):  # of the last, sums are gamma-distributed
-        sums = UpdateTimes(0.02, 0.5)._sums(B * p, 40_000)
+        sums = UpdateTimes(0.02, 0.5).sums(B * p, 40_000)
         assert sums.mean() == pytest.approx(0.02 * B * p, rel=0.02)
         assert sums.std() == pytest.approx(0.5 * 0.02 * np.sqrt(B * p), rel=0.03)
     measured = UpdateTimes(0.0, samples=[0.01, 0.03])
     assert measured.mean_s == pytest.approx(0.02)
     assert {measured.one() for _ in range(100)} == {0.01, 0.03}
-    assert measured._sums(200, 40_000).std() == pytest.approx(0.01 * np.sqrt(200), rel=0.03)
+    assert measured.sums(200, 40_000).std() == pytest.approx(0.01 * np.sqrt(200), rel=0.03)
     # Three quarters of the time one of two processes takes 0.03.
     assert np.mean([measured.slowest(1, 2) for _ in range(20_000)]) == pytest.approx(0.025, rel=0.01)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
 from dataclasses import asdict
@@ -63,7 +64,7 @@ def test_a_process_that_cannot_be_started_is_one_line(monkeypatch) -> None:
     def start(self):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(planning_pool._FORK.Process, "start", start)
+    monkeypatch.setattr(multiprocessing.get_context("fork").Process, "start", start)
     with pytest.raises(HSA2CError, match="cannot start a process to simulate in: Resource temporarily unavailable"):
         planning_pool.simulate_all(CLUSTERS, 2, lambda _: None)
 

@@ -736,21 +736,21 @@ class StoppedNodeGoesOn(Check):
     """A node is stopped while it waits, for longer than it would wait: it hears the master after that."""
 
     only = "mpi"
-    limits = Limits(start_s=LIMIT_S, silence_s=4.0)
+    limits = Limits(start_s=LIMIT_S, silence_s=3.0)
 
     def master(self, port: BaseMasterPort, cues: Cues) -> None:
         monitor = Record()
         assert port.assemble(monitor)
         take(port, 1, np.zeros(self.dim, np.float32), 412, monitor)
         cues.take(0)
-        time.sleep(5.8)
+        time.sleep(3.6)
         assert dismiss(port) == []
 
     def node(self, node: int, port: BaseWorkerPort, cues: Cues) -> None:
         v, t = pull(port)
         port.push(v, since=t, report=b"")
         cues.give(MASTER)
-        stop = f"sleep 0.5; kill -STOP {os.getpid()}; sleep 5; kill -CONT {os.getpid()}"
+        stop = f"sleep 0.2; kill -STOP {os.getpid()}; sleep 3.2; kill -CONT {os.getpid()}"
         with subprocess.Popen(["sh", "-c", stop]) as stopping:
             began_at = time.monotonic()
             assert port.pull() is None

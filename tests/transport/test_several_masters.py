@@ -24,7 +24,6 @@ from hsa2c.errors import ConfigError, HSA2CError, TransportError
 from hsa2c.node.layout import DenseLayout
 from hsa2c.node.optimiser import Rule
 from hsa2c.node.serial import SerialPool
-from hsa2c.transport import inprocess
 from hsa2c.transport.inprocess import QueueMaster, connect
 from hsa2c.transport.master_port import BaseMasterPort
 from hsa2c.transport.messages import Kind, Limits, Message
@@ -108,10 +107,11 @@ class JoinedMaster(BaseMasterPort):
 
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("name", checks("queues"))
-def test_conformance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inprocess, "_TICK_S", 0.002)  # one thread listens to all
+def test_conformance(name: str) -> None:
     check: Check = checks("queues")[name]()
     pairs = [connect(check.nodes, check.limits, check.encoding) for _ in range(3)]
+    for port, _ in pairs:
+        port.tick_s = 0.002  # one thread listens to all
     joined = JoinedMaster([port for port, _ in pairs], check.nodes, check.dim, check.limits)
     ports = [ShardedWorkerPort([workers[node] for _, workers in pairs], check.dim) for node in range(check.nodes)]
     failures = play(check, joined, ports)
@@ -291,8 +291,8 @@ def test_silence_of_a_follower_is_noticed(two: tuple[Followers, QueueLink]) -> N
     [
         ({"kind": Kind.FAIL, "text": b"no memory"}, "master 1: no memory"),
         ({"kind": Kind.SLICE, "vector": np.ones(3, np.float32)}, "master 1: SLICE with 3 numbers, must be v and z"),
-        ({"kind": Kind.SLICE}, "master 1: SLICE with 0 numbers, must be v and z"),
-        ({"kind": Kind.LEAVE, "vector": np.ones(6, np.float32)}, "master 1: a slice of 3 numbers, must be 2"),
+        ({"kind": Kind.SLICE}, "master 1: SLICE with 0 .*"),
+        ({"kind": Kind.LEAVE, "vector": np.ones(6, np.float32)}, "master 1: .* 3 numbers, .* 2"),
         ({"kind": Kind.PUSH, "vector": np.ones(4, np.float32)}, "master 1: PUSH, unasked"),
     ],
 )
@@ -354,7 +354,7 @@ def test_lead_must_not_send_anything() -> None:
 def test_node_that_gives_up_is_left_out_by_every_master() -> None:
     cluster = Cluster(2, 2, 4)
     for node in range(2):
-        for port in cluster.node(node)._ports:
+        for port in cluster.node(node).ports:
             port.ask()
     cluster.node(1).fail("no memory")
     for port, _ in cluster.pairs:

@@ -61,7 +61,7 @@ def test_every_node_has_v_hat(moves: list[int | None], encoding: Encoding, seed:
         if move < 0:
             node.v, node.t = np.full(DIM, np.nan, np.float32), -1  # another process in its place
         answer = serving.answer(v, t, node.t)
-        v_hat = serving._v_hat
+        v_hat = serving.v_hat
         assert v_hat is not None
         assert served.setdefault(t, v_hat.tobytes()) == v_hat.tobytes(), "one v_hat for each t"
         if encoding is Encoding.FLOAT32:
@@ -109,9 +109,9 @@ def test_memory_is_reused_where_nothing_is_under_way() -> None:
     serving, v = Serving(Encoding.BFLOAT16), start()
     serving.answer(v, 0, -1)
     serving.answer(v, 1, 0)
-    first = serving._v_hat
+    first = serving.v_hat
     serving.answer(v, 2, 1)
-    assert serving._v_hat is first
+    assert serving.v_hat is first
     serving.answer(v, 2, -1)
     serving.answer(v, 3, 2)
-    assert serving._v_hat is not first
+    assert serving.v_hat is not first

@@ -25,9 +25,10 @@ Of the run's own test documents, or, with --corpus, of all documents of another 
 are left out there, and counted."""
 
 
-def parser() -> OneLineParser:
+def parser(prog: str = PROG) -> OneLineParser:
     """The command line."""
-    p = OneLineParser(PROG, _DESCRIPTION)
+    p = OneLineParser(prog, _DESCRIPTION)
+    p.set_defaults(prog=prog)
     p.add_argument("target", metavar="RUN_OR_CHECKPOINT", type=Path, help="run directory or .safetensors file")
     p.add_argument("--newest", action="store_true", help="the newest checkpoint of the run instead of the best")
     p.add_argument("--corpus", metavar="SOURCE", help="other documents, as in training")
@@ -39,10 +40,15 @@ def parser() -> OneLineParser:
     return p
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; gives back the exit code: 0 done, 2 bad input."""
-    options = parser().parse_args(arguments)
-    return guarded(PROG, lambda: _evaluate(options))
+def main(arguments: list[str] | None = None, *, prog: str = PROG) -> int:
+    """Run the command; gives back the exit code: 0 done, 2 bad input.
+
+    Args:
+        arguments: What was typed; None: this process's.
+        prog: The command's name.
+    """
+    options = parser(prog).parse_args(arguments)
+    return guarded(prog, lambda: _evaluate(options))
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -53,7 +59,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     for name in ("vocab", "encoding", "pattern"):
         if (value := getattr(options, name)) is not None and options.corpus is None:
             raise ConfigError(f"--{name} {value}: belongs to --corpus, which is not given")
-    result = _score(load(options.target, newest=options.newest, prog=PROG), options)
+    result = _score(load(options.target, newest=options.newest, prog=options.prog), options)
     if options.json:
         print(json.dumps(result))
     else:
@@ -100,7 +106,7 @@ def _other_corpus(trained: Trained, options: argparse.Namespace) -> Corpus:
     pattern = options.pattern or (own.pattern if Path(source).is_dir() else None)
     corpus = open_corpus(source, options.vocab, encoding=options.encoding or own.encoding, pattern=pattern)
     if remark := remark_on(source, pattern):
-        print(f"{PROG}: {remark}", file=sys.stderr)
+        print(f"{options.prog}: {remark}", file=sys.stderr)
     return corpus
 
 

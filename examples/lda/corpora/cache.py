@@ -66,12 +66,12 @@ def cached(cache: Path, recipe: Recipe) -> Corpus:
     Raises:
         ConfigError: It cannot be made, or changed meanwhile, or the cache cannot be written.
     """
-    key = _key(recipe)
+    key = key_of(recipe)
     if (corpus := load(cache / key)) is not None:
         return corpus
     with _workshop(cache) as directory:
         recipe.make(directory)
-        if _key(recipe) != key:
+        if key_of(recipe) != key:
             raise ConfigError(f"{recipe.what}: has changed while it was read")
         corpus = load(directory)
         assert corpus is not None
@@ -94,7 +94,8 @@ def stamp(path: Path) -> list[Any]:
     return [os.path.abspath(path), status.st_size, status.st_mtime_ns]  # noqa: PTH100 - resolve() would follow links
 
 
-def _key(recipe: Recipe) -> str:
+def key_of(recipe: Recipe) -> str:
+    """The name of a recipe's entry in the cache."""
     return hashlib.sha256(json.dumps([VERSION, *recipe.ingredients()]).encode()).hexdigest()[:32]
 
 
@@ -127,11 +128,11 @@ def _keep(directory: Path, entry: Path) -> Corpus | None:
             return None
         if (faster := load(entry)) is not None:
             return faster
-        _discard(entry)
+        discard(entry)
     return None
 
 
-def _discard(entry: Path) -> None:
+def discard(entry: Path) -> None:
     """Take a damaged entry out of the way in one step; another process may be about to do the same."""
     away = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=entry.parent))
     with suppress(FileNotFoundError):

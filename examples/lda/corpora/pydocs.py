@@ -43,7 +43,7 @@ _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 def ingredients() -> list[Any]:
     """What decides the content, for the cache."""
-    return [NAME, VERSION, sys.version, str(_library())]
+    return [NAME, VERSION, sys.version, str(standard_library())]
 
 
 def read_pydocs(directory: Path) -> None:
@@ -55,10 +55,10 @@ def read_pydocs(directory: Path) -> None:
     Raises:
         ConfigError: This Python has no sources of its library, or scikit-learn is missing.
     """
-    sources = list(source_docstrings(_library()))
+    sources = list(source_docstrings(standard_library()))
     if not sources:
-        raise ConfigError(f"{NAME}: {_library()}: has no sources of Python's standard library")
-    texts = dict.fromkeys([*sources, *_builtin_docstrings(), *_help()])  # each once, in this order
+        raise ConfigError(f"{NAME}: {standard_library()}: has no sources of Python's standard library")
+    texts = dict.fromkeys([*sources, *builtin_docstrings(), *help_pieces()])  # each once, in this order
     rows, words, counts, vocabulary = count_words(texts, fewest=FEWEST_DOCUMENTS, share=LARGEST_SHARE, what=NAME)
     begin = np.concatenate([[0], np.cumsum(rows)])
     tokens = np.diff(np.concatenate([[0], np.cumsum(counts)])[begin])
@@ -78,7 +78,8 @@ def source_docstrings(library: Path) -> Iterator[str]:
         yield from _docstrings(path)
 
 
-def _library() -> Path:
+def standard_library() -> Path:
+    """The folder of this Python's own modules."""
     return Path(sysconfig.get_path("stdlib"))
 
 
@@ -101,7 +102,7 @@ def _below(nodes: Iterable[ast.AST]) -> Iterator[str]:
             yield from _below(getattr(node, body, ()))
 
 
-def _builtin_docstrings() -> Iterator[str]:
+def builtin_docstrings() -> Iterator[str]:
     """The docstrings of modules that are part of the interpreter, of their functions, types and methods."""
     for name in sorted(sys.builtin_module_names):
         module = importlib.import_module(name)
@@ -121,7 +122,7 @@ def _text_of(value: object) -> Iterator[str]:
         yield text
 
 
-def _help() -> Iterator[str]:
+def help_pieces() -> Iterator[str]:
     """What ``help()`` knows of the language, in pieces."""
     from pydoc_data.topics import topics
 

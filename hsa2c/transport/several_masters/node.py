@@ -22,7 +22,7 @@ class ShardedWorkerPort(WorkerPort):
     """
 
     def __init__(self, ports: Sequence[BaseWorkerPort], dim: int) -> None:
-        self._ports = ports
+        self.ports = ports
         self._lead, *self._others = ports
         self._parts = parts(dim, len(ports))
         self._v = np.empty(dim, np.float32)
@@ -30,7 +30,7 @@ class ShardedWorkerPort(WorkerPort):
 
     def stopping(self) -> bool:
         """See `Listener.stopping`."""
-        return any(port.stopping() for port in self._ports)
+        return any(port.stopping() for port in self.ports)
 
     def pull(self) -> Pulled | None:
         """See `WorkerPort.pull`. Its t is the lead's."""
@@ -39,20 +39,20 @@ class ShardedWorkerPort(WorkerPort):
 
     def ask(self) -> None:
         """The first half of a pull: all are asked before the first is waited for."""
-        for port in self._ports:
+        for port in self.ports:
             port.ask()
 
     def answer(self) -> Pulled | None:
         """The second half of a pull."""
-        answers = [port.answer(lambda: self.tell(b"")) for port in self._ports]
+        answers = [port.answer(lambda: self.tell(b"")) for port in self.ports]
         if None in answers:
-            self._hear_of_the_end([p for p, answer in zip(self._ports, answers, strict=True) if answer is not None])
+            self._hear_of_the_end([p for p, answer in zip(self.ports, answers, strict=True) if answer is not None])
             return None
         pulled = [answer for answer in answers if answer is not None]
         for part, answer in zip(self._parts, pulled, strict=True):
             self._v[part] = answer.v
         self._ts = [answer.t for answer in pulled]
-        self._lead.waited_s = max(port.waited_s for port in self._ports)
+        self._lead.waited_s = max(port.waited_s for port in self.ports)
         return Pulled(self._v, self._ts[0], pulled[0].rate_scale)
 
     def _hear_of_the_end(self, going_on: list[BaseWorkerPort]) -> None:
@@ -68,7 +68,7 @@ class ShardedWorkerPort(WorkerPort):
         age = self._ts[0] - since
         began_at = time.monotonic()
         sent: list[Callable[[], None]] = []
-        for port, part, t in zip(self._ports, self._parts, self._ts, strict=True):
+        for port, part, t in zip(self.ports, self._parts, self._ts, strict=True):
             sent.append(port.begin_push(delta[part], since=t - age, report=report if port is self._lead else b""))
         for wait in sent:
             wait()
@@ -92,5 +92,5 @@ class ShardedWorkerPort(WorkerPort):
 
     def fail(self, message: str) -> None:
         """See `WorkerPort.fail`."""
-        for port in self._ports:
+        for port in self.ports:
             port.fail(message)

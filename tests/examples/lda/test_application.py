@@ -120,9 +120,8 @@ def test_a_given_global_rate_is_kept():
 def test_learning_rate_belongs_to_the_constant_rule(rule, eta):
     with pytest.raises(ConfigError) as caught:
         resolve(optimiser__rule=rule, optimiser__learning_rate=eta)
-    assert str(caught.value) == (
-        f"optimiser.learning_rate = {eta}: must be given if and only if optimiser.rule is constant; it is {rule}"
-    )
+    assert str(caught.value).startswith(f"optimiser.learning_rate = {eta}: ")
+    assert str(caught.value).endswith(f" it is {rule}")
 
 
 def test_more_masters_than_numbers_are_refused(source):
@@ -289,7 +288,7 @@ def documents_dealt(config, nodes, p):
         for index in range(p):
             problem = make(index)
             mine = len(range(node * p + index, 360, nodes * p))
-            batches = islice(problem._batches, -(-mine // config.model.batch))
+            batches = islice(problem.batches, -(-mine // config.model.batch))
             ids.append(np.concatenate(list(batches)).tolist())
     return ids
 
@@ -304,7 +303,7 @@ def test_processes_of_all_nodes_deal_the_training_set_out(source):
 
 def test_a_resumed_run_shuffles_anew(source):
     config = resolve(**source)
-    first, again, later = (next(APPLICATION.problems(config, 0, t)(0)._batches).tolist() for t in (0, 0, 57))
+    first, again, later = (next(APPLICATION.problems(config, 0, t)(0).batches).tolist() for t in (0, 0, 57))
     assert first == again != later
 
 
@@ -348,7 +347,7 @@ positivity_warning(run.config)
 what = launch.Launch(
     app=name, asked=run.asked, config=run.config, directory=run.directory, title=app.title(run.config)
 )
-launch._console(what)
+launch.console_of(what)
 app.tracker(run.config, {})  # where a run is resumed
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """

@@ -414,7 +414,7 @@ def test_a_corpus_by_a_relative_path_is_found_from_everywhere(planted, tmp_path,
     make_run(planted, Path(), monkeypatch)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    application._corpus.cache_clear()  # as in another process
+    application.read_corpus.cache_clear()  # as in another process
     assert load(tmp_path / "made").config.corpus.source == str(tmp_path / "source" / "docword.txt")
     command("show", tmp_path / "made")
     command("evaluate", tmp_path / "made")
@@ -715,7 +715,7 @@ def test_a_corpus_that_has_changed_is_refused(planted, tmp_path, monkeypatch, ca
     capsys.readouterr()
     words = tmp_path / "source" / "vocab.txt"
     words.write_text(words.read_text().replace("word3\n", "other\n"))
-    application._corpus.cache_clear()  # as in another process
+    application.read_corpus.cache_clear()  # as in another process
     assert main(["show", str(directory)]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1

@@ -212,7 +212,7 @@ def test_most_topics_are_pruned(many_topics):
         local = np.ascontiguousarray(beta[:, batch.rows[batch.local[here]]], np.float32)
         gamma, theta, ratio = np.ones(30, np.float32), np.empty(30, np.float32), np.empty(local.shape[1], np.float32)
         active = np.empty(30, np.int64)
-        A, _ = estep._converge(
+        A, _ = estep.converge(
             local, batch.counts[here], np.float32(1 / 30), np.float32(1e-3), 100, False, True, gamma, theta, active,
             ratio,
         )  # fmt: skip

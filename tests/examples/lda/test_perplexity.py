@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsa2c.examples.lda import perplexity
 from hsa2c.examples.lda.dpsvi import Model
 from hsa2c.examples.lda.perplexity import HeldOut, document_topics
 from tests.examples.lda.reference import completion_slowly, corpus_of, documents_of, e_step_slowly
@@ -27,9 +26,9 @@ def counts_like(topics, tokens=4000.0):
 
 def halves(held_out):
     """The halves of its documents, as lists of (word, count)."""
-    whole = held_out._whole
+    whole = held_out.whole
     found = []
-    for counts in (held_out._given.counts, held_out._asked):
+    for counts in (held_out.given.counts, held_out.asked):
         found.append(
             [
                 [
@@ -47,11 +46,9 @@ def halves(held_out):
 
 
 @pytest.mark.parametrize("mean", [False, True])
-def test_perplexity_is_document_completion(monkeypatch, planted, mean):
-    monkeypatch.setattr(perplexity, "_TOLERANCE", 0.0)
-    monkeypatch.setattr(perplexity, "_MOST_ITERATIONS", 30)
+def test_perplexity_is_document_completion(planted, mean):
     x = np.random.default_rng(0).gamma(0.5, 8.0, (planted.V, 5)).astype(np.float32)
-    held_out = HeldOut(planted.corpus, IDS[:25])
+    held_out = HeldOut(planted.corpus, IDS[:25], tolerance=0.0, most_iterations=30)
     lam = x.T.astype(np.float64) + 0.2
     topics = lam / lam.sum(axis=1, keepdims=True)
     slow = completion_slowly(*halves(held_out), topics, 0.15, most=30, mean=mean)

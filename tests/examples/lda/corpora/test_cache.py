@@ -183,12 +183,12 @@ def test_an_open_corpus_outlives_its_entry(kitchen):
 
 def test_an_entry_that_cannot_be_put_in_its_place_is_used_all_the_same(kitchen, monkeypatch):
     def spoil():
-        entry = kitchen.cache / cache_module._key(kitchen.recipe())
+        entry = kitchen.cache / cache_module.key_of(kitchen.recipe())
         entry.mkdir(exist_ok=True)
         (entry / "x").write_text("")
 
     kitchen.meanwhile = spoil
-    monkeypatch.setattr(cache_module, "_discard", lambda entry: None)
+    monkeypatch.setattr(cache_module, "discard", lambda entry: None)
     assert documents_of(kitchen.open()) == [[(0, 1), (2, 5)]]
 
 

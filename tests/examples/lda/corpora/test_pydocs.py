@@ -97,7 +97,7 @@ def test_docstrings_are_found_in_sources_that_are_not_run(tmp_path):
 
 
 def test_a_python_without_sources(tmp_path, monkeypatch):
-    monkeypatch.setattr(pydocs, "_library", lambda: tmp_path)
+    monkeypatch.setattr(pydocs, "standard_library", lambda: tmp_path)
     cache = tmp_path / "cache"
     assert message_of(open_corpus, "pydocs", cache=cache) == (
         f"pydocs: {tmp_path}: has no sources of Python's standard library"
@@ -108,8 +108,8 @@ def test_short_documents_are_left_out_and_repeated_ones_counted_once(tmp_path, m
     colours = "amber azure beige coral ebony green ivory khaki lilac"
     texts = [f"{colours} {colour}" for colour in colours.split()] * 2
     monkeypatch.setattr(pydocs, "source_docstrings", lambda library: [*texts, *["amber azure"] * 2, colours])
-    monkeypatch.setattr(pydocs, "_builtin_docstrings", lambda: texts[:1])
-    monkeypatch.setattr(pydocs, "_help", lambda: [f"unique{'x' * i}" for i in range(200)])
+    monkeypatch.setattr(pydocs, "builtin_docstrings", lambda: texts[:1])
+    monkeypatch.setattr(pydocs, "help_pieces", lambda: [f"unique{'x' * i}" for i in range(200)])
     pydocs.read_pydocs(tmp_path)
     corpus = load(tmp_path)
     assert corpus.vocabulary == colours.split()

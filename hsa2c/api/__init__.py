@@ -1,0 +1,1 @@
+"""What `import hsa2c` offers: training, one's own problems, and what becomes of them, from Python."""
