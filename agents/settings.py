@@ -35,8 +35,8 @@ class AgentConfig:
 
     num_envs: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Environments that each actor-learner process plays side by side. None: 64 with one or two processes on a node, 32
-    with three or four, 16 with more, so that a sample is not much older when all of them learn from theirs; fewer, but
-    4 at least, where the processes of all nodes on a host would have more than 128 for each of its cores."""
+    with three or four, 16 with more. So a sample is not much older where many processes learn. The processes of all
+    nodes on a host have at most 128 for each of its cores. Where it would be more, each plays fewer, but 4 at least."""
 
     t_max: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Length of a rollout in agent steps of each environment. t_max in Mnih et al. 2016."""
@@ -45,14 +45,14 @@ class AgentConfig:
     """Times each rollout is used. 1 is Mnih et al. 2016; K (epochs) in Schulman et al. 2017, 3 in their Atari runs."""
 
     minibatches: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Equal parts, one update each, that a pass deals the shuffled t_max time steps of a rollout into; all environments
-    of a time step stay together. None: as many as leave 64 samples to an update; 4 in the Atari runs of Schulman et al.
-    2017, of 256 samples; 1 is Mnih et al. 2016."""
+    """Equal parts, one update each, that a pass deals the shuffled t_max time steps of a rollout into. All environments
+    of a time step stay together. None: as many as leave 64 samples to an update. Schulman et al. 2017 had 4 in their
+    Atari runs, of 256 samples, and Mnih et al. 2016 had 1."""
 
     convolutions: Literal["acting", "fresh"] = "fresh"
-    """What an update learns from. fresh: everything is computed anew with the newest weights; acting: what the
-    convolutions gave when the sample was played, a rollout ago at most, which is less work, while the layers above them
-    are computed anew; it bears half the learning rate only (docs/lab/2026-11-performance.md)."""
+    """What an update learns from. fresh: everything is computed anew with the newest weights. acting: what the
+    convolutions gave when the sample was played, a rollout ago at most; the layers above them are computed anew. acting
+    is less work, and bears half the learning rate only (docs/lab/2026-11-performance.md)."""
 
     discount: Annotated[float, Field(ge=0, le=1)] = 0.99
     """Discount for each agent step. gamma."""

@@ -1,6 +1,8 @@
 """Sentences of what users read have at most 25 words: many of our readers read English as a second language."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -46,6 +48,24 @@ def too_long(text):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
 def test_sentences_are_short(page):
     assert too_long(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("configuration", ["AtariConfig", "LDAConfig"])
+def test_settings_are_told_in_short_sentences(configuration, monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "docs" / "_ext"))
+    from declared import sections
+
+    told = [one for section in sections(REPOSITORY, configuration) for one in (section, *section.settings)]
+    assert [(one.name, found) for one in told if (found := too_long(one.text))] == []
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "doctor", "plan", "plot", "rates", "replay", "report"])
+def test_help_is_in_short_sentences(command):
+    run = [sys.executable, "-m", "hsa2c", command, "--help"]
+    told = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60).stdout
+    prose = [part for part in told.split("\n\n") if not part.startswith((" ", "usage")) and ":\n  " not in part]
+    assert prose
+    assert too_long("\n\n".join(prose)) == []
 
 
 LONG = " ".join(["word"] * 26) + "."
