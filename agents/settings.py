@@ -22,7 +22,7 @@ _BATCH = 64
 
 _GAMES_OF_A_NODE, _FEWEST_ENVS, _MOST_ENVS = 128, 16, 64
 """Where `AgentConfig.num_envs` is None: games of a node, and the bounds of a process's share of them: fewer are slow to
-act, and samples of more are older when they are learnt from (docs/performance.md)."""
+act, and samples of more are older when they are learnt from (docs/lab/2026-11-performance.md)."""
 
 _GAMES_OF_A_CORE, _FEWEST_SHARING = 128, 4
 """The same on a host with many processes for a core: its games for each core, and the fewest of a process. A game takes
@@ -35,8 +35,8 @@ class AgentConfig:
 
     num_envs: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Environments that each actor-learner process plays side by side. None: 64 with one or two processes on a node, 32
-    with three or four, 16 with more, so that a sample is not much older when all of them learn from theirs; fewer, but
-    4 at least, where the processes of all nodes on a host would have more than 128 for each of its cores."""
+    with three or four, 16 with more. So a sample is not much older where many processes learn. The processes of all
+    nodes on a host have at most 128 for each of its cores. Where it would be more, each plays fewer, but 4 at least."""
 
     t_max: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Length of a rollout in agent steps of each environment. t_max in Mnih et al. 2016."""
@@ -45,14 +45,14 @@ class AgentConfig:
     """Times each rollout is used. 1 is Mnih et al. 2016; K (epochs) in Schulman et al. 2017, 3 in their Atari runs."""
 
     minibatches: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Equal parts, one update each, that a pass deals the shuffled t_max time steps of a rollout into; all environments
-    of a time step stay together. None: as many as leave 64 samples to an update; 4 in the Atari runs of Schulman et al.
-    2017, of 256 samples; 1 is Mnih et al. 2016."""
+    """Equal parts, one update each, that a pass deals the shuffled t_max time steps of a rollout into. All environments
+    of a time step stay together. None: as many as leave 64 samples to an update. Schulman et al. 2017 had 4 in their
+    Atari runs, of 256 samples, and Mnih et al. 2016 had 1."""
 
     convolutions: Literal["acting", "fresh"] = "fresh"
-    """What an update learns from. fresh: everything is computed anew with the newest weights; acting: what the
-    convolutions gave when the sample was played, a rollout ago at most, which is less work, while the layers above them
-    are computed anew; it bears half the learning rate only (docs/performance.md)."""
+    """What an update learns from. fresh: everything is computed anew with the newest weights. acting: what the
+    convolutions gave when the sample was played, a rollout ago at most; the layers above them are computed anew. acting
+    is less work, and bears half the learning rate only (docs/lab/2026-11-performance.md)."""
 
     discount: Annotated[float, Field(ge=0, le=1)] = 0.99
     """Discount for each agent step. gamma."""
@@ -82,10 +82,10 @@ class AgentConfig:
     never."""
 
     pixels: Pixels = "background"
-    """What the network makes of grey levels. background: an observation less its median, which is the background's
-    level, over its deviation from it, so that only what stands out of the background is not 0 (docs/performance.md);
-    standardised: less its mean, over its standard deviation (LeCun et al. 1998, Efficient BackProp, section 4.3); raw:
-    grey level / 255."""
+    """What the network makes of grey levels. background: an observation less its median, over its deviation from the
+    median. The median is the background's level, so that only what stands out of the background is not 0
+    (docs/lab/2026-11-performance.md). standardised: less its mean, over its standard deviation (LeCun et al. 1998,
+    Efficient BackProp, section 4.3). raw: grey level / 255."""
 
     initialisation: Initialisation = "orthogonal"
     """Weights at the start: orthogonal, with a small policy head (OpenAI baselines; Andrychowicz et al. 2021), or
@@ -130,7 +130,7 @@ class AgentConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AgentOptimiserConfig(OptimiserConfig):
-    """Line 6 of Algorithm 2, with what agents learn well by (docs/performance.md)."""
+    """Line 6 of Algorithm 2, with what agents learn well by (docs/lab/2026-11-performance.md)."""
 
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
     """Local learning rate at the start. eta."""

@@ -23,8 +23,8 @@ class EnvConfig:
     (Machado et al. 2018, section 5.2)."""
 
     life_loss_episodes: bool = True
-    """A lost life ends the episode for learning; the game goes on, and the score is still that of the whole game (Mnih
-    et al. 2015)."""
+    """A lost life ends the episode for learning (Mnih et al. 2015). The game goes on, and the score is still
+    that of the whole game."""
 
     full_action_set: bool = False
     """All 18 joystick actions instead of the game's own few."""

@@ -1,4 +1,4 @@
-"""docs/architecture.md names functions that are there."""
+"""docs/explanation/architecture.md names functions that are there."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ import pytest
 from tests.processes import REPOSITORY
 
 _STOP = re.compile(r" +(\d+)  (\S+\.py) +(\S+)(?:  |$)")
-_TEXT = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+_TEXT = (REPOSITORY / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
 
 
 def stops():

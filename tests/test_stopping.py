@@ -1,4 +1,4 @@
-"""docs/running.md's table of signals, with real processes: who ends in which phase, and what is left."""
+"""docs/reference/stopping.md's table of signals, with real processes: who ends in which phase, and what is left."""
 
 import os
 import signal

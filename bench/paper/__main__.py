@@ -6,7 +6,8 @@
 --scale paper has the published sizes. It writes commands and Slurm files into --output; inside an allocation, or with
 --hosts, it runs those that there are enough hosts for; and it draws what is there.
 
-Every measurement is kept in --run-dir as soon as it is made, and not made again. docs/paper.md shows what came out.
+Every measurement is kept in --run-dir as soon as it is made, and not made again. docs/lab/2026-11-paper.md shows what
+came out.
 """
 
 from __future__ import annotations

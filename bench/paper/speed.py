@@ -89,7 +89,7 @@ def _steady(seen: Sequence[dict[str, Any]], work: str, warm_up_s: float) -> floa
 
 
 def _simulated(options: argparse.Namespace, results: Results) -> list[dict[str, Any]]:
-    """The paper's clusters by the model of docs/planning.md, which has its defaults."""
+    """The paper's clusters by the model of docs/explanation/planning.md, which has its defaults."""
     from hsa2c.simulation.planning import Cluster, simulate
 
     found = []

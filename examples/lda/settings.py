@@ -20,8 +20,8 @@ class CorpusConfig:
     """The documents."""
 
     source: Annotated[str, Field(min_length=1)] = "pydocs"
-    """pydocs (the docstrings of Python's standard library); a folder of plain text; or a file: MatrixMarket (.mtx,
-    .mm), lda-c (.ldac, .lda-c, .dat), else UCI bag-of-words; each also .gz."""
+    """pydocs (the docstrings of Python's standard library), a folder of plain text, or a file. A file is MatrixMarket
+    (.mtx, .mm), lda-c (.ldac, .lda-c, .dat), else UCI bag-of-words. Each may be packed (.gz)."""
 
     vocabulary: str | None = None
     """File of the words, one in a line; for files of counts."""
@@ -49,8 +49,8 @@ class ModelConfig:
     """K."""
 
     inference: Inference = "variational"
-    """variational: stochastic variational inference, the paper's; posterior-mean: means instead of exp(psi(.)) (in the
-    spirit of CVB0), often far better in perplexity, and worse again with many passes."""
+    """variational: stochastic variational inference, the paper's. posterior-mean: means instead of exp(psi(.)), in the
+    spirit of CVB0. Its perplexity is often far better, and worse again with many passes."""
 
     document_prior: Annotated[float, Field(gt=0, le=100)] | None = None
     """alpha. None: 1 / topics."""
@@ -76,8 +76,8 @@ class TopicRateConfig:
     """The paper's plain step, along the natural gradient."""
 
     rule: Literal["svi", "eq13", "constant"] = "svi"
-    """svi: (tau0 + n)^-kappa in a node's n-th update (Hoffman et al. 2013); eq13: 0.1 / (p B M)^0.25, locally and
-    globally, as in section 4.1; constant: learning_rate."""
+    """svi: (tau0 + n)^-kappa in a node's n-th update (Hoffman et al. 2013). eq13: 0.1 / (p B M)^0.25, locally and
+    globally, as in section 4.1. constant: learning_rate."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """eta, where the rule is constant; filled in where it is eq13."""

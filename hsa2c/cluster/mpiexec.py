@@ -29,7 +29,7 @@ MPIEXEC = "HSA2C_MPIEXEC"
 
 _LIBRARY = "MPI4PY_LIBMPI"  # mpi4py's own variables: the library to load, and whose binding to use
 _BINDING = "MPI4PY_MPIABI"
-READ_ON = 'see "A cluster\'s own MPI" in docs/running.md'
+READ_ON = "see docs/how-to/own-mpi.md"
 _LIMIT_S = 60.0
 _LONGEST_EAGER = 64 << 20  # bytes, above any delta; memory is touched as far as messages go
 _STARTERS = re.compile(r"(mpiexec|mpirun|orterun|orted|prterun|prte|prted|hydra_)")

@@ -30,7 +30,7 @@ PROG = "hsa2c plan"
 _CLEAR = "\r\033[K"
 
 _DESCRIPTION = """How fast a cluster would be: the algorithms over a simulated clock, for each combination of nodes, B
-and masters. docs/planning.md has the model and its limits."""
+and masters. docs/explanation/planning.md has the model and its limits."""
 
 _BITS_PER_S = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -63,7 +63,7 @@ def parser(unit: str = "data points") -> OneLineParser:
     r.add_argument("--node-ms", type=float, default=3.0, help="a node's processor time for an exchange (3)")
     s = p.add_argument_group("the simulation")
     s.add_argument("--minutes", type=float, default=10.0, help="of the cluster's time, at most (10)")
-    s.add_argument("--exchanges", type=int, help="end after so many (when the figures stand still: docs/planning.md)")
+    s.add_argument("--exchanges", type=int, help="end after so many (when the figures stand still)")
     s.add_argument("--jobs", type=int, help="settings that are simulated at the same time (as many as cores)")
     s.add_argument("--seed", type=int, default=1)
     s.add_argument("--output", "-o", type=Path, metavar="FILE", help="draw a picture: plan.png, .svg, .pdf (none)")

@@ -13,8 +13,8 @@ PROG = "hsa2c rates"
 
 _DESCRIPTION = """Learning rates by Corollary 1 (Eq. 9) and by Eq. 13, and the conditions of Theorem 1 (Eq. 7, 8, 10).
 
-What is known of the objective is rarely known in numbers: the rates say how to change with p, B, M and T, which is
-Eq. 13, rather than what to begin with."""
+The constants of an objective are rarely known in numbers. So the rates say how to change with p, B, M and T (Eq. 13),
+rather than what to begin with."""
 
 
 def parser() -> OneLineParser:

@@ -37,9 +37,10 @@ class ClusterConfig:
     allocation of Slurm or PBS: the number of its hosts."""
 
     hosts: PathText | None = None
-    """File of the hosts to run on, one a line, each perhaps with ``slots=N`` (1): its nodes before the next host gets
-    one, and with ``p=K``: their processes. The master runs on the first. allocation: those of the Slurm or PBS job that
-    this is, and so if nothing is given there and it has other hosts than this one. None: this machine."""
+    """File of the hosts to run on, one a line. A line may have ``slots=N`` (1): its nodes before the next host gets
+    one. It may have ``p=K``: their processes. The master runs on the first host. allocation: the hosts of the Slurm or
+    PBS job that this is. So it is, too, if nothing is given in a job that has other hosts than this one. None: this
+    machine."""
 
     processes: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Actor-learner processes on each node. p. None: what its host in `hosts` says, or its share of the cores, in an
@@ -81,7 +82,7 @@ class DPSGDConfig:
     """paper: a node's processes stop for an exchange (Algorithm 2), so they wait for the slowest of them and for the
     master. overlap: they go on meanwhile (`hsa2c.dpsgd.worker.overlapping_worker`). auto: overlap, but paper where one
     process is all there is, or where the application cannot overlap. synchronous: as paper, and the master answers no
-    pull before its next global step: with M the number of nodes all work at the same v (Adamski et al. 2018)."""
+    pull before its next global step. With M the number of nodes all work at the same v (Adamski et al. 2018)."""
 
     deltas_per_step: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Deltas the master sums before one global step. M. None: the number of nodes, as in section 4.2.1."""
@@ -99,12 +100,12 @@ class DPSGDConfig:
 
     max_delay: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Delay of a delta, in global steps, from which on it counts for less: max_delay / delay. D' of Assumption 5. None:
-    10 times the number of nodes for each delta of a step, rounded up, which only a node that was stopped or cut off
-    exceeds."""
+    10 times the number of nodes for each delta of a step, rounded up. Only a node that was stopped or cut off exceeds
+    that."""
 
     delta_dtype: Annotated[Literal["float32", "bfloat16", "int8"], BeforeValidator(_two_bytes)] = "float32"
     """How a delta goes to the master, and what is new in v to the nodes: in 4, 2 or 1 bytes a number. What rounding
-    takes from one delta is added to the node's next (error feedback: Seide et al. 2014, Karimireddy et al. 2019); see
+    takes from one delta is added to the node's next (error feedback: Seide et al. 2014, Karimireddy et al. 2019). See
     `hsa2c.transport.codec` and `hsa2c.transport.v_delta`. float16, which 0.1 had as well, is bfloat16 now."""
 
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -131,8 +132,8 @@ class OptimiserConfig:
 
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Adam: decay of the mean of gradients, its momentum (Kingma and Ba 2015, 0.9; Adamski et al. 2018, 0.8). 0: none,
-    for processes that share u without a lock are a momentum of their own (Mitliagkas et al. 2016; docs/performance.md).
-    """
+    for processes that share u without a lock are a momentum of their own (Mitliagkas et al. 2016;
+    docs/lab/2026-11-performance.md)."""
 
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Adam: decay of the mean of squared gradients."""

@@ -3,7 +3,7 @@
 The launcher is the job's parent. mpiexec kills its ranks half a second after a Ctrl-C, so it runs in a session of its
 own, and the first INT or TERM reaches the job as USR1: stop in good order. A second one ends it at once, and so does
 the first while the job starts: there is nothing to save, and a rank may not hear yet. The kernel sends TERM to the job
-when the launcher dies, even by kill -9. docs/running.md has a table of all signals.
+when the launcher dies, even by kill -9. docs/reference/stopping.md has a table of all signals.
 """
 
 from __future__ import annotations
