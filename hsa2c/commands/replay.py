@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 PROG = "hsa2c replay"
 
-_DESCRIPTION = """Repeat a run that was recorded (--record): its deltas, in the order in which they came. After each global
-step v must be what it was, bit for bit. The exit code is 0 if it is; 1 if not: the first difference is told."""
+_DESCRIPTION = """Repeat a run that was recorded (--record): its deltas, in the order in which they came. After each
+global step v must be what it was, bit for bit. The exit code is 0 if it is; 1 if not: the first difference is told."""
 
 
 def parser() -> OneLineParser:
