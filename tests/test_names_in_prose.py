@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+EARLIER = ("CHANGELOG.md", "docs/upgrading.md")  # name what was there before
 PACKAGES = "hsa2c|agents|envs|examples|bench"
 DOTTED = re.compile(rf"`((?:{PACKAGES})(?:\.\w+)+)`")
 FILE = re.compile(rf"(?<![\w./-])((?:{PACKAGES}|tests|docs|configs)/[\w./-]+\.(?:py|md|yaml))\b")
@@ -14,7 +15,7 @@ def texts():
     listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     for name in listed.splitlines():
         path = REPOSITORY / name
-        if path.suffix in (".py", ".md", ".yaml", ".toml") and name != "CHANGELOG.md" and path.exists():
+        if path.suffix in (".py", ".md", ".yaml", ".toml") and name not in EARLIER and path.exists():
             yield name, path.read_text(encoding="utf-8")
 
 

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: The class of an application's whole configuration, and the file that declares it.
-CONFIGURATIONS = {"AtariConfig": "agents/application.py", "LDAConfig": "examples/lda/settings.py"}
+CONFIGURATIONS = {
+    "AtariConfig": "agents/application.py",
+    "LDAConfig": "examples/lda/settings.py",
+    "MinimiseConfig": "hsa2c/minimising/settings.py",
+}
 
 
 @dataclass(frozen=True)

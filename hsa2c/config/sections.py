@@ -123,9 +123,9 @@ class OptimiserConfig:
     """Local learning rate at the start. eta."""
 
     half_after: Annotated[float, Field(gt=0, le=1e15)] | None = None
-    """Work of a node (`Tracker.work`) after which the local learning rate has fallen to a half: it is
-    learning_rate / (1 + work / half_after), whose sum diverges while that of its squares does not (Robbins and Monro
-    1951). Of a node, not of all: v moves by the mean of the nodes' deltas. None: it does not fall."""
+    """Work of a node (`Tracker.work`) after which the local learning rate has fallen to a half. It is
+    learning_rate / (1 + work / half_after). Its sum diverges and that of its squares does not (Robbins and Monro 1951).
+    Of a node, not of all: v moves by the mean of the nodes' deltas. None: it does not fall."""
 
     anneal: bool = False
     """Fall, also, linearly to 0 at the run's limit, on work or on `stop.minutes`, whichever is nearer."""
