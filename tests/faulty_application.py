@@ -15,11 +15,11 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from hsa2c.application import Application
-from hsa2c.tracker import Tracker
 from hsa2c.config.loading import build, merge, nested, parse_assignment
 from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
 from hsa2c.observe.shown import Field
 from hsa2c.run import checkpoint as checkpoints
+from hsa2c.tracker import Tracker
 
 DIM = 4
 GRADIENT_S = 0.005
