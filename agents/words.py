@@ -42,6 +42,7 @@ COMMAND = CommandWords(
     },
     limits="--agent-steps or --minutes",
     example="agent.discount=0.99",
+    configs="hsa2c.configs",
     next="python evaluate.py",
     evaluate="hsa2c.agents.commands.evaluate",
     evaluating="let a trained agent play (as evaluate.py)",

@@ -44,7 +44,7 @@ def _usage(arguments: list[str]) -> int:
 
         command = application.load(APPLICATION).command
         lines = [f"  hsa2c {name:10} {about.format(command=command)}" for name, about in _COMMANDS.items()]
-        more = f"Each has --help. --app MODULE names another application: of {', '.join(_OF_ANY_APPLICATION)}."
+        more = f"Each has --help. {', '.join(_OF_ANY_APPLICATION)} serve any application: --app MODULE."
         print("\n".join([command.title, "", *lines, "", more]))
         return EXIT_DONE
     given = f"{arguments[0]}: no such command" if arguments else "no command"

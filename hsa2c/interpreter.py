@@ -38,9 +38,10 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
     """The environment of such a child process: it finds this project also where that is not installed."""
     given = base.get("PYTHONPATH", "").split(os.pathsep)
     paths = [_PACKAGES, *(str(Path(path).absolute()) for path in given if path)]  # an empty one: where it stands
-    own = [path for path in sys.path if path and not path.startswith((sys.prefix, sys.base_prefix, _PACKAGES))]
-    base = {"HOME": _home(), **base}  # Open MPI does not start without
-    return dict(base) | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), _MORE: os.pathsep.join(own)}
+    ours = (sys.prefix, sys.base_prefix, _PACKAGES)
+    own = [path for path in sys.path if Path(path).is_absolute() and not path.startswith(ours)]
+    needed = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), _MORE: os.pathsep.join(own)}
+    return dict(base) | needed | ({} if base.get("HOME") else {"HOME": _home()})  # Open MPI does not start without
 
 
 def find(module: str) -> None:

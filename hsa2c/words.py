@@ -85,6 +85,9 @@ class CommandWords:
     example: str = "output.keep_checkpoints=5"
     """An assignment, for who typed ``--set`` wrongly."""
 
+    configs: str | None = None
+    """Package with its own configuration files, which ``--config`` takes by name."""
+
     next: str | None = None
     """The command that comes after training; the run's directory is to follow."""
 

@@ -19,6 +19,7 @@ from hsa2c.config.loading import build, merge, nested, parse_assignment
 from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
 from hsa2c.observe.shown import Field
 from hsa2c.run import checkpoint as checkpoints
+from hsa2c.tracker import Tracker
 
 DIM = 4
 GRADIENT_S = 0.005
@@ -64,17 +65,17 @@ class Problem:
         pass
 
 
-class Tracker:
-    quality = None
-
+class GradientTracker(Tracker):
     def __init__(self, counters):
         self.work = counters.get("gradients", 0)
+
+    quality = None
 
     def add(self, node, report):
         self.work += report["gradients"]
 
-    def warning(self):
-        return None
+    def applied(self, node, updates):
+        pass
 
     def measure(self, v, *, due):
         return False
@@ -120,7 +121,7 @@ class Faulty(Application):
         return lambda index: Problem(config.output.name, node)
 
     def tracker(self, config, counters):
-        return Tracker(counters)
+        return GradientTracker(counters)
 
     def describe(self, config):
         return {}

@@ -41,14 +41,18 @@ def test_children_do_not_look_into_the_current_directory(trap, module):
 
 def test_python_path_of_children_is_absolute_and_has_no_empty_entry(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    given = interpreter.environment({"PYTHONPATH": ":mine::/yours:mine:", "A": "1"})
-    assert given == {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}/mine:/yours", "A": "1"}
+    monkeypatch.setattr("sys.path", ["", "relative", str(tmp_path), str(REPOSITORY), f"{sys.prefix}/lib"])
+    given = interpreter.environment({"PYTHONPATH": ":mine::/yours:mine:", "A": "1", "HOME": "/me"})
+    expected = {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}/mine:/yours", "HSA2C_PATH": str(tmp_path)}
+    assert given == expected | {"A": "1", "HOME": "/me"}
     assert interpreter.environment({})["PYTHONPATH"] == str(REPOSITORY)
 
 
 def test_own_modules_of_the_current_directory_are_found_last(trap):
     (trap / "mine.py").write_text("import random, queue\nAPPLICATION = random.Random\n")
-    script = "from hsa2c import application; print(application.load('mine'))"
+    script = (
+        "import sys; from hsa2c import application; application.locate('mine'); print(sys.modules['mine'].APPLICATION)"
+    )
     done = python(trap, sys.executable, "-P", "-c", script)
     assert done.stdout == "<class 'random.Random'>\n", done.stderr
 

@@ -19,6 +19,7 @@ from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
 from hsa2c.examples.lda.corpora import Corpus, Split, open_corpus, remark_on, split
 from hsa2c.examples.lda.corpora.pydocs import NAME as PYDOCS
+from hsa2c.examples.lda.corpora.vocabulary import remark_on_words
 from hsa2c.examples.lda.rates import MOST_DECAY, Rate, paper_rate, positivity
 from hsa2c.examples.lda.settings import LDAConfig, endless_warning, limit_documents
 from hsa2c.examples.lda.words import COMMAND, PICTURES, PREFLIGHT
@@ -107,7 +108,12 @@ class LDA(Application):
     def remarks(self, config: LDAConfig) -> Sequence[str]:
         """On rates, on limits, and on files that are left out."""
         corpus = config.corpus
-        found = (positivity_warning(config), endless_warning(config), remark_on(corpus.source, corpus.pattern))
+        found = (
+            positivity_warning(config),
+            endless_warning(config),
+            remark_on(corpus.source, corpus.pattern),
+            corpus.vocabulary and remark_on_words(corpus.vocabulary, corpus_of(config).vocabulary),
+        )
         return tuple(filter(None, found))
 
     def label(self, config: LDAConfig) -> str:

@@ -130,10 +130,22 @@ def _load(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
 
 
-def find_config(name: str) -> Path:
-    """A YAML file, or the shipped one of this name (``paper/hsa2c``)."""
+def find_config(name: str, package: str | None = None) -> Path:
+    """A YAML file, or the shipped one of this name (``paper/hsa2c``).
+
+    Args:
+        name: What was typed.
+        package: Where shipped ones are; None: there are none.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
     path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's fails where there is no home
-    folder = Path(str(importlib.resources.files("hsa2c.configs"))).resolve()
+    if package is None:
+        if _is_file(path):
+            return path
+        raise ConfigError(f"--config {name}: no such file")
+    folder = Path(str(importlib.resources.files(package))).resolve()
     shipped = folder / f"{name.removesuffix('.yaml')}.yaml"
     for candidate in (path, shipped):
         if _is_file(candidate):

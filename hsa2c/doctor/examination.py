@@ -89,7 +89,7 @@ class Examination:
             if any(finding.check == "memory" and finding.level is Level.PROBLEM for finding in self.findings):
                 return  # there will be no such run, and a simulation takes as long as it is large
             self.progress("predicting")
-            found, figures = predict(same, self.what.config, links, capacity, unit=self.app.pictures.unit)
+            found, figures = predict(same, self.what.config, links, capacity, app=self.app)
             self.figures |= figures
             self._add(found)
 

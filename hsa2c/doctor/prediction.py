@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hsa2c.application import Application
 from hsa2c.config.protocol import RunConfig
 from hsa2c.doctor.checks import Seen, bytes_per_s, processes
 from hsa2c.doctor.finding import Finding, ok, problem, warning
+from hsa2c.errors import ConfigError
 from hsa2c.node.pace import Costs, fewest_updates
 from hsa2c.transport.codec import Encoding
 
@@ -30,7 +33,7 @@ def predict(
     links: Mapping[str, Mapping[str, Any]],
     capacity: Mapping[str, Any],
     *,
-    unit: str,
+    app: Application,
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Findings, and their figures.
 
@@ -39,8 +42,9 @@ def predict(
         config: The run's.
         links: What was measured between the master and each host, by name; empty: nothing was.
         capacity: What exchanges cost, as measured; empty: nothing was.
-        unit: What work is counted in.
+        app: Its application.
     """
+    adapts = takes_auto(app, config)
     c = _measured(seen, config, links, capacity)
     if c is None:
         return [], {}
@@ -48,14 +52,24 @@ def predict(
         B = _by_pace(c, c["exchange_s"], config)
         found = [
             warning("prediction", "the run is not simulated without greenlet", "pip install 'hsa2c[plan]'"),
-            ok("B", f"--B auto would begin with 1 and come to about {B}"),
+            ok("B", f"--B auto would begin with 1 and come to about {B}" if adapts else f"about {B} is enough"),
         ]
         return found, {"auto_B": B}
     cluster = _cluster(c, config)
     from hsa2c.simulation.planning import simulate
 
     outcome = simulate(cluster)
-    return _findings(c, config, cluster, outcome, over_mpi=bool(links), unit=unit)
+    return _findings(c, config, cluster, outcome, over_mpi=bool(links), unit=app.pictures.unit, adapts=adapts)
+
+
+def takes_auto(app: Application, config: Any) -> bool:
+    """Whether an application takes ``--B auto`` with a configuration, which is resolved."""
+    dpsgd = dataclasses.replace(config.dpsgd, local_updates="auto")
+    try:
+        app.resolve(dataclasses.replace(config, dpsgd=dpsgd))
+    except ConfigError:
+        return False
+    return True
 
 
 def _measured(
@@ -138,7 +152,14 @@ def _by_pace(c: Mapping[str, Any], exchange_s: float, config: RunConfig) -> int:
 
 
 def _findings(
-    c: Mapping[str, Any], config: RunConfig, cluster: Cluster, outcome: Outcome, *, over_mpi: bool, unit: str
+    c: Mapping[str, Any],
+    config: RunConfig,
+    cluster: Cluster,
+    outcome: Outcome,
+    *,
+    over_mpi: bool,
+    unit: str,
+    adapts: bool,
 ) -> tuple[list[Finding], dict[str, Any]]:
     if outcome.ended is not None:
         return [problem("prediction", outcome.ended, "see python -m hsa2c plan")], {}
@@ -151,18 +172,13 @@ def _findings(
         else _by_pace(c, max(c["exchange_s"], outcome.exchange_s), config)
     )
     share = f"{100 * outcome.speed_share:.0f} % of what the nodes make without exchanges"
-    cure = "a larger --B, or --B auto; fewer bytes: --delta-dtype bfloat16"
+    cure = f"a larger --B{', or --B auto' * adapts}; fewer bytes: --delta-dtype bfloat16"
     found = []
     if outcome.speed_share < _SLOWED:
         found.append(warning("speed", f"about {speed:,.0f} {unit}/s, {share}", cure))
     else:
         found.append(ok("speed", f"about {speed:,.0f} {unit}/s, {share}"))
-    if B == "auto":
-        found.append(ok("B", f"--B auto would come to about {auto_B}"))
-    elif auto_B > B and outcome.speed_share < _SLOWED:
-        found.append(warning("B", f"{B}; --B auto would come to about {auto_B}", "--B auto"))
-    else:
-        found.append(ok("B", f"{B}; --B auto would come to about {auto_B}"))
+    found.append(_of_pace(B, auto_B, slowed=outcome.speed_share < _SLOWED, adapts=adapts))
     found.append(_of_master(cluster, outcome, busy, f"{cure}; --masters K", over_mpi=over_mpi))
     return found, {
         "agent_steps_per_s": speed,
@@ -174,6 +190,15 @@ def _findings(
         "update_s": c["update_s"],
         "most_nodes": outcome.limit.nodes,
     }
+
+
+def _of_pace(B: int | str, auto_B: int, *, slowed: bool, adapts: bool) -> Finding:
+    enough = f"--B auto would come to about {auto_B}" if adapts else f"about {auto_B} is enough"
+    if isinstance(B, str):
+        return ok("B", enough)
+    if auto_B > B and slowed:
+        return warning("B", f"{B}; {enough}", "--B auto" if adapts else f"--B {auto_B}")
+    return ok("B", f"{B}; {enough}")
 
 
 def _of_master(cluster: Cluster, outcome: Outcome, busy: float, cure: str, *, over_mpi: bool) -> Finding:

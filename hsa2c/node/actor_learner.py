@@ -143,21 +143,22 @@ class Talking(Problem):
 
         ``process_s`` and ``overlap`` are what `hsa2c.node.overlap` says of the process and of its updates.
         """
-        report = {
-            **self._problem.report(),
-            "pool_s": self._seconds,
-            "process_s": self._clock.take(self._seconds["waiting"]),
-            "overlap": self._overlaps(),
-        }
-        if self._refused:
-            report["refused_gradients"] = self._refused
-        self._refused = 0
-        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        own = self._problem.report()
         try:
+            report = {
+                **own,
+                "pool_s": self._seconds,
+                "process_s": self._clock.take(self._seconds["waiting"]),
+                "overlap": self._overlaps(),
+            }
+            if self._refused:
+                report["refused_gradients"] = self._refused
             message = kind + to_json(report)
         except (TypeError, ValueError) as error:
-            own = type(self._problem).__name__
-            raise ProblemError(f"the report of {own} must be JSON values by name: {error}") from None
+            name = type(self._problem).__name__
+            raise ProblemError(f"the report of {name} must be JSON values by name: {error}") from None
+        self._refused = 0
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
         if len(message) > MAX_MESSAGE:  # the parent would read the first part of it
             raise ValueError(f"a report of {len(message)} bytes: must be at most {MAX_MESSAGE}")
         self._orders.send(message)

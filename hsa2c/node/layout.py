@@ -15,7 +15,7 @@ import torch
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ProblemError
-from hsa2c.node.optimiser import Rule, SharedOptimiser
+from hsa2c.node.optimiser import Rule, SharedOptimiser, check_gradient
 
 
 class Access(NamedTuple):
@@ -102,26 +102,9 @@ class DenseLayout(Layout):
         u_hat = torch.empty_like(u)
         optimiser = SharedOptimiser(u, state, self._rule)
 
-        def step(g: Any) -> None:
-            check_gradient(g, self._dim)
-            optimiser.step(g)
-
         def finite(g: Any) -> bool:
             check_gradient(g, self._dim)
             # One number instead of one for each element: a sum is finite only if all that it adds are.
             return bool(g.sum().isfinite())
 
-        return Access(lambda: u_hat.copy_(u), step, optimiser.scale_rate, finite)
-
-
-def check_gradient(g: Any, dim: int) -> None:
-    """Refuse a gradient unlike u: torch's fused optimisers read as many numbers as u has, wherever g ends.
-
-    Raises:
-        ProblemError: It is no tensor, or not float32 [dim] without gaps.
-    """
-    is_tensor = isinstance(g, torch.Tensor)
-    if is_tensor and g.shape == (dim,) and g.dtype is torch.float32 and g.is_contiguous():
-        return
-    what = f"{g.dtype} {list(g.shape)}, strides {list(g.stride())}" if is_tensor else f"a {type(g).__name__}"
-    raise ProblemError(f"a gradient is {what}: must be {torch.float32} [{dim}] without gaps, as v has {dim} numbers")
+        return Access(lambda: u_hat.copy_(u), optimiser.step, optimiser.scale_rate, finite)

@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.optim.adam import adam
 from torch.optim.rmsprop import rmsprop
+
+from hsa2c.errors import ProblemError
 
 #: Running means that a rule keeps, of the parameter's length each.
 _MEANS = {"sgd": 0, "rmsprop": 1, "adam": 2}
@@ -43,6 +46,9 @@ class SharedOptimiser:
         u: float32 [dim] in shared memory.
         state: float32 [rule.state_size(dim)] in shared memory; zeros at first.
         rule: Which optimiser.
+
+    Raises:
+        ProblemError: `state` is of another length.
     """
 
     def __init__(self, u: torch.Tensor, state: torch.Tensor, rule: Rule) -> None:
@@ -50,6 +56,8 @@ class SharedOptimiser:
         self._rule = rule
         self._eta = rule.learning_rate
         dim = u.numel()
+        if state.shape != (size := rule.state_size(dim),):
+            raise ProblemError(f"the optimiser's state is {list(state.shape)}, must be [{size}]")
         self._means = [state[k * dim : (k + 1) * dim] for k in range(_MEANS[rule.name])]
         self._count = state[-1:].squeeze()
         self._apply = {"sgd": self._sgd, "rmsprop": self._rmsprop, "adam": self._adam}[rule.name]
@@ -59,7 +67,12 @@ class SharedOptimiser:
         self._eta = self._rule.learning_rate * scale
 
     def step(self, g: torch.Tensor) -> None:
-        """U <- u - eta * (g as the rule transforms it), in place and unlocked."""
+        """U <- u - eta * (g as the rule transforms it), in place and unlocked.
+
+        Raises:
+            ProblemError: `g` is unlike u.
+        """
+        check_gradient(g, self._u.numel())
         self._apply(g)
 
     def _sgd(self, g: torch.Tensor) -> None:
@@ -101,3 +114,16 @@ class SharedOptimiser:
             eps=self._rule.epsilon,
             maximize=False,
         )
+
+
+def check_gradient(g: Any, dim: int) -> None:
+    """Refuse a gradient unlike u: torch's fused optimisers read as many numbers as u has, wherever g ends.
+
+    Raises:
+        ProblemError: It is no tensor, or not float32 [dim] without gaps.
+    """
+    is_tensor = isinstance(g, torch.Tensor)
+    if is_tensor and g.shape == (dim,) and g.dtype is torch.float32 and g.is_contiguous():
+        return
+    what = f"{g.dtype} {list(g.shape)}, strides {list(g.stride())}" if is_tensor else f"a {type(g).__name__}"
+    raise ProblemError(f"a gradient is {what}: must be {torch.float32} [{dim}] without gaps, as v has {dim} numbers")

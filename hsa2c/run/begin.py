@@ -46,7 +46,7 @@ def prepare(
     """
     allocation.refuse_lone_tasks()
     now = tree(given)
-    asked = merge({} if config_file is None else read_yaml(find_config(config_file)), now)
+    asked = merge({} if config_file is None else read_yaml(find_config(config_file, app.command.configs)), now)
     config = resolve(app, asked, world)
     directory = Path(config.output.run_dir) / (config.output.name or fresh_name(app, config))
     remarks: list[str] = []

@@ -52,7 +52,7 @@ def test_there_are_shipped_configurations():
     names = {str(path.relative_to(REPOSITORY / "configs")) for path in SHIPPED}
     assert {"pong.yaml", "smoke.yaml", "paper/ddrl_a3c.yaml", "paper/hsa2c.yaml"} <= names
     for name in ("pong", "paper/hsa2c", "pong.yaml"):
-        assert find_config(name) in SHIPPED
+        assert find_config(name, "hsa2c.configs") in SHIPPED
 
 
 def test_pong_yaml_writes_out_the_defaults_but_for_its_limits():

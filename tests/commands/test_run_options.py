@@ -75,8 +75,10 @@ def test_defaults_are_those_of_any_application():
     class Mine(Application):
         name = "mine"
 
-    assert dataclasses.asdict(Mine.command) == dataclasses.asdict(CommandWords())
+    own = dataclasses.asdict(Mine.command) | {"options": (), "limits": "--minutes"}
+    assert own == dataclasses.asdict(CommandWords())
     assert given("--lr", "0.1", words=Mine.command) == {"optimiser.learning_rate": 0.1}
+    assert given("--updates", "7", words=Mine.command) == {"stop.updates": 7}
 
 
 def test_another_application_has_the_same_command_line():

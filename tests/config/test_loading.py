@@ -409,17 +409,27 @@ def test_fields_make_a_tree():
 
 def test_own_file_comes_before_a_shipped_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shipped = find_config("pong")
+    shipped = find_config("pong", "hsa2c.configs")
     assert shipped.parent.name == "configs"
     Path("pong").write_text("seed: 3")
-    assert find_config("pong") == Path("pong")
+    assert find_config("pong", "hsa2c.configs") == Path("pong")
     Path("smoke").mkdir()
-    assert find_config("smoke") == shipped.with_name("smoke.yaml")
+    assert find_config("smoke", "hsa2c.configs") == shipped.with_name("smoke.yaml")
 
 
 @pytest.mark.parametrize("name", ["", "nope", "/nope", "/nope/x.yaml", "../nope", "paper", "x" * 300, "a/b/c/d", "."])
 def test_file_that_is_not_there(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
-        find_config(name)
+        find_config(name, "hsa2c.configs")
     assert str(caught.value) == f"--config {name}: no such file; shipped are paper/ddrl_a3c, paper/hsa2c, pong, smoke"
+    with pytest.raises(ConfigError) as caught:
+        find_config(name)
+    assert str(caught.value) == f"--config {name}: no such file", "an application that ships none"
+
+
+def test_an_application_without_shipped_files_takes_a_users(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        find_config("pong")
+    (tmp_path / "mine.yaml").write_text("seed: 3")
+    assert find_config(str(tmp_path / "mine.yaml")) == tmp_path / "mine.yaml"

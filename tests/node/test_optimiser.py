@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from hsa2c.errors import ProblemError
 from hsa2c.node.optimiser import Rule, SharedOptimiser
 
 SHAPES = ((3, 4), (5,), ())
@@ -79,6 +80,7 @@ def test_equals_torch_to_the_bit(rule: Rule) -> None:
 def test_loads_no_compiler() -> None:
     program = """
 import sys, torch
+from hsa2c.errors import ProblemError
 from hsa2c.node.optimiser import Rule, SharedOptimiser
 for name in ("sgd", "rmsprop", "adam"):
     rule = Rule(name=name, learning_rate=0.1)
@@ -175,3 +177,21 @@ def test_rate_zero_moves_nothing(rule: Rule) -> None:
     for g in gradients(3):
         optimiser.step(g)
     assert torch.equal(u, start())
+
+
+@every_rule
+@pytest.mark.parametrize(
+    "g", [torch.ones(DIM - 1), torch.ones(DIM, dtype=torch.float64), torch.ones(DIM, 1), torch.ones(2 * DIM)[::2]]
+)
+def test_a_gradient_unlike_u_is_refused(rule, g):
+    u, state = start(), torch.zeros(rule.state_size(DIM))
+    with pytest.raises(ProblemError, match="a gradient is"):
+        SharedOptimiser(u, state, rule).step(g)
+    assert torch.equal(u, start())
+    assert not state.any()
+
+
+@every_rule
+def test_a_state_of_another_length_is_refused(rule):
+    with pytest.raises(ProblemError, match="the optimiser's state is"):
+        SharedOptimiser(start(), torch.zeros(rule.state_size(DIM) + 1), rule)

@@ -279,13 +279,21 @@ def test_reports_may_hold_numpy_numbers(made: Callable[..., ProcessPool]) -> Non
     assert report.items() >= {"a": 0.5, "b": 3, "c": True, "d": [1.0]}.items()
 
 
-@pytest.mark.parametrize("report", [{"a": object()}, {"long": "x" * 150_000}], ids=["no JSON", "too long"])
-def test_a_report_that_cannot_be_sent_is_an_error(made: Callable[..., ProcessPool], report: Mapping[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("report", "error"),
+    [({"a": object()}, ProblemError), ([("a", 1)], ProblemError), ({"long": "x" * 150_000}, NodeError)],
+    ids=["no JSON", "no mapping", "too long"],
+)
+def test_a_report_that_cannot_be_sent_is_an_error(
+    made: Callable[..., ProcessPool], report: Any, error: type[Exception]
+) -> None:
     class Bad(Behaviour):
         def report(self) -> Mapping[str, Any]:
             return report
 
-    with pytest.raises(NodeError, match=r"object is not JSON|a report of 150... bytes: must be at most 131072"):
+    with pytest.raises(
+        error, match=r"report of Bad must be JSON values|a report of 150... bytes: must be at most 131072"
+    ):
         run(made(lambda _: Bad(lambda: None)))
 
 

@@ -34,6 +34,9 @@ class FakeTracker:
         self.looks = []
         self.measures = False
 
+    def applied(self, node, updates):
+        pass
+
     def add(self, node, report):
         self.work += report["work"]
         self.heard.append(node)

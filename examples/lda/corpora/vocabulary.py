@@ -44,6 +44,13 @@ def read_vocabulary(path: Path, encoding: str = "utf-8") -> list[str]:
     return list(known)
 
 
+def remark_on_words(path: str, words: Sequence[str]) -> str | None:
+    """What the user should know of the words of a file; None if nothing."""
+    if all(word.isdecimal() for word in words):
+        return f"{path}: all {len(words):,} words are numbers; topics will be shown as numbers"
+    return None
+
+
 def _text_lines(path: Path, encoding: str) -> list[str]:
     """The lines without blanks around them, those behind the last word left out."""
     texts: list[str] = []

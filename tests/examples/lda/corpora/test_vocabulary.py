@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from hsa2c.examples.lda.corpora.vocabulary import read_vocabulary
+from hsa2c.examples.lda.corpora.vocabulary import read_vocabulary, remark_on_words
 from tests.examples.lda.corpora.reference import message_of
 
 
@@ -44,6 +44,13 @@ def test_numbers_with_blanks(vocabulary, content):
 @pytest.mark.parametrize("content", ["2 live process pool\nboeing 747\nb\n", "1984\n3\n7\n", "a\u2028b\nc\n"])
 def test_words_that_look_like_something_else(vocabulary, content):
     assert read_vocabulary(vocabulary(content)) == content.split("\n")[:-1]
+
+
+def test_words_that_are_numbers_alone_are_told():
+    assert remark_on_words("v.txt", ["1984", "3"]) == (
+        "v.txt: all 2 words are numbers; topics will be shown as numbers"
+    )
+    assert remark_on_words("v.txt", ["1984", "b"]) is None
 
 
 def test_another_encoding(vocabulary):
