@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
@@ -23,13 +24,17 @@ from hsa2c.agents.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.application import Application, ProblemFactory
 from hsa2c.cluster.capacity import Footprint
 from hsa2c.cluster.sharing import cores_here, nodes_here
-from hsa2c.config.loading import build
+from hsa2c.config.loading import build, to_dict
 from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OutputConfig
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.envs.actions import num_actions
 from hsa2c.envs.names import resolve_game
 from hsa2c.envs.settings import EnvConfig
 from hsa2c.observe import shown
+
+if TYPE_CHECKING:
+    from hsa2c.agents.playing import Trained
+    from hsa2c.agents.policy import Policy
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -159,6 +164,35 @@ class Atari(Application):
             return A2C(config.agent, environments, _actions(config), precision=precision, seed=int(seeds[1]))
 
         return make
+
+    def policy(self, config: AtariConfig, v: Vector, *, greedy: bool = False, seed: int = 1) -> Policy:
+        """A function from observations, uint8 [n, 4, 84, 84] or one of them, to actions; see `Policy`."""
+        from hsa2c.agents.playing import policy
+
+        return policy(self._trained(config, v), greedy=greedy, seed=seed)
+
+    def evaluate(
+        self,
+        config: AtariConfig,
+        v: Vector,
+        *,
+        games: int = 30,
+        greedy: bool = False,
+        sticky: float = 0.0,
+        seed: int = 1000,
+        video: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Scores of whole games, as ``evaluate.py --json`` prints them; see `hsa2c.agents.playing.play`."""
+        from hsa2c.agents.playing import play
+
+        file = None if video is None else Path(video)
+        return play(self._trained(config, v), games=games, greedy=greedy, sticky=sticky, seed=seed, video=file)
+
+    def _trained(self, config: AtariConfig, v: Vector) -> Trained:
+        from hsa2c.agents.playing import Trained
+
+        network = network_identity(_actions(config), config.agent.pixels)
+        return Trained(game=config.game, network=network, pixels=config.agent.pixels, env=to_dict(config.env), v=v)
 
     def limits(self, config: AtariConfig) -> dict[str, float]:
         """Where training ends by itself."""

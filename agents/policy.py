@@ -58,7 +58,10 @@ class Policy:
 
     @torch.inference_mode()
     def __call__(self, observations: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Actions int64 [n] for observations uint8 [n, 4, 84, 84]."""
+        """Actions int64 [n] for observations uint8 [n, 4, 84, 84]; a number of int64 for one of them."""
+        if observations.ndim == 3:
+            single: NDArray[np.int64] = self(observations[None])[0]
+            return single
         with autocast(self._precision):
             logits, _ = self._network(torch.from_numpy(observations))
         actions: NDArray[np.int64] = (

@@ -184,6 +184,21 @@ class LDA(Application):
 
         return make
 
+    def policy(self, config: LDAConfig, v: Vector) -> Vector:
+        """Topics, float32 [K, V]: E[beta], rows sum to 1."""
+        rows = np.maximum(v, 0).reshape(-1, config.model.topics).T + np.float32(model_of(config).eta0)
+        topics: Vector = rows / rows.sum(axis=1, keepdims=True)
+        return topics
+
+    def evaluate(self, config: LDAConfig, v: Vector, *, seed: int = 0) -> dict[str, Any]:
+        """How well topics predict the test documents, as ``evaluate --json`` prints it."""
+        from hsa2c.examples.lda.perplexity import HeldOut
+
+        if not (ids := split_of(config).test).size:
+            raise ConfigError("corpus.test = 0: there are no test documents to evaluate with")
+        x = np.maximum(v, 0).reshape(-1, config.model.topics)
+        return dataclasses.asdict(HeldOut(corpus_of(config), ids, seed=seed).score(x, model_of(config)))
+
     def tracker(self, config: LDAConfig, counters: Mapping[str, Any]) -> Tracker:
         """Learning curves."""
         from hsa2c.examples.lda.perplexity import HeldOut

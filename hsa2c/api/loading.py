@@ -45,7 +45,10 @@ def evaluate(target: Any, *, app: Any = None, **options: Any) -> dict[str, Any]:
     """
     found, checkpoint, _ = _read(target, app)
     config = found.build_config(checkpoint.config)
-    return dict(_call(found.evaluate, "hsa2c.evaluate", options, config, checkpoint.v))
+    given = dict(_call(found.evaluate, "hsa2c.evaluate", options, config, checkpoint.v))
+    if not given:
+        raise ConfigError(f"hsa2c.evaluate: {found.name} says nothing of how good v is: it has no evaluate")
+    return given
 
 
 def _read(target: Any, app: Any) -> tuple[Application, Checkpoint, Path]:

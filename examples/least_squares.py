@@ -1,0 +1,34 @@
+"""An application of one's own: three members, and how good v is."""
+
+import numpy as np
+import torch
+
+import hsa2c
+
+A = torch.randn(1000, 20, generator=torch.Generator().manual_seed(0))
+b = A.sum(1)
+
+
+class Rows(hsa2c.Problem):
+    def gradient(self, u_hat, interrupted):
+        rows = torch.randint(len(A), (32,))
+        return A[rows].T @ (A[rows] @ u_hat - b[rows]) / 32
+
+
+class LeastSquares(hsa2c.Application):
+    best = "-residual"
+
+    def initial(self, config):
+        return np.zeros(20, np.float32)
+
+    def problem(self, config, seed):
+        torch.manual_seed(seed)
+        return Rows()
+
+    def evaluate(self, config, v):
+        return {"residual": float((A @ torch.from_numpy(v) - b).square().mean())}
+
+
+if __name__ == "__main__":
+    run = hsa2c.train(app=LeastSquares, nodes=2, p=1, updates=4000, lr=0.01)
+    print(run.evaluate())
