@@ -26,8 +26,8 @@ class Tracker:
     Args:
         limit: Updates at which training ends; None: no limit.
         evaluate: How good v is, numbers by name; None: nobody asks.
-        best: Which of these numbers makes a checkpoint the best one: the higher the better, or the lower where a minus
-            stands before the name; None: there is no best one.
+        best: Which of these numbers makes a checkpoint the best one: the higher the better; after a minus, the lower.
+            None: there is no best one.
         every_s: Least seconds between two evaluations; more where one takes long.
         counters: What `counters` gave before; empty at the start of a run.
         clock: Seconds; for tests.

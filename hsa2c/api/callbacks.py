@@ -17,9 +17,10 @@ from hsa2c.observe.runlog import ADDED, JOURNAL, METRICS, ROW_KEYS, Tail, number
 class Callback:
     """What is to happen while a run goes on; each method does nothing unless a subclass says what.
 
-    All are called in the process, and the thread, that has started the run, a fraction of a second after the master has
-    written what they are about. A callback that takes long holds up other callbacks and the progress display, and never
-    the training. One that raises ends the run in good order; the exception then comes out of the call that began it.
+    All are called in the process, and the thread, that has started the run. A call comes a fraction of a second after
+    the master has written what it is about. A callback that takes long holds up other callbacks and the progress
+    display, and never the training. One that raises ends the run in good order; the exception then comes out of the
+    call that began it.
     """
 
     def on_start(self, run: RunFiles) -> None:

@@ -1,11 +1,13 @@
 """Sentences of what users read have at most 25 words: many of our readers read English as a second language."""
 
+import inspect
 import re
 import subprocess
 import sys
 
 import pytest
 
+import hsa2c
 from tests.processes import REPOSITORY
 
 MOST_WORDS = 25
@@ -57,6 +59,24 @@ def test_settings_are_told_in_short_sentences(configuration, monkeypatch):
 
     told = [one for section in sections(REPOSITORY, configuration) for one in (section, *section.settings)]
     assert [(one.name, found) for one in told if (found := too_long(one.text))] == []
+
+
+def documented():
+    """Public names of `hsa2c` and of its classes, with their docstrings; each argument's text is a list item."""
+    for name in hsa2c.__all__:
+        value = getattr(hsa2c, name)
+        members = vars(value).items() if inspect.isclass(value) else ()
+        own = {
+            f"{name}.{key}": one for key, one in members if key[0] != "_" and (callable(one) or hasattr(one, "fget"))
+        }
+        for key, one in {name: value, **own}.items():
+            text = re.sub(r"^    (?! )", "- ", inspect.getdoc(one) or "", flags=re.MULTILINE)
+            yield key, re.sub(r"^ +", "", text, flags=re.MULTILINE)
+
+
+def test_public_names_are_told_in_short_sentences():
+    assert dict(documented())["minimise"].startswith("Minimise a stochastic loss")
+    assert [(name, found) for name, text in documented() if (found := too_long(text))] == []
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "doctor", "plan", "plot", "rates", "replay", "report"])
