@@ -41,7 +41,7 @@ class Tracker:
         limit: int | None = None,
         evaluate: Evaluate | None = None,
         best: str | None = None,
-        every_s: float = 5.0,
+        every_s: float = 1.0,
         counters: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -26,7 +26,7 @@ class ProblemConfig:
     evaluate: CodeName | None = None
     """A function of the model: how good it is, a number or numbers by name. None: nobody asks."""
 
-    evaluate_every_s: Annotated[float, Field(gt=0, le=86_400)] = 5.0
+    evaluate_every_s: Annotated[float, Field(gt=0, le=86_400)] = 1.0
     """Least seconds between two evaluations; more where one takes over a twentieth of the master's time."""
 
     best: Annotated[str, Field(min_length=1)] | None = None

@@ -63,7 +63,7 @@ def test_own_metric(tmp_path):
 
 @pytest.mark.slow
 def test_digits_on_two_nodes(tmp_path):
-    assert float(run("digits", tmp_path)) >= 0.97
+    assert ast.literal_eval(run("digits", tmp_path))["accuracy"] >= 0.97
 
 
 @pytest.mark.slow
