@@ -64,6 +64,11 @@ class GameTracker(Tracker):
         self._seconds: dict[str, float] = {}
 
     @property
+    def games(self) -> int:
+        """Whole games so far."""
+        return self._games
+
+    @property
     def quality(self) -> float | None:
         """See the class."""
         return self._mean() if len(self._scores) == _WINDOW else None

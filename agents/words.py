@@ -40,6 +40,7 @@ COMMAND = CommandWords(
         "--name": "name of this run in it (game, date and time)",
         "--record": "record each delta, for --replay; 2.7 MB each",
     },
+    others={"--env": "hsa2c.agents.gym.application"},
     limits="--agent-steps or --minutes",
     example="agent.discount=0.99",
     configs="hsa2c.configs",

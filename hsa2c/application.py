@@ -22,6 +22,7 @@ from hsa2c.words import CommandWords, Option, PictureWords, PreflightWords
 
 if TYPE_CHECKING:
     from hsa2c.node.layout import Layout
+    from hsa2c.node.optimiser import Rule
 
 
 class ProblemFactory(Protocol):
@@ -239,9 +240,15 @@ def at_node(app: Application, config: Any, processes: int, *, nodes: int, cores:
 def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
     """The layout of a parameter that is read and changed as a whole."""
     from hsa2c.node.layout import DenseLayout
+
+    return DenseLayout(dim, rule_of(optimiser))
+
+
+def rule_of(optimiser: OptimiserConfig) -> Rule:
+    """The local optimiser of a configuration."""
     from hsa2c.node.optimiser import Rule
 
-    rule = Rule(
+    return Rule(
         name=optimiser.name,
         learning_rate=optimiser.learning_rate,
         beta1=optimiser.beta1,
@@ -249,7 +256,6 @@ def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
         decay=optimiser.decay,
         epsilon=optimiser.epsilon,
     )
-    return DenseLayout(dim, rule)
 
 
 def load(name: str) -> Application:

@@ -79,6 +79,9 @@ class CommandWords:
     without: Collection[str] = ()
     """Options that others have, and it has not."""
 
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Options of other applications that share its program: flag to module."""
+
     limits: str = "--minutes"
     """The options that say how long a run may last, for who forgot them."""
 

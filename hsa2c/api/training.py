@@ -78,6 +78,9 @@ def train(
         KeyboardInterrupt: Ctrl-C: the run has ended in good order, and can be resumed.
     """
     names.refuse_import("hsa2c.train")
+    if app == DEFAULT:
+        others = application.load(DEFAULT).command.others
+        app = next((module for flag, module in others.items() if flag.removeprefix("--") in options), DEFAULT)
     name, found = application.named(app)
     fields = fields_of(found, settings, options)
     run = begin.prepare(found, fields, None if config is None else str(config), ALONE)
@@ -219,5 +222,6 @@ def fields_of(app: Application, settings: Mapping[str, Any] | None, options: Map
     for name, value in options.items():
         if name not in known or ((option := known[name]).field is None and option.sets is None):
             raise ConfigError(f"{name} = {value!r}: no such option; known are {', '.join(sorted(known))}")
+        value = names.give(value, name) if callable(value) else value  # noqa: PLW2901
         setattr(typed, name, str(value) if isinstance(value, Path) else value)
     return {**given(app.command, typed), **dict(settings or {})}

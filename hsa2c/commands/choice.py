@@ -94,6 +94,24 @@ def check(path: Path, app: str) -> None:
     raise ConfigError(f"{path}: is a run of {its}, not of {app}")
 
 
+def lead(arguments: Sequence[str], app: str = APPLICATION) -> str:
+    """Module of the application that a program which serves several is to serve: by an option, or by a run.
+
+    Args:
+        arguments: What was typed.
+        app: The one that it serves without either.
+    """
+    others = application.load(app).command.others
+    for word in arguments:
+        flag, _, value = word.partition("=")
+        if flag in others:
+            return others[flag]
+        its = application_of(Path(value or word)) if others else None
+        if its in others.values():
+            return str(its)
+    return app
+
+
 def _chosen(typed: str | None, arguments: Sequence[str]) -> str:
     texts = [text for word in arguments for text in (word, word.partition("=")[2]) if text]
     paths = [Path(text) for text in texts]
@@ -106,4 +124,4 @@ def _chosen(typed: str | None, arguments: Sequence[str]) -> str:
     if len(runs) > 1:
         said = ", ".join(f"{path} of {its}" for its, path in reversed(runs.items()))
         raise ConfigError(f"runs must be of one application: {said}")
-    return application.locate(next(iter(runs), APPLICATION))
+    return application.locate(next(iter(runs), None) or lead(arguments))

@@ -15,6 +15,9 @@ from hsa2c.signals import catch, restore
 #: Modules of commands that native code may keep from hearing a signal for many seconds.
 ATTENDED = ("hsa2c.commands.evaluate",)
 
+#: Modules of commands whose program serves several applications.
+SHARED = ("hsa2c.commands.train", "hsa2c.commands.evaluate")
+
 
 def enter(
     prog: str, module: str, arguments: list[str] | None = None, *, app: str | None = None, chooses: bool = False
@@ -61,6 +64,10 @@ def enter(
 def _call(module: str, prog: str, arguments: list[str] | None, *, app: str | None, chooses: bool, quiet: bool) -> int:
     """Load the command and call it, once the application is known; see `enter`."""
     how = {} if app is None else {"app": app}
+    if app is None and not chooses and module in SHARED:
+        from hsa2c.commands.choice import lead
+
+        how = {"app": lead(sys.argv[1:] if arguments is None else arguments)}
     if chooses:
         from hsa2c.commands.choice import choose
 

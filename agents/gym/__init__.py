@@ -1,0 +1,1 @@
+"""The actor-critic for any Gymnasium environment: spaces, networks, losses, rollouts by autograd."""

@@ -1,0 +1,165 @@
+"""A trained agent that acts: for `hsa2c.load`, for evaluation and for videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Space
+
+from hsa2c.agents.evaluation import summarise
+from hsa2c.agents.gym.distributions import Actions
+from hsa2c.agents.gym.networks import Agent, to_tensors
+from hsa2c.agents.gym.spaces import MASK, empty, leaves, take
+from hsa2c.agents.gym.statistics import Statistics
+from hsa2c.agents.network import bind, num_parameters
+from hsa2c.dpsgd.protocols import Vector
+from hsa2c.envs.episodes import Envs, Make
+from hsa2c.errors import ConfigError
+
+_MOST_ENVS = 16  # episodes played side by side
+
+
+class AgentPolicy:
+    """A function from an observation to an action; a recurrent one remembers until `reset`.
+
+    Args:
+        agent: The network; its parameters become copies of v's.
+        v: float32 [dim].
+        statistics: What observations are normalised by; it is the end of v.
+        observation_space: Of one environment.
+        action_space: Of one environment.
+        bounds: See `Actions`.
+        greedy: Take the likeliest action; otherwise sample.
+        seed: Of the sampling.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        v: Vector,
+        statistics: Statistics,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        *,
+        bounds: str,
+        greedy: bool,
+        seed: int,
+    ) -> None:
+        flat = torch.from_numpy(v.copy())
+        dim = num_parameters(agent)
+        if len(v) != dim + statistics.size:
+            raise ConfigError(
+                f"the network has {dim + statistics.size} numbers, must have {len(v)} as the checkpoint has"
+            )
+        bind(agent, flat[:dim])
+        self._agent, self._tail, self._statistics = agent.eval(), flat[dim:], statistics
+        self._leaves = leaves(observation_space)
+        self._actions, self._greedy = Actions(action_space, bounds), greedy
+        self._space = observation_space
+        torch.manual_seed(seed)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin new episodes: forget."""
+        self._state: Any = None
+
+    def __call__(self, observation: Any, mask: Any = None) -> Any:
+        """The action for one observation of the space."""
+        if mask is None and isinstance(observation, dict):
+            mask = observation.get(MASK)
+        return self.batch([observation], [mask])[0]
+
+    @torch.inference_mode()
+    def batch(self, observations: Sequence[Any], masks: Sequence[Any], starts: Any = None) -> Any:
+        """Actions for several environments, always as many: [n, ...].
+
+        Args:
+            observations: One of each.
+            masks: Which actions there are, in each; None: all.
+            starts: bool [n]: which of them have just begun an episode; None: none but the first time.
+        """
+        n = len(observations)
+        arrays = empty(self._leaves, (n,))
+        for i, observation in enumerate(observations):
+            for path, part in zip(self._leaves, take(observation, list(self._leaves)), strict=True):
+                arrays[path][i] = part
+        seen = {path: self._statistics.normalise(self._tail, path, x) for path, x in to_tensors(arrays).items()}
+        if self._state is None:
+            self._state = self._agent.begin(n)
+        begun = torch.zeros(n, dtype=torch.bool) if starts is None else torch.from_numpy(np.asarray(starts))
+        parameters, _, self._state = self._agent(seen, self._state, begun)
+        mask = None
+        if any(one is not None for one in masks):
+            rows = [
+                np.ones(parameters.shape[1], bool) if one is None else np.asarray(one, bool).ravel() for one in masks
+            ]
+            mask = torch.from_numpy(np.stack(rows))
+        return self._actions.to_env(self._actions.sample(parameters, self._agent.log_std, mask, self._greedy))
+
+
+def play(policy: AgentPolicy, make: Make, *, episodes: int, seed: int) -> dict[str, Any]:
+    """Scores of whole episodes; episode k begins with seed + k.
+
+    Args:
+        policy: Who acts.
+        make: Makes an environment.
+        episodes: How many.
+        seed: Of the first one.
+    """
+    scores: list[float] = []
+    steps = 0
+    for first in range(0, episodes, _MOST_ENVS):
+        n = min(_MOST_ENVS, episodes - first)
+        envs = Envs(make, n, seed=seed + first)
+        policy.reset()
+        observations, masks = envs.reset()
+        found: dict[int, float] = {}
+        starts = np.ones(n, bool)
+        totals = np.zeros(n)
+        while len(found) < n:
+            step = envs.step(policy.batch(observations, masks, starts))
+            observations, masks, starts = step.observations, step.masks, ~step.valid
+            for i in range(n):
+                totals[i] += step.rewards[i] if i not in found else 0.0
+                if i not in found and (step.terminated[i] or step.truncated[i]):
+                    found[i] = float(totals[i])
+            steps += int(sum(i not in found for i in range(n)))
+        scores += [found[i] for i in range(n)]
+        envs.close()
+    result = summarise(scores, agent_steps=steps)
+    return {name: getattr(result, name) for name in ("mean", "median", "std", "min", "max")} | {
+        "episodes": episodes,
+        "agent_steps": steps,
+        "scores": scores,
+    }
+
+
+def record(policy: AgentPolicy, make: Make, path: Path, *, seed: int) -> float:
+    """Write a video of an episode; gives back its score. The environment renders ``rgb_array``.
+
+    Raises:
+        ConfigError: It renders nothing, or the file cannot be written.
+    """
+    import imageio.v3 as iio
+
+    env = make()
+    policy.reset()
+    observation, info = env.reset(seed=seed)
+    frames, score, over = [], 0.0, False
+    while not over:
+        frame = env.render()
+        if not isinstance(frame, np.ndarray):
+            raise ConfigError(f"--video {path}: the environment renders no picture, must have render_mode rgb_array")
+        frames.append(frame)
+        observation, reward, terminated, truncated, info = env.step(policy(observation, info.get("action_mask")))
+        score, over = score + float(reward), bool(terminated or truncated)
+    env.close()
+    try:
+        iio.imwrite(path, np.stack(frames), fps=30)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--video {path}: cannot be written: {error}") from None
+    return score

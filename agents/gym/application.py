@@ -1,0 +1,282 @@
+"""An agent in any Gymnasium environment as an application: environments and networks meet the framework here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from hsa2c import names
+from hsa2c.agents.gym.settings import GymConfig
+from hsa2c.agents.gym.words import COMMAND, PICTURES, PREFLIGHT
+from hsa2c.application import Application, ProblemFactory, rule_of
+from hsa2c.cluster.capacity import Footprint
+from hsa2c.dpsgd.protocols import Vector
+from hsa2c.errors import ConfigError
+from hsa2c.observe.shown import Field
+
+if TYPE_CHECKING:
+    from hsa2c.agents.gym.acting import AgentPolicy
+    from hsa2c.agents.gym.networks import Agent
+    from hsa2c.agents.gym.statistics import Statistics
+    from hsa2c.agents.gym.tracker import EpisodeTracker
+    from hsa2c.envs.episodes import Make
+    from hsa2c.node.layout import Layout
+
+_LOSSES = ("a2c", "ppo", "vtrace")
+
+
+class Gym(Application):
+    """See `hsa2c.application.Application`."""
+
+    name = "gym"
+    config_type = GymConfig
+    fields = (
+        Field("agent steps", "agent_steps"),
+        Field("steps/s", "speed/agent_steps_per_s"),
+        Field("episodes", "episodes"),
+        Field("mean score of last 100", "score/mean_100", "{:,.2f}"),
+        Field("best", "score/best_mean_100", "{:,.2f}"),
+        Field("exchanges", "exchanges"),
+        Field("tau", "staleness/mean", "{:.2f}"),
+        Field("overlap", "staleness/overlap_mean", "{:.2f}"),
+        Field("master busy", "master/busy", "{:.0%}"),
+        Field("entropy", "policy/entropy", "{:.3f}"),
+    )
+    curve = Field("mean score", "score/mean_100", "{:,.1f}")
+    fixed: ClassVar[Sequence[str]] = ("env.id", "env.options", "agent.network", "agent.recurrent", "agent.hidden")
+    summary: ClassVar[Mapping[str, str]] = {
+        "agent_steps": "agent_steps",
+        "updates": "updates",
+        "episodes": "episodes",
+        "mean_score": "score/mean_100",
+        "best_mean_score": "score/best_mean_100",
+    }
+    command, pictures, preflight = COMMAND, PICTURES, PREFLIGHT
+
+    def code(self, config: GymConfig) -> Sequence[str]:
+        """Environment, network and loss, where they are the user's."""
+        given = (config.env.id, config.agent.network, config.agent.loss)
+        return tuple(name for name in given if name is not None and _is_code(name))
+
+    def label(self, config: GymConfig) -> str:
+        """The environment."""
+        word = config.env.id.rpartition(":")[2].rpartition("/")[2].rpartition(".")[2]
+        return word if word.isascii() and word.replace("-", "").isalnum() else self.name
+
+    def title(self, config: GymConfig) -> str:
+        """What runs, in one line."""
+        whole = super().title(config)
+        return f"HSA2C {self.label(config)}{whole.removeprefix(self.name)}"
+
+    def resolve(self, config: GymConfig) -> GymConfig:
+        """Nothing is left to rules; but names must stand for what they are to be."""
+        if config.agent.loss not in _LOSSES and not _is_code(config.agent.loss):
+            raise ConfigError(f"agent.loss = {config.agent.loss!r}: must be {', '.join(_LOSSES)}, or module:function")
+        for name in self.code(config):
+            names.find(name)
+        return config
+
+    def identity(self, config: GymConfig) -> dict[str, str]:
+        """Environment and spaces."""
+        observations, actions = _spaces(config.env.id, _frozen(config.env.options))
+        return {
+            "application": self.name,
+            "environment": config.env.id,
+            "observations": str(observations),
+            "actions": str(actions),
+            "network": f"{config.agent.network or 'by the spaces'}, {config.agent.recurrent}",
+        }
+
+    def limits(self, config: GymConfig) -> dict[str, float]:
+        """Where training ends by itself."""
+        given = {"agent_steps": config.stop.agent_steps, "episodes": config.stop.episodes}
+        return {name: limit for name, limit in given.items() if limit is not None}
+
+    def footprint(self, config: GymConfig) -> Footprint:
+        """Of a process with small environments."""
+        return Footprint(memory_bytes=(30 << 20) + (config.env.num_envs << 20), tasks=1)
+
+    def dim(self, config: GymConfig) -> int:
+        """Weights of the network, and the running statistics."""
+        from hsa2c.agents.network import num_parameters
+
+        return num_parameters(_agent(config)) + _statistics(config).size
+
+    def initial(self, config: GymConfig) -> Vector:
+        """Weights drawn by the run's seed; statistics that know nothing."""
+        import torch
+
+        from hsa2c.agents.gym.networks import initialise
+        from hsa2c.agents.network import bind, num_parameters
+
+        torch.manual_seed(config.seed)
+        agent, tail = _agent(config), _statistics(config).size
+        initialise(agent, config.seed)
+        drawn = torch.cat([parameter.detach().reshape(-1) for parameter in agent.parameters()])
+        flat = torch.zeros(num_parameters(agent) + tail)
+        flat[: len(drawn)] = drawn
+        bind(agent, flat[: len(drawn)])
+        return cast("Vector", flat.numpy())
+
+    def layout(self, config: GymConfig) -> Layout:
+        """The optimiser leaves the statistics alone."""
+        from hsa2c.agents.gym.statistics import TailLayout
+
+        return TailLayout(self.dim(config), rule_of(config.optimiser), _statistics(config).size)
+
+    def problems(self, config: GymConfig, node: int, t: int) -> ProblemFactory:
+        """Actor-learners; what is random in each depends on the seed, its place and where the run was resumed."""
+        import numpy as np
+
+        from hsa2c.agents.gym.problem import ActorCritic
+        from hsa2c.envs.episodes import Envs
+
+        make_env = _maker(config)
+        loss = names.find(config.agent.loss) if _is_code(config.agent.loss) else None
+
+        def make(index: int) -> ActorCritic:
+            seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
+            limit_s = config.env.step_limit_s
+            envs = Envs(make_env, config.env.num_envs, seed=int(seeds[0]) % 2**30, step_limit_s=limit_s)
+            return ActorCritic(config.agent, envs, _agent(config), _statistics(config), loss, int(seeds[1]))
+
+        return make
+
+    def tracker(self, config: GymConfig, counters: Mapping[str, Any]) -> EpisodeTracker:
+        """Learning curves."""
+        from hsa2c.agents.gym.tracker import EpisodeTracker
+
+        _, actions = _spaces(config.env.id, _frozen(config.env.options))
+        return EpisodeTracker(
+            config.cluster.nodes,
+            int(getattr(actions, "n", 1)) if type(actions).__name__ == "Discrete" else 1,
+            limit_agent_steps=config.stop.agent_steps,
+            limit_episodes=config.stop.episodes,
+            limit_score=config.stop.score,
+            counters=counters,
+        )
+
+    def work_per_update(self, config: GymConfig) -> float:
+        """Agent steps."""
+        passes = config.agent.passes or (4 if config.agent.loss == "ppo" else 1)
+        return config.agent.batch / passes
+
+    def policy(self, config: GymConfig, v: Vector, *, greedy: bool = False, seed: int = 1) -> AgentPolicy:
+        """A function from an observation to an action; see `AgentPolicy`."""
+        from hsa2c.agents.gym.acting import AgentPolicy
+
+        observations, actions = _spaces(config.env.id, _frozen(config.env.options))
+        return AgentPolicy(
+            _agent(config),
+            v,
+            _statistics(config),
+            observations,
+            actions,
+            bounds=config.agent.bounds,
+            greedy=greedy,
+            seed=seed,
+        )
+
+    def evaluate(
+        self,
+        config: GymConfig,
+        v: Vector,
+        *,
+        games: int = 30,
+        greedy: bool = False,
+        seed: int = 1000,
+        video: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Scores of whole episodes, as ``evaluate.py --json`` prints them."""
+        from hsa2c.agents.gym.acting import play, record
+
+        if games < 1:
+            raise ConfigError(f"games = {games}: must be at least 1")
+        policy = self.policy(config, v, greedy=greedy, seed=seed)
+        result = {"environment": config.env.id, **play(policy, _maker(config), episodes=games, seed=seed)}
+        if video is not None:
+            score = record(policy, _maker(config, render_mode="rgb_array"), Path(video), seed=seed)
+            result["video"] = {"file": str(video), "score": score}
+        return result
+
+
+def _is_code(name: str) -> bool:
+    """Whether a name is that of the user's code: an id such as package:Id-v0 has a version at its end."""
+    where, colon, attribute = name.rpartition(":")
+    return bool(colon and where) and not attribute.rpartition("-v")[2].isdigit()
+
+
+def _maker(config: GymConfig, **more: Any) -> Make:
+    from hsa2c.envs.episodes import maker
+
+    env = config.env.id
+    return maker(names.find(env) if _is_code(env) else env, **config.env.options, **more)
+
+
+def _frozen(options: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(options, sort_keys=True)
+
+
+@cache
+def _spaces(env: str, options: str) -> tuple[Any, Any]:
+    """Of observations and actions; an environment is made to ask it."""
+    import json
+
+    from hsa2c.agents.gym.spaces import action_parameters, leaves
+    from hsa2c.envs.episodes import maker
+
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame asks for no display
+    make = maker(names.find(env) if _is_code(env) else env, **json.loads(options))
+    try:
+        made = make()
+    except Exception as error:
+        raise ConfigError(f"env = {env!r}: cannot be made: {type(error).__name__}: {error}") from None
+    for name in ("observation_space", "action_space", "reset", "step"):
+        if not hasattr(made, name):
+            raise ConfigError(f"env = {env!r}: gave a {type(made).__name__} without {name}, must be a gymnasium.Env")
+    leaves(made.observation_space)
+    action_parameters(made.action_space)
+    spaces = made.observation_space, made.action_space
+    made.close()
+    return spaces
+
+
+def _statistics(config: GymConfig) -> Statistics:
+    from hsa2c.agents.gym.spaces import leaves
+    from hsa2c.agents.gym.statistics import Statistics
+
+    observations, _ = _spaces(config.env.id, _frozen(config.env.options))
+    agent = config.agent
+    return Statistics(leaves(observations), observations=agent.normalise_observations, rewards=agent.normalise_rewards)
+
+
+def _agent(config: GymConfig) -> Agent:
+    from torch import nn
+
+    from hsa2c.agents.gym.networks import Agent
+    from hsa2c.agents.gym.spaces import leaves
+
+    observations, actions = _spaces(config.env.id, _frozen(config.env.options))
+    own = None
+    if config.agent.network is not None:
+        own = names.find(config.agent.network)(observations, actions)
+        if not isinstance(own, nn.Module):
+            raise ConfigError(f"agent.network: gave a {type(own).__name__}, must give a torch.nn.Module")
+    agent = config.agent
+    return Agent(
+        leaves(observations),
+        actions,
+        hidden=agent.hidden,
+        layers=agent.layers,
+        convolution=agent.convolution,
+        recurrent=agent.recurrent,
+        own=own,
+    )
+
+
+APPLICATION = Gym()

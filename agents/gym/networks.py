@@ -1,0 +1,231 @@
+"""Networks for any space: encoders of each leaf, perhaps a recurrent core, a head for the policy and one for the value.
+
+A network of one's own is a torch module whose `forward` takes the observation (a tensor [n, ...], or a dict of tensors
+where the space has parts) and gives the numbers of the policy, float32 [n, P], and the value, [n] or [n, 1]. P is
+`hsa2c.agents.gym.spaces.action_parameters` of the action space: logits, or means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hsa2c.agents.gym.spaces import action_parameters, image_axes, is_image, width
+from hsa2c.errors import ConfigError
+
+State = tuple[Tensor, ...]
+"""Of a recurrent core: float32 [n, hidden] each; empty without one."""
+
+
+class Encoder(nn.Module):
+    """Leaves of an observation as one vector, [n, size]: pixels by a convolution, choices as ones among zeros."""
+
+    def __init__(self, spaces: Mapping[str, Space[Any]], convolution: str) -> None:
+        super().__init__()
+        self.spaces = dict(spaces)
+        self.convolutions = nn.ModuleDict()
+        self.size = 0
+        for path, space in spaces.items():
+            if is_image(space):
+                assert isinstance(space, Box)
+                channels, _ = image_axes(space)
+                made = _mnih(channels) if convolution == "mnih" else _impala(channels)
+                with torch.no_grad():
+                    numbers = made(self._image(space, torch.zeros((1, *space.shape), dtype=torch.uint8))).shape[1]
+                self.convolutions[_key(path)] = made
+                self.size += numbers
+            else:
+                self.size += width(space)
+
+    def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
+        """[n, size]."""
+        parts = []
+        for path, space in self.spaces.items():
+            x = observations[path]
+            if is_image(space):
+                assert isinstance(space, Box)
+                parts.append(self.convolutions[_key(path)](self._image(space, x)))
+            elif isinstance(space, Discrete):
+                parts.append(functional.one_hot(x - int(space.start), int(space.n)).float())
+            elif isinstance(space, MultiDiscrete):
+                columns = x.reshape(len(x), -1).unbind(1)
+                sizes = [int(n) for n in space.nvec.ravel()]
+                parts += [functional.one_hot(c, n).float() for c, n in zip(columns, sizes, strict=True)]
+            else:
+                parts.append(x.reshape(len(x), -1).float())
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    def _image(space: Box, x: Tensor) -> Tensor:
+        _, last = image_axes(space)
+        x = x.float() / 255
+        if len(space.shape) == 2:
+            return x.unsqueeze(1)
+        return x.permute(0, 3, 1, 2).contiguous() if last else x
+
+
+def _key(path: str) -> str:
+    return path.replace(".", "_") or "image"
+
+
+def _mnih(channels: int) -> nn.Module:
+    """Mnih et al. 2015: three convolutions."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 8, 4, padding=2), nn.ReLU(), nn.Conv2d(32, 64, 4, 2, padding=1), nn.ReLU(), nn.Flatten()
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(functional.relu(self.first(functional.relu(x))))
+        return x + y
+
+
+def _impala(channels: int) -> nn.Module:
+    """Espeholt et al. 2018, Figure 3: three blocks of a convolution, a pooling and two residual parts."""
+    blocks: list[nn.Module] = []
+    for into in (16, 32, 32):
+        blocks += [nn.Conv2d(channels, into, 3, padding=1), nn.MaxPool2d(3, 2, padding=1)]
+        blocks += [_Residual(into), _Residual(into)]
+        channels = into
+    return nn.Sequential(*blocks, nn.ReLU(), nn.Flatten())
+
+
+class Agent(nn.Module):
+    """Policy and value of an observation, with what is carried from one step to the next.
+
+    Args:
+        spaces: Leaves of the observation space.
+        action_space: Of one environment.
+        hidden: Width of the hidden layers, and of a recurrent core.
+        layers: Hidden layers of each tower.
+        convolution: mnih or impala.
+        recurrent: none, lstm or gru.
+        own: A network of one's own in the place of all of it.
+    """
+
+    def __init__(
+        self,
+        spaces: Mapping[str, Space[Any]],
+        action_space: Space[Any],
+        *,
+        hidden: int = 64,
+        layers: int = 2,
+        convolution: str = "mnih",
+        recurrent: str = "none",
+        own: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self._paths = list(spaces)
+        parameters = action_parameters(action_space)
+        self.log_std = nn.Parameter(torch.zeros(parameters)) if isinstance(action_space, Box) else None
+        self.own, self.hidden, self._kind = own, hidden, recurrent
+        self.core: nn.LSTMCell | nn.GRUCell | None = None
+        self.policy: nn.Module
+        self.value: nn.Module
+        if own is not None:
+            if recurrent != "none":
+                raise ConfigError(f"agent.recurrent = {recurrent!r}: must be none with a network of one's own")
+            return
+        self.encoder = Encoder(spaces, convolution)
+        if recurrent != "none":
+            self.before = _tower(self.encoder.size, hidden, 1)
+            self.core = (nn.LSTMCell if recurrent == "lstm" else nn.GRUCell)(hidden, hidden)
+            self.policy, self.value = nn.Linear(hidden, parameters), nn.Linear(hidden, 1)
+        elif len(self.encoder.convolutions):
+            self.before = _tower(self.encoder.size, 8 * hidden, 1, nn.ReLU)
+            self.policy, self.value = nn.Linear(8 * hidden, parameters), nn.Linear(8 * hidden, 1)
+        else:  # two towers: the value's errors do not disturb the policy (Andrychowicz et al. 2021, section 3.2)
+            self.policy = nn.Sequential(_tower(self.encoder.size, hidden, layers), nn.Linear(hidden, parameters))
+            self.value = nn.Sequential(_tower(self.encoder.size, hidden, layers), nn.Linear(hidden, 1))
+
+    def begin(self, n: int) -> State:
+        """The state at the start of n episodes."""
+        if self.core is None:
+            return ()
+        return tuple(torch.zeros(n, self.hidden) for _ in range(2 if self._kind == "lstm" else 1))
+
+    def forward(self, observations: Mapping[str, Tensor], state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
+        """One step: numbers of the policy [n, P], values [n], and the state afterwards.
+
+        Args:
+            observations: Leaves by path, [n, ...].
+            state: Before the step.
+            starts: bool [n]: the observation is the first of an episode, so that the state is that of the start.
+        """
+        if self.own is not None:
+            given = observations[self._paths[0]] if len(self._paths) == 1 else observations
+            parameters, values = self.own(given)
+            return parameters, values.reshape(-1), ()
+        x = self.encoder(observations)
+        if self.core is not None:
+            keep = (~starts).float().unsqueeze(1)
+            state = tuple(part * keep for part in state)
+            x = self.before(x)
+            after = self.core(x, state) if isinstance(self.core, nn.LSTMCell) else (self.core(x, state[0]),)
+            return self.policy(after[0]), self.value(after[0]).squeeze(1), tuple(after)
+        if len(self.encoder.convolutions):
+            x = self.before(x)
+        return self.policy(x), self.value(x).squeeze(1), ()
+
+    def sequence(self, observations: Mapping[str, Tensor], state: State, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """T steps of n environments, [T, n, ...]: numbers of the policy [T, n, P] and values [T, n]."""
+        T, n = starts.shape
+        if self.core is None:
+            flat = {path: x.reshape(T * n, *x.shape[2:]) for path, x in observations.items()}
+            parameters, values, _ = self(flat, (), starts.reshape(-1))
+            return parameters.view(T, n, -1), values.view(T, n)
+        found = []
+        for t in range(T):
+            parameters, values, state = self({path: x[t] for path, x in observations.items()}, state, starts[t])
+            found.append((parameters, values))
+        return torch.stack([parameters for parameters, _ in found]), torch.stack([values for _, values in found])
+
+
+def _tower(size: int, hidden: int, layers: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for _ in range(layers):
+        parts += [nn.Linear(size, hidden), activation()]
+        size = hidden
+    return nn.Sequential(*parts)
+
+
+def initialise(agent: Agent, seed: int) -> None:
+    """Draw the weights: orthogonal, gain sqrt(2), of the policy 0.01 and of the value 1 (Andrychowicz et al. 2021)."""
+    if agent.own is not None:
+        return
+    generator = torch.Generator().manual_seed(seed)
+    last = [_last(agent.policy), _last(agent.value)]
+    for module in agent.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            gain = 0.01 if module is last[0] else 1.0 if module is last[1] else math.sqrt(2)
+            nn.init.orthogonal_(module.weight, gain, generator=generator)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LSTMCell | nn.GRUCell):
+            for name, parameter in module.named_parameters():
+                if "weight" in name:
+                    nn.init.orthogonal_(parameter, 1.0, generator=generator)
+                else:
+                    nn.init.zeros_(parameter)
+
+
+def _last(module: nn.Module) -> nn.Module:
+    return module[-1] if isinstance(module, nn.Sequential) else module
+
+
+def to_tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Leaves as tensors, without a copy."""
+    return {path: torch.from_numpy(np.ascontiguousarray(array)) for path, array in arrays.items()}

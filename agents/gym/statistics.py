@@ -1,0 +1,123 @@
+"""Running means and deviations of observations and returns, as numbers at the end of v.
+
+They are moving averages that start at 0, with the weight that they have gathered beside them (as Kingma and Ba 2015
+correct Adam's): mean = m / c. A moving average is linear, so the mean of the nodes' deltas is that of their data. They
+are shared, exchanged, saved and loaded as the rest of v, and no optimiser has a hand in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Space
+from torch import Tensor
+
+from hsa2c.agents.gym.spaces import normalised
+from hsa2c.dpsgd.problem import Problem
+from hsa2c.node.layout import Access, DenseLayout
+from hsa2c.node.optimiser import Rule, SharedOptimiser, check_gradient
+
+_RATE = 0.01  # of a rollout: what came 100 rollouts ago counts for a third
+_MOST = 10.0  # of a normalised number, both ways (OpenAI baselines' VecNormalize)
+
+
+class Statistics:
+    """Where each number stands at the end of v: c, the means m and mean squares s of observations, the same of returns.
+
+    Args:
+        spaces: Leaves of the observations (`hsa2c.agents.gym.spaces.leaves`).
+        observations: Whether they are normalised.
+        rewards: Whether rewards are divided by the deviation of the discounted return.
+    """
+
+    def __init__(self, spaces: Mapping[str, Space[Any]], *, observations: bool, rewards: bool) -> None:
+        self.paths = [path for path, space in spaces.items() if observations and normalised(space)]
+        self._widths = [int(np.prod(spaces[path].shape or (1,))) for path in self.paths]
+        self.rewards = rewards
+        width = sum(self._widths) + int(rewards)
+        self._half = width
+        self.size = 2 * width + 1 if width else 0
+
+    def gradient(self, tail: Tensor, observations: Mapping[str, Tensor], returns: Tensor | None) -> Tensor:
+        """What line 6 subtracts from the tail, after a rollout.
+
+        Args:
+            tail: As it is, float32 [size].
+            observations: Leaves, [n, ...] each.
+            returns: Discounted sums of rewards so far in their episodes, [n].
+        """
+        columns = [observations[path].reshape(-1, width) for path, width in zip(self.paths, self._widths, strict=True)]
+        if self.rewards:
+            assert returns is not None
+            columns.append(returns.reshape(-1, 1))
+        x = torch.cat(columns, dim=1)
+        return _RATE * (tail - torch.cat([torch.ones(1), x.mean(0), x.square().mean(0)]))
+
+    def normalise(self, tail: Tensor, path: str, x: Tensor) -> Tensor:
+        """A leaf of observations, [n, ...], shifted and scaled; as it is where it is not to be, or nothing is known."""
+        if path not in self.paths or tail[0] <= 0:
+            return x
+        k = self.paths.index(path)
+        begin = 1 + sum(self._widths[:k])
+        mean, deviation = self._moments(tail, begin, begin + self._widths[k])
+        shape = x.shape[x.dim() - _axes(x, self._widths[k]) :]
+        return ((x - mean.view(shape)) / deviation.view(shape)).clamp(-_MOST, _MOST)
+
+    def reward_scale(self, tail: Tensor) -> float:
+        """By which rewards are divided."""
+        if not self.rewards or tail[0] <= 0:
+            return 1.0
+        return float(self._moments(tail, self._half, self._half + 1)[1])
+
+    def _moments(self, tail: Tensor, begin: int, end: int) -> tuple[Tensor, Tensor]:
+        weight = tail[0]
+        mean = tail[begin:end] / weight
+        variance = tail[begin + self._half : end + self._half] / weight - mean.square()
+        return mean, variance.clamp(min=0.0).add(1e-8).sqrt()
+
+
+def _axes(x: Tensor, width: int) -> int:
+    """How many of the last axes hold one observation."""
+    axes, found = 0, 1
+    while found < width:
+        axes += 1
+        found *= x.shape[-axes]
+    return max(axes, 0)
+
+
+class TailLayout(DenseLayout):
+    """As `DenseLayout`; but of the last numbers, a gradient is subtracted as it is.
+
+    Args:
+        dim: Length of v.
+        rule: The local optimiser, for all but the tail.
+        tail: Numbers that it leaves alone.
+    """
+
+    def __init__(self, dim: int, rule: Rule, tail: int) -> None:
+        super().__init__(dim, rule)
+        self._rule_, self._dim_, self._tail = rule, dim, tail
+
+    @property
+    def state_size(self) -> int:
+        """See `hsa2c.node.layout.Layout`."""
+        return self._rule_.state_size(self._dim_ - self._tail)
+
+    def attach(self, u: Tensor, state: Tensor, problem: Problem) -> Access:
+        """See `hsa2c.node.layout.Layout.attach`."""
+        u_hat, dim, head = torch.empty_like(u), self._dim_, self._dim_ - self._tail
+        optimiser = SharedOptimiser(u[:head], state, self._rule_)
+
+        def step(g: Any) -> None:
+            check_gradient(g, dim)
+            optimiser.step(g[:head])
+            u[head:].sub_(g[head:])  # unlocked: a lost write is S_b of Eq. 3
+
+        def finite(g: Any) -> bool:
+            check_gradient(g, dim)
+            return bool(g.sum().isfinite())
+
+        return Access(lambda: u_hat.copy_(u), step, optimiser.scale_rate, finite)

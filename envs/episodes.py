@@ -1,0 +1,220 @@
+"""Any Gymnasium environment, several copies side by side: from an id, or from a function that makes one.
+
+An episode that has ended stays on its last observation. The next action in that environment is ignored, the step is not
+`valid`, and its observation is the first of a new episode ("next-step" autoreset), as with `hsa2c.envs.atari`.
+
+An environment that raises, or takes longer than a limit for one step, costs its episode: it is made anew, and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Space
+
+from hsa2c.errors import ConfigError, ProblemError
+
+Make = Callable[[], "gymnasium.Env[Any, Any]"]
+
+_MOST_FAULTS = 20  # in a row, without a whole step between: then something is wrong for good
+
+
+class Episode(NamedTuple):
+    """One whole episode."""
+
+    score: float
+    """Sum of its rewards, as the environment gave them."""
+    agent_steps: int
+
+
+class EnvStep(NamedTuple):
+    """What one action in each environment led to."""
+
+    observations: list[Any]
+    """One of each environment; at the end of an episode its last one."""
+    masks: list[Any]
+    """``info["action_mask"]`` of each, None where it has none."""
+    rewards: npt.NDArray[np.float32]
+    """[num_envs]; 0 where not valid."""
+    terminated: npt.NDArray[np.bool_]
+    """[num_envs]: the episode ended by the environment's rules; nothing follows."""
+    truncated: npt.NDArray[np.bool_]
+    """[num_envs]: cut off by a limit; what would follow has a value. Never together with terminated."""
+    valid: npt.NDArray[np.bool_]
+    """[num_envs]: False where a new episode was started, also after a fault: nothing to learn from."""
+    episodes: tuple[Episode, ...]
+    """Those that ended in this step."""
+
+
+class Envs:
+    """Several copies of an environment.
+
+    Args:
+        make: Makes one.
+        num_envs: Copies.
+        seed: Copy i begins with seed + i.
+        step_limit_s: Seconds that one step or reset may take; None: as long as it likes.
+
+    Attributes:
+        observation_space: Of one.
+        action_space: Of one.
+        faults: Environments that were made anew, since the last look.
+        last_fault: Of these the last, in words.
+    """
+
+    def __init__(self, make: Make, num_envs: int, *, seed: int, step_limit_s: float | None = None) -> None:
+        self._make = make
+        self._envs = [make() for _ in range(num_envs)]
+        self._seed = seed
+        self._limit_s = step_limit_s
+        self.observation_space: Space[Any] = self._envs[0].observation_space
+        self.action_space: Space[Any] = self._envs[0].action_space
+        self.faults, self.last_fault = 0, ""
+        self._in_a_row = [0] * num_envs
+        self._over = [True] * num_envs
+        self._scores, self._lengths = [0.0] * num_envs, [0] * num_envs
+
+    @property
+    def num_envs(self) -> int:
+        """Copies."""
+        return len(self._envs)
+
+    def reset(self) -> tuple[list[Any], list[Any]]:
+        """Begin an episode everywhere: the observations and masks of each."""
+        begun = [self._begin(i, seed=self._seed + i) for i in range(self.num_envs)]
+        return [observation for observation, _ in begun], [mask for _, mask in begun]
+
+    def step(self, actions: npt.NDArray[Any]) -> EnvStep:
+        """Take one action in every environment; [num_envs, ...]."""
+        n = self.num_envs
+        observations: list[Any] = [None] * n
+        masks: list[Any] = [None] * n
+        rewards = np.zeros(n, np.float32)
+        ends = np.zeros((3, n), bool)  # terminated, truncated, valid
+        episodes = []
+        for i, env in enumerate(self._envs):
+            if self._over[i]:
+                observations[i], masks[i] = self._begin(i)
+                continue
+            try:
+                with _limited(self._limit_s):
+                    observations[i], reward, terminated, truncated, info = env.step(actions[i])
+                _check(observations[i], reward)
+            except Exception as error:
+                observations[i], masks[i] = self._replace(i, error)
+                continue
+            self._in_a_row[i] = 0
+            masks[i], rewards[i] = info.get("action_mask"), reward
+            ends[:, i] = bool(terminated), bool(truncated) and not terminated, True
+            self._scores[i] += float(reward)
+            self._lengths[i] += 1
+            if terminated or truncated:
+                self._over[i] = True
+                episodes.append(Episode(self._scores[i], self._lengths[i]))
+        return EnvStep(observations, masks, rewards, ends[0], ends[1], ends[2], tuple(episodes))
+
+    def close(self) -> None:
+        """Close all; one that fails to is let go."""
+        for env in self._envs:
+            with contextlib.suppress(Exception):
+                env.close()
+
+    def _begin(self, i: int, seed: int | None = None) -> tuple[Any, Any]:
+        self._scores[i], self._lengths[i] = 0.0, 0
+        try:
+            with _limited(self._limit_s):
+                observation, info = self._envs[i].reset(seed=seed)
+            _check(observation, 0.0)
+        except Exception as error:
+            return self._replace(i, error)
+        self._over[i] = False
+        return observation, info.get("action_mask")
+
+    def _replace(self, i: int, error: Exception) -> tuple[Any, Any]:
+        """Make an environment anew that has failed, and begin an episode there.
+
+        Raises:
+            ProblemError: It fails again and again.
+        """
+        self.faults += 1
+        self._in_a_row[i] += 1
+        self.last_fault = f"environment {i}: {type(error).__name__}: {error}"
+        if self._in_a_row[i] >= _MOST_FAULTS:
+            raise ProblemError(f"{_MOST_FAULTS} faults in a row; {self.last_fault}")
+        with contextlib.suppress(Exception):
+            self._envs[i].close()
+        self._seed += self.num_envs
+        try:
+            with _limited(self._limit_s):
+                self._envs[i] = self._make()
+        except Exception as again:
+            raise ProblemError(f"environment {i} cannot be made anew: {type(again).__name__}: {again}") from error
+        return self._begin(i, seed=self._seed + i)
+
+
+def maker(env: Any, **options: Any) -> Make:
+    """What makes an environment: of an id of Gymnasium's, or of a function or class.
+
+    Raises:
+        ConfigError: There is no such id, or what it needs is not installed.
+    """
+    if callable(env):
+        return lambda: env(**options)
+    try:
+        gymnasium.spec(env)
+        made = gymnasium.make(env, disable_env_checker=True, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ConfigError(f"env = {env!r}: {str(error).splitlines()[0]}") from None
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise ConfigError(f"env = {env!r}: {str(error).splitlines()[0]}{_nearest(env)}") from None
+    made.close()
+    return lambda: gymnasium.make(env, disable_env_checker=True, **options)
+
+
+def _nearest(env: str) -> str:
+    import difflib
+
+    found = difflib.get_close_matches(env, list(gymnasium.registry), n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(found)}?" if found else ""
+
+
+def _check(observation: Any, reward: Any) -> None:
+    """Refuse what is not finite.
+
+    Raises:
+        ValueError: A reward or an observation is not.
+    """
+    if not np.isfinite(reward):
+        raise ValueError(f"reward {reward} is not finite")
+    if isinstance(observation, np.ndarray) and observation.dtype.kind == "f" and not np.isfinite(observation).all():
+        raise ValueError("an observation is not finite")
+    if isinstance(observation, dict | tuple):
+        for part in observation.values() if isinstance(observation, dict) else observation:
+            _check(part, 0.0)
+
+
+@contextlib.contextmanager
+def _limited(limit_s: float | None) -> Iterator[None]:
+    """Raise TimeoutError in what takes longer, where it is Python, or waits."""
+    if limit_s is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def over(signum: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"no answer within {limit_s:g} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
