@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium.spaces import Space
+from torch import Tensor
 
 from hsa2c.agents.evaluation import summarise
 from hsa2c.agents.gym.distributions import Actions
@@ -21,6 +22,18 @@ from hsa2c.envs.episodes import Envs, Make
 from hsa2c.errors import ConfigError
 
 _MOST_ENVS = 16  # episodes played side by side
+
+
+class Parts(NamedTuple):
+    """What a policy is made of, for export."""
+
+    agent: Agent
+    actions: Actions
+    observation_space: Space[Any]
+    leaves: Mapping[str, Space[Any]]
+    moments: Mapping[str, tuple[Tensor, Tensor] | None]
+    """Mean and deviation of each leaf; None where it stays as it is."""
+    greedy: bool
 
 
 class AgentPolicy:
@@ -66,6 +79,12 @@ class AgentPolicy:
     def reset(self) -> None:
         """Begin new episodes: forget."""
         self._state: Any = None
+
+    @property
+    def parts(self) -> Parts:
+        """What it is made of."""
+        moments = {path: self._statistics.moments(self._tail, path) for path in self._leaves}
+        return Parts(self._agent, self._actions, self._space, self._leaves, moments, self._greedy)
 
     def __call__(self, observation: Any, mask: Any = None) -> Any:
         """The action for one observation of the space."""

@@ -31,7 +31,7 @@ class Actions:
     def __init__(self, space: Space[Any], bounds: str = "clip") -> None:
         self.space = space
         self.continuous = isinstance(space, Box)
-        self._squash = self.continuous and bounds == "squash"
+        self.squash = self.continuous and bounds == "squash"
         self._parts: list[int] = []
         if isinstance(space, Discrete):
             self._parts = [int(space.n)]
@@ -59,7 +59,7 @@ class Actions:
             assert log_std is not None
             z = (actions - parameters) / log_std.exp()
             density = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)
-            if self._squash:  # of tanh(action)
+            if self.squash:  # of tanh(action)
                 density = density - 2 * (math.log(2) - actions - functional.softplus(-2 * actions))
             entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).expand_as(parameters)
             return density.sum(-1), entropy.sum(-1)
@@ -82,7 +82,7 @@ class Actions:
         if isinstance(self.space, Box):
             array = array.reshape(-1, *self.space.shape)
             low, high = self.space.low, self.space.high
-            if self._squash:
+            if self.squash:
                 bounded = np.isfinite(low) & np.isfinite(high)
                 inside = low + (np.tanh(array) + 1) * 0.5 * (high - low)
                 array = np.where(bounded, inside, array)
