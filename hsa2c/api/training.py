@@ -189,8 +189,14 @@ def _launch(what: Launch, feed: Feed) -> None:
         raise signals.Interrupted(signum)
     events = read_rows(what.directory / JOURNAL) if (what.directory / JOURNAL).exists() else []
     said = [event for event in events if event.get("kind") == "error" and event.get("session") == what.session]
-    why = said[-1].get("message") if said else f"its output is in {what.directory / 'log.txt'}"
+    why = _why(said[-1]) if said else f"its output is in {what.directory / 'log.txt'}"
     raise HSA2CError(f"{what.directory}: the run failed: {why}")
+
+
+def _why(event: Mapping[str, Any]) -> str:
+    """What a journal says of a failure, with the last line of its traceback, which is the exception."""
+    told, last = event.get("message"), str(event.get("traceback") or "").strip().rpartition("\n")[2]
+    return f"{told}: {last}" if last else str(told)
 
 
 def _own_code(name: str, app: Application, config: Any) -> bool:
@@ -201,6 +207,8 @@ def _own_code(name: str, app: Application, config: Any) -> bool:
 def _refuse_unnamed(name: str, app: Application, config: Any) -> None:
     for code in ((name,) if ":" in name else ()) + tuple(app.code(config)):
         if not names.reaches_others(code):
+            if not names.is_given(code):
+                names.find(code)  # which says what has become of it
             raise ConfigError(
                 f"{code.rpartition(':')[2]}: other processes cannot find it, for it is a lambda, within a function, or"
                 " of an interactive session: must be at the top of a file, or nodes = 1"

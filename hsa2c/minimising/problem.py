@@ -105,7 +105,7 @@ def try_out(model: nn.Module, loss: Loss, evaluate: Callable[..., Any] | None, b
     Raises:
         ConfigError: Something is not as it must be.
     """
-    before = {name: tensor.clone() for name, tensor in tensors(model).items()}
+    before = {name: tensor.clone() for name, tensor in (*tensors(model).items(), *model.named_buffers())}
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     training = model.training
     try:
@@ -127,7 +127,7 @@ def try_out(model: nn.Module, loss: Loss, evaluate: Callable[..., Any] | None, b
         raise ConfigError(str(error)) from None
     finally:
         with torch.no_grad():
-            for name, tensor in tensors(model).items():
+            for name, tensor in (*tensors(model).items(), *model.named_buffers()):
                 tensor.copy_(before[name])
         model.train(training)
         torch.set_rng_state(states[0])
