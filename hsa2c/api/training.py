@@ -184,8 +184,9 @@ def _launch(what: Launch, feed: Feed) -> None:
     if code == EXIT_DONE:
         return
     if code > 128:
-        if (signum := code - 128) != signal.SIGINT:
-            os.kill(os.getpid(), signum)  # as it would have ended this process
+        if (signum := code - 128) == signal.SIGINT:
+            raise KeyboardInterrupt  # itself: by a subclass Python would end with exit code 1
+        os.kill(os.getpid(), signum)  # as it would have ended this process
         raise signals.Interrupted(signum)
     events = read_rows(what.directory / JOURNAL) if (what.directory / JOURNAL).exists() else []
     said = [event for event in events if event.get("kind") == "error" and event.get("session") == what.session]
