@@ -188,16 +188,19 @@ def _launch(what: Launch, feed: Feed) -> None:
             raise KeyboardInterrupt  # itself: by a subclass Python would end with exit code 1
         os.kill(os.getpid(), signum)  # as it would have ended this process
         raise signals.Interrupted(signum)
-    events = read_rows(what.directory / JOURNAL) if (what.directory / JOURNAL).exists() else []
+    raise HSA2CError(f"{what.directory}: the run failed: {_why(what)}")
+
+
+def _why(what: Launch) -> str:
+    """What the journal says of a failure, with the last line of its traceback, which is the exception; else the log."""
+    journal, log = what.directory / JOURNAL, what.directory / "log.txt"
+    events = read_rows(journal) if journal.exists() else []
     said = [event for event in events if event.get("kind") == "error" and event.get("session") == what.session]
-    why = _why(said[-1]) if said else f"its output is in {what.directory / 'log.txt'}"
-    raise HSA2CError(f"{what.directory}: the run failed: {why}")
-
-
-def _why(event: Mapping[str, Any]) -> str:
-    """What a journal says of a failure, with the last line of its traceback, which is the exception."""
-    told, last = event.get("message"), str(event.get("traceback") or "").strip().rpartition("\n")[2]
-    return f"{told}: {last}" if last else str(told)
+    told, text = f"its output is in {log}", log.read_text(encoding="utf-8", errors="replace")
+    if said:
+        told, text = str(said[-1].get("message")), str(said[-1].get("traceback") or "")
+    last = text.strip().rpartition("\n")[2]
+    return f"{told}: {last}" if last else told
 
 
 def _own_code(name: str, app: Application, config: Any) -> bool:
