@@ -107,7 +107,7 @@ class Feed:
         Raises:
             ConfigError: A value is no number, or is one that the row has.
         """
-        plain = {key: number(getattr(value, "item", lambda value=value: value)()) for key, value in added.items()}
+        plain = {key: _plain(value) for key, value in added.items()}
         for key, value in added.items():
             if key in row or key in ROW_KEYS:
                 raise ConfigError(f"on_row: {key!r} is in the row: must be another name")
@@ -123,3 +123,11 @@ class Feed:
             if value is not None:
                 self._board.add_scalar(key, value, global_step=row["step"], walltime=time.time())
         self._board.flush()
+
+
+def _plain(value: Any) -> float | int | None:
+    """A number of Python, numpy or torch; None for anything else."""
+    try:
+        return number(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):  # of an array, of a tensor with several numbers
+        return None
