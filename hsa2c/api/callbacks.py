@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Feed:
     """
 
     def __init__(self, run: RunFiles, session: int, callbacks: Sequence[Callback]) -> None:
+        if not isinstance(callbacks, Iterable):
+            raise ConfigError(f"callbacks: is a {type(callbacks).__name__}, must be a list")
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 raise ConfigError(f"callbacks: {callback!r} is a {type(callback).__name__}, must be a hsa2c.Callback")

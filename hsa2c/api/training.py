@@ -225,6 +225,9 @@ def fields_of(app: Application, settings: Mapping[str, Any] | None, options: Map
     Raises:
         ConfigError: There is no such option.
     """
+    given_settings: Any = {} if settings is None else settings
+    if not isinstance(given_settings, Mapping) or not all(isinstance(name, str) for name in given_settings):
+        raise ConfigError(f"settings = {settings!r}: must be a dict from dotted names, such as 'dpsgd.momentum'")
     known = {option.name: option for option in options_of(app.command) if option.name not in _NOT_FIELDS}
     typed = argparse.Namespace(**dict.fromkeys(option.name for option in options_of(app.command)))
     typed.set = []
@@ -232,4 +235,4 @@ def fields_of(app: Application, settings: Mapping[str, Any] | None, options: Map
         if name not in known or ((option := known[name]).field is None and option.sets is None):
             raise ConfigError(f"{name} = {value!r}: no such option; known are {', '.join(sorted(known))}")
         setattr(typed, name, str(value) if isinstance(value, Path) else value)
-    return {**given(app.command, typed), **dict(settings or {})}
+    return {**given(app.command, typed), **given_settings}
