@@ -78,6 +78,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_thread_may_start_a_run(tmp_path):
     script = write(tmp_path, call=THREAD)
     assert f"another {DONE}" in run(script, tmp_path)[0]
