@@ -198,10 +198,9 @@ class Application:
 
     def tracker(self, config: Any, counters: Mapping[str, Any]) -> Tracker:
         """A tracker that goes on from `counters`; they are empty at the start of a run."""
-        evaluates = type(self).evaluate is not Application.evaluate
         return Tracker(
             limit=getattr(config.stop, "updates", None),
-            evaluate=partial(self.evaluate, config) if evaluates else None,
+            evaluate=partial(self.evaluate, config) if _writes(self, "evaluate") else None,
             best=self.best,
             counters=counters,
         )
@@ -235,6 +234,18 @@ def at_node(app: Application, config: Any, processes: int, *, nodes: int, cores:
     """
     config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, processes=processes))
     return app.on_host(config, nodes * processes, cores)
+
+
+def tracker_of(app: Application, config: Any, counters: Mapping[str, Any]) -> Tracker:
+    """An application's tracker.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    tracker: Any = app.tracker(config, counters)
+    if not isinstance(tracker, Tracker):
+        raise ConfigError(f"application {app.name}: its tracker is a {type(tracker).__name__}, must be a hsa2c.Tracker")
+    return tracker
 
 
 def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
@@ -317,6 +328,12 @@ def _checked(found: Any, name: str) -> Application:
     if not isinstance(app, Application):
         raise ConfigError(f"application {name}: is a {type(app).__name__}, must be a hsa2c.Application")
     for own, others in (("initial", ()), ("problem", ("problems",))):
-        if all(getattr(type(app), one) is getattr(Application, one) for one in (own, *others)):
+        if not any(_writes(app, one) for one in (own, *others)):
             raise ConfigError(f"application {name}: {type(app).__name__} has no {own}, must have one")
+    if app.best is not None and not _writes(app, "evaluate") and not _writes(app, "tracker"):
+        raise ConfigError(f"application {name}: best = {app.best!r}: needs evaluate, which gives it")
     return app
+
+
+def _writes(app: Application, member: str) -> bool:
+    return getattr(type(app), member) is not getattr(Application, member)

@@ -48,7 +48,8 @@ def find(module: str) -> None:
     """Let a module be found that is only in the current directory, as an application of the user's own may be, or where
     this process's parent finds it.
     """
-    if importlib.util.find_spec(module.partition(".")[0]) is None:
+    root = module.partition(".")[0]
+    if root not in sys.modules and importlib.util.find_spec(root) is None:
         places = [_current_directory(), *os.environ.get(_MORE, "").split(os.pathsep)]
         sys.path += [place for place in places if place and place not in sys.path]
 
