@@ -115,6 +115,11 @@ class Application:
         """What the console shows of this run."""
         return self.fields
 
+    def drawn(self, config: Any) -> Sequence[str]:
+        """Keys of rows that ``plot`` draws of this run, the first one large: what is best, before all."""
+        best = () if self.best is None else (self.best.removeprefix("-"),)
+        return (*best, *(self.pictures.tags or (self.curve.key,)))
+
     def code(self, config: Any) -> Sequence[str]:
         """Names of the user's code that this run needs (`hsa2c.names`)."""
         return ()

@@ -39,7 +39,8 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
     given = base.get("PYTHONPATH", "").split(os.pathsep)
     paths = [_PACKAGES, *(str(Path(path).absolute()) for path in given if path)]  # an empty one: where it stands
     ours = (sys.prefix, sys.base_prefix, _PACKAGES)
-    own = [path for path in sys.path if Path(path).is_absolute() and not path.startswith(ours)]
+    places = [str(Path(path).absolute()) for path in sys.path if path and not path.startswith("__")]
+    own = [path for path in places if not path.startswith(ours)]
     needed = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), _MORE: os.pathsep.join(own)}
     return dict(base) | needed | ({} if base.get("HOME") else {"HOME": _home()})  # Open MPI does not start without
 

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from hsa2c import interpreter
-from hsa2c.errors import ConfigError
+from hsa2c.errors import ConfigError, HSA2CError
 
 _HERE = "in-process"  # the module of what has no name elsewhere
 _SCRIPT = "__mp_main__"  # what a script is imported as, by multiprocessing too
@@ -134,9 +134,11 @@ def _script(path: str) -> ModuleType:
     _importing.append(path)
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[_SCRIPT]
-        raise
+        if isinstance(error, HSA2CError) or not isinstance(error, Exception):
+            raise
+        raise ConfigError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         _importing.pop()
     return module

@@ -54,6 +54,10 @@ class Feed:
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 raise ConfigError(f"callbacks: {callback!r} is a {type(callback).__name__}, must be a hsa2c.Callback")
+            for name in dir(callback):
+                if name.startswith("on_") and not hasattr(Callback, name):
+                    known = ", ".join(name for name in dir(Callback) if name.startswith("on_"))
+                    raise ConfigError(f"callbacks: {type(callback).__name__}.{name}: no such event; known are {known}")
         self.error: BaseException | None = None
         self._run, self._session, self._callbacks = run, session, tuple(callbacks)
         self._rows, self._journal = Tail(run.dir / METRICS), Tail(run.dir / JOURNAL)

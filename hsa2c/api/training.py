@@ -13,7 +13,7 @@ from typing import Any
 from hsa2c import application, names, signals
 from hsa2c.api import loading
 from hsa2c.api.callbacks import Callback, Feed
-from hsa2c.api.runs import DEFAULT, RunFiles
+from hsa2c.api.runs import DEFAULT, RunFiles, path_of
 from hsa2c.application import Application
 from hsa2c.cluster.world import ALONE, find_world
 from hsa2c.commands.run_options import given, options_of
@@ -112,7 +112,7 @@ def resume(
         KeyboardInterrupt: As for `train`.
     """
     names.refuse_import("hsa2c.resume")
-    directory = Run(getattr(run, "dir", run)).dir
+    directory = Run(path_of(run)).dir
     name, found = application.named(rundir.application_of(directory) or DEFAULT)
     again = begin.resume(found, directory, fields_of(found, settings, options), None, ALONE)
     return start(name, found, again, callbacks, progress=progress, force=force)
