@@ -140,7 +140,8 @@ class Gym(Application):
         def make(index: int) -> ActorCritic:
             seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
             limit_s = config.env.step_limit_s
-            envs = Envs(make_env, config.env.num_envs, seed=int(seeds[0]) % 2**30, step_limit_s=limit_s)
+            seed, name = int(seeds[0]) % 2**30, f"env {config.env.id}"
+            envs = Envs(make_env, config.env.num_envs, seed=seed, step_limit_s=limit_s, name=name)
             return ActorCritic(config.agent, envs, _agent(config), _statistics(config), loss, int(seeds[1]))
 
         return make

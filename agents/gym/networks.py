@@ -30,16 +30,16 @@ class Encoder(nn.Module):
     def __init__(self, spaces: Mapping[str, Space[Any]], convolution: str) -> None:
         super().__init__()
         self.spaces = dict(spaces)
-        self.convolutions = nn.ModuleDict()
+        self.convolutions = nn.ModuleList()  # in the order of the leaves that are images
         self.size = 0
-        for path, space in spaces.items():
+        for space in spaces.values():
             if is_image(space):
                 assert isinstance(space, Box)
                 channels, _ = image_axes(space)
                 made = _mnih(channels) if convolution == "mnih" else _impala(channels)
                 with torch.no_grad():
                     numbers = made(self._image(space, torch.zeros((1, *space.shape), dtype=torch.uint8))).shape[1]
-                self.convolutions[_key(path)] = made
+                self.convolutions.append(made)
                 self.size += numbers
             else:
                 self.size += width(space)
@@ -47,15 +47,16 @@ class Encoder(nn.Module):
     def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
         """[n, size]."""
         parts = []
+        convolutions = iter(self.convolutions)
         for path, space in self.spaces.items():
             x = observations[path]
             if is_image(space):
                 assert isinstance(space, Box)
-                parts.append(self.convolutions[_key(path)](self._image(space, x)))
+                parts.append(next(convolutions)(self._image(space, x)))
             elif isinstance(space, Discrete):
                 parts.append(functional.one_hot(x - int(space.start), int(space.n)).float())
             elif isinstance(space, MultiDiscrete):
-                columns = x.reshape(len(x), -1).unbind(1)
+                columns = (x - torch.from_numpy(space.start)).reshape(len(x), -1).unbind(1)
                 sizes = [int(n) for n in space.nvec.ravel()]
                 parts += [functional.one_hot(c, n).float() for c, n in zip(columns, sizes, strict=True)]
             else:
@@ -69,10 +70,6 @@ class Encoder(nn.Module):
         if len(space.shape) == 2:
             return x.unsqueeze(1)
         return x.permute(0, 3, 1, 2).contiguous() if last else x
-
-
-def _key(path: str) -> str:
-    return path.replace(".", "_") or "image"
 
 
 def _mnih(channels: int) -> nn.Module:
