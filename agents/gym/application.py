@@ -76,7 +76,10 @@ class Gym(Application):
         if config.agent.loss not in _LOSSES and not _is_code(config.agent.loss):
             raise ConfigError(f"agent.loss = {config.agent.loss!r}: must be {', '.join(_LOSSES)}, or module:function")
         for name in self.code(config):
-            names.find(name)
+            if not callable(names.find(name)):
+                raise ConfigError(f"{name}: is a {type(names.find(name)).__name__}, must be a function or class")
+        if config.agent.network is not None:
+            _check_network(config)
         return config
 
     def identity(self, config: GymConfig) -> dict[str, str]:
@@ -265,7 +268,10 @@ def _agent(config: GymConfig) -> Agent:
     observations, actions = _spaces(config.env.id, _frozen(config.env.options))
     own = None
     if config.agent.network is not None:
-        own = names.find(config.agent.network)(observations, actions)
+        try:
+            own = names.find(config.agent.network)(observations, actions)
+        except Exception as error:
+            raise ConfigError(f"agent.network: cannot be made: {type(error).__name__}: {error}") from None
         if not isinstance(own, nn.Module):
             raise ConfigError(f"agent.network: gave a {type(own).__name__}, must give a torch.nn.Module")
     agent = config.agent
@@ -278,6 +284,14 @@ def _agent(config: GymConfig) -> Agent:
         recurrent=agent.recurrent,
         own=own,
     )
+
+
+def _check_network(config: GymConfig) -> None:
+    from hsa2c.agents.gym.networks import check
+    from hsa2c.agents.gym.spaces import action_parameters, leaves
+
+    observations, actions = _spaces(config.env.id, _frozen(config.env.options))
+    check(_agent(config), leaves(observations), action_parameters(actions))
 
 
 APPLICATION = Gym()

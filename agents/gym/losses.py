@@ -115,13 +115,12 @@ def vtrace_targets(
     deltas = torch.where(valid, rho * (rewards + discount * following - values), 0.0)
     goes_on = valid & ~(terminated | truncated)
     trace = torch.where(goes_on, discount * decay * rho, 0.0)
-    errors = torch.zeros_like(values)
-    error = torch.zeros_like(bootstrap)
+    errors, error = torch.zeros_like(values), torch.zeros_like(bootstrap)
     for s in reversed(range(len(rewards))):
         error = errors[s] = deltas[s] + trace[s] * error
     targets = values + errors
-    after = torch.cat([targets[1:], bootstrap[None]])
-    after = torch.where(goes_on, after, following)  # v_{s+1}; V where the episode was cut, 0 where it ended
+    # v_{s+1}; V where the episode was cut, 0 where it ended
+    after = torch.where(goes_on, torch.cat([targets[1:], bootstrap[None]]), following)
     advantages = torch.where(valid, rho * (rewards + discount * after - values), 0.0)
     return targets, advantages
 

@@ -58,8 +58,10 @@ class Statistics:
 
     def normalise(self, tail: Tensor, path: str, x: Tensor) -> Tensor:
         """A leaf of observations, [n, ...], shifted and scaled; as it is where it is not to be, or nothing is known."""
-        if path not in self.paths or tail[0] <= 0:
+        if path not in self.paths:
             return x
+        if tail[0] <= 0:
+            return x.float()
         k = self.paths.index(path)
         begin = 1 + sum(self._widths[:k])
         mean, deviation = self._moments(tail, begin, begin + self._widths[k])
