@@ -37,7 +37,7 @@ class World:
 
     def __init__(self, config, mask=None):
         self.config, self.mask = config, mask
-        envs, agent, self.statistics = self.parts()
+        _, agent, self.statistics = self.parts()
         initialise(agent, 1)
         self.dim = num_parameters(agent)
         self.u = torch.cat([parameter.detach().reshape(-1) for parameter in agent.parameters()])
