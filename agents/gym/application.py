@@ -85,7 +85,10 @@ class Gym(Application):
         if config.agent.loss not in _LOSSES and not _is_code(config.agent.loss):
             raise ConfigError(f"agent.loss = {config.agent.loss!r}: must be {', '.join(_LOSSES)}, or module:function")
         for name in self.code(config):
-            names.find(name)
+            if not callable(names.find(name)):
+                raise ConfigError(f"{name}: is a {type(names.find(name)).__name__}, must be a function or class")
+        if config.agent.network is not None:
+            _check_network(config)
         return config
 
     def identity(self, config: GymConfig) -> dict[str, str]:
@@ -149,7 +152,8 @@ class Gym(Application):
         def make(index: int) -> ActorCritic:
             seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
             limit_s = config.env.step_limit_s
-            envs = Envs(make_env, config.env.num_envs, seed=int(seeds[0]) % 2**30, step_limit_s=limit_s)
+            seed, name = int(seeds[0]) % 2**30, f"env {config.env.id}"
+            envs = Envs(make_env, config.env.num_envs, seed=seed, step_limit_s=limit_s, name=name)
             return ActorCritic(config.agent, envs, _agent(config), _statistics(config), loss, int(seeds[1]))
 
         return make
@@ -277,7 +281,10 @@ def _agent(config: GymConfig) -> Agent:
     observations, actions = _spaces(config)
     own = None
     if config.agent.network is not None:
-        own = names.find(config.agent.network)(observations, actions)
+        try:
+            own = names.find(config.agent.network)(observations, actions)
+        except Exception as error:
+            raise ConfigError(f"agent.network: cannot be made: {type(error).__name__}: {error}") from None
         if not isinstance(own, nn.Module):
             raise ConfigError(f"agent.network: gave a {type(own).__name__}, must give a torch.nn.Module")
     agent = config.agent
@@ -290,6 +297,14 @@ def _agent(config: GymConfig) -> Agent:
         recurrent=agent.recurrent,
         own=own,
     )
+
+
+def _check_network(config: GymConfig) -> None:
+    from hsa2c.agents.gym.networks import check
+    from hsa2c.agents.gym.spaces import action_parameters, leaves
+
+    observations, actions = _spaces(config.env.id, _frozen(config.env.options))
+    check(_agent(config), leaves(observations), action_parameters(actions))
 
 
 APPLICATION = Gym()

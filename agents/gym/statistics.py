@@ -53,13 +53,15 @@ class Statistics:
         if self.rewards:
             assert returns is not None
             columns.append(returns.reshape(-1, 1))
-        x = torch.cat(columns, dim=1)
+        x = torch.cat(columns, dim=1).float()
         return _RATE * (tail - torch.cat([torch.ones(1), x.mean(0), x.square().mean(0)]))
 
     def normalise(self, tail: Tensor, path: str, x: Tensor) -> Tensor:
         """A leaf of observations, [n, ...], shifted and scaled; as it is where it is not to be, or nothing is known."""
-        if path not in self.paths or tail[0] <= 0:
+        if path not in self.paths:
             return x
+        if tail[0] <= 0:
+            return x.float()
         k = self.paths.index(path)
         begin = 1 + sum(self._widths[:k])
         mean, deviation = self._moments(tail, begin, begin + self._widths[k])
@@ -76,7 +78,8 @@ class Statistics:
         weight = tail[0]
         mean = tail[begin:end] / weight
         variance = tail[begin + self._half : end + self._half] / weight - mean.square()
-        return mean, variance.clamp(min=0.0).add(1e-8).sqrt()
+        rounding = 1e-6 * mean.square()  # the difference of two squares in float32 says no more
+        return mean, torch.maximum(variance, rounding).add(1e-8).sqrt()
 
 
 def _axes(x: Tensor, width: int) -> int:
