@@ -11,6 +11,7 @@ from pathlib import Path
 #: The class of an application's whole configuration, and the file that declares it.
 CONFIGURATIONS = {
     "AtariConfig": "agents/application.py",
+    "GymConfig": "agents/gym/settings.py",
     "LDAConfig": "examples/lda/settings.py",
     "MinimiseConfig": "hsa2c/minimising/settings.py",
 }

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from hsa2c.agents.application import AtariConfig
+from hsa2c.agents.gym.settings import GymConfig
 from hsa2c.examples.lda.settings import LDAConfig
 from tests.processes import REPOSITORY
 
@@ -26,7 +27,7 @@ def parsed(source, tmp_path, monkeypatch):
     return declared.sections(tmp_path, "WholeConfig")
 
 
-@pytest.mark.parametrize("configuration", [AtariConfig, LDAConfig])
+@pytest.mark.parametrize("configuration", [AtariConfig, GymConfig, LDAConfig])
 def test_every_setting_of_a_configuration_is_found(configuration):
     from declared import sections
 

@@ -52,7 +52,7 @@ def test_sentences_are_short(page):
     assert too_long(page.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("configuration", ["AtariConfig", "LDAConfig", "MinimiseConfig"])
+@pytest.mark.parametrize("configuration", ["AtariConfig", "GymConfig", "LDAConfig", "MinimiseConfig"])
 def test_settings_are_told_in_short_sentences(configuration, monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "docs" / "_ext"))
     from declared import sections
