@@ -3,12 +3,16 @@
 An episode that has ended stays on its last observation. The next action in that environment is ignored, the step is not
 `valid`, and its observation is the first of a new episode ("next-step" autoreset), as with `hsa2c.envs.atari`.
 
-An environment that raises, or takes longer than a limit for one step, costs its episode: it is made anew, and counted.
+An environment that raises, takes longer than a limit for one step, or gives what is not in its space costs its episode:
+it is made anew, and counted. One that hangs in native code is not noticed: Python is not asked meanwhile. One that ends
+its process is made anew with that, by who keeps the processes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import difflib
+import importlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +22,10 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.spaces import Space
+from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple
 
+from hsa2c import interpreter
+from hsa2c.envs.names import resolve_game
 from hsa2c.errors import ConfigError, ProblemError
 
 Make = Callable[[], "gymnasium.Env[Any, Any]"]
@@ -62,6 +68,7 @@ class Envs:
         num_envs: Copies.
         seed: Copy i begins with seed + i.
         step_limit_s: Seconds that one step or reset may take; None: as long as it likes.
+        name: What it is called where it fails.
 
     Attributes:
         observation_space: Of one.
@@ -70,8 +77,10 @@ class Envs:
         last_fault: Of these the last, in words.
     """
 
-    def __init__(self, make: Make, num_envs: int, *, seed: int, step_limit_s: float | None = None) -> None:
-        self._make = make
+    def __init__(
+        self, make: Make, num_envs: int, *, seed: int, step_limit_s: float | None = None, name: str = "environment"
+    ) -> None:
+        self._make, self._name = make, name
         self._envs = [make() for _ in range(num_envs)]
         self._seed = seed
         self._limit_s = step_limit_s
@@ -107,7 +116,7 @@ class Envs:
             try:
                 with _limited(self._limit_s):
                     observations[i], reward, terminated, truncated, info = env.step(actions[i])
-                _check(observations[i], reward)
+                _check(self.observation_space, observations[i], reward)
             except Exception as error:
                 observations[i], masks[i] = self._replace(i, error)
                 continue
@@ -132,7 +141,7 @@ class Envs:
         try:
             with _limited(self._limit_s):
                 observation, info = self._envs[i].reset(seed=seed)
-            _check(observation, 0.0)
+            _check(self.observation_space, observation)
         except Exception as error:
             return self._replace(i, error)
         self._over[i] = False
@@ -146,7 +155,8 @@ class Envs:
         """
         self.faults += 1
         self._in_a_row[i] += 1
-        self.last_fault = f"environment {i}: {type(error).__name__}: {error}"
+        where = f"{self._name}, copy {i}"
+        self.last_fault = f"{where}, after {self._lengths[i]} steps: {type(error).__name__}: {error}"
         if self._in_a_row[i] >= _MOST_FAULTS:
             raise ProblemError(f"{_MOST_FAULTS} faults in a row; {self.last_fault}")
         with contextlib.suppress(Exception):
@@ -156,49 +166,83 @@ class Envs:
             with _limited(self._limit_s):
                 self._envs[i] = self._make()
         except Exception as again:
-            raise ProblemError(f"environment {i} cannot be made anew: {type(again).__name__}: {again}") from error
+            raise ProblemError(f"{where}: cannot be made anew: {type(again).__name__}: {again}") from error
         return self._begin(i, seed=self._seed + i)
+
+
+def of_pixels(make: Make, *, grey: bool, size: int | None, stack: int) -> Make:
+    """The same with its pixels made grey, of another size, and stacked, by Gymnasium's wrappers.
+
+    Raises:
+        ConfigError: Its observations are no pixels.
+    """
+    if not grey and size is None and stack == 1:
+        return make
+
+    def made() -> gymnasium.Env[Any, Any]:
+        from gymnasium import wrappers
+
+        env = make()
+        space = env.observation_space
+        if space.dtype != np.uint8 or len(space.shape or ()) not in (2, 3):
+            raise ConfigError(f"env.image: observations are {space}, must be pixels, uint8 of two or three axes")
+        env = wrappers.GrayscaleObservation(env) if grey and len(space.shape or ()) == 3 else env
+        env = env if size is None else wrappers.ResizeObservation(env, (size, size))
+        return env if stack == 1 else wrappers.FrameStackObservation(env, stack)
+
+    return made
 
 
 def maker(env: Any, **options: Any) -> Make:
     """What makes an environment: of an id of Gymnasium's, or of a function or class.
 
     Raises:
-        ConfigError: There is no such id, or what it needs is not installed.
+        ConfigError: There is no such id.
     """
     if callable(env):
         return lambda: env(**options)
+    module, _, name = env.rpartition(":")
     try:
-        gymnasium.spec(env)
-        made = gymnasium.make(env, disable_env_checker=True, **options)
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise ConfigError(f"env = {env!r}: {str(error).splitlines()[0]}") from None
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise ConfigError(f"env = {env!r}: {str(error).splitlines()[0]}{_nearest(env)}") from None
-    made.close()
+        if module or name.startswith("ALE/"):
+            interpreter.find(module or "ale_py")
+            importlib.import_module(module or "ale_py")  # which registers its environments
+        gymnasium.spec(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"env = {env!r}: {error}") from None
+    except gymnasium.error.Error:
+        raise ConfigError(f"env = {env!r}: no such environment is registered{_nearest(name)}") from None
     return lambda: gymnasium.make(env, disable_env_checker=True, **options)
 
 
-def _nearest(env: str) -> str:
-    import difflib
+def _nearest(name: str) -> str:
+    with contextlib.suppress(ConfigError):
+        return f"; for the game there is --game {resolve_game(name).name}"
+    ids = {known.lower(): known for known in gymnasium.registry}
+    found = difflib.get_close_matches(name.lower(), ids, n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(ids[one] for one in found)}?" if found else ""
 
-    found = difflib.get_close_matches(env, list(gymnasium.registry), n=3, cutoff=0.5)
-    return f"; did you mean {', '.join(found)}?" if found else ""
 
-
-def _check(observation: Any, reward: Any) -> None:
-    """Refuse what is not finite.
+def _check(space: Space[Any], observation: Any, reward: Any = 0.0, where: str = "observation") -> None:
+    """Refuse what no network can be given.
 
     Raises:
-        ValueError: A reward or an observation is not.
+        ValueError: The reward is not finite, or the observation is not finite, or not of its space.
     """
     if not np.isfinite(reward):
         raise ValueError(f"reward {reward} is not finite")
-    if isinstance(observation, np.ndarray) and observation.dtype.kind == "f" and not np.isfinite(observation).all():
-        raise ValueError("an observation is not finite")
-    if isinstance(observation, dict | tuple):
-        for part in observation.values() if isinstance(observation, dict) else observation:
-            _check(part, 0.0)
+    if isinstance(space, Dict | Tuple):
+        for key, part in space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces):
+            _check(part, observation[key], where=f"{where}.{key}")
+    elif isinstance(space, Box):  # whose bounds many environments do not keep
+        if np.shape(observation) != space.shape:
+            raise ValueError(f"{where} has shape {np.shape(observation)}, must have {space.shape}")
+        if not np.isfinite(observation).all():
+            raise ValueError(f"{where} is not finite")
+    elif isinstance(space, Discrete):
+        if not space.start <= observation < space.start + space.n:
+            raise ValueError(f"{where} is {observation}, must be in {space}")
+    elif not space.contains(np.asarray(observation)):
+        raise ValueError(f"{where} is {observation}, must be in {space}")
 
 
 @contextlib.contextmanager

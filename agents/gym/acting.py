@@ -14,7 +14,7 @@ from torch import Tensor
 from hsa2c.agents.evaluation import summarise
 from hsa2c.agents.gym.distributions import Actions
 from hsa2c.agents.gym.networks import Agent, to_tensors
-from hsa2c.agents.gym.spaces import MASK, empty, leaves, take
+from hsa2c.agents.gym.spaces import empty, leaves, mask_of, take
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.agents.network import bind, num_parameters
 from hsa2c.dpsgd.protocols import Vector
@@ -88,8 +88,6 @@ class AgentPolicy:
 
     def __call__(self, observation: Any, mask: Any = None) -> Any:
         """The action for one observation of the space."""
-        if mask is None and isinstance(observation, dict):
-            mask = observation.get(MASK)
         return self.batch([observation], [mask])[0]
 
     @torch.inference_mode()
@@ -104,18 +102,17 @@ class AgentPolicy:
         n = len(observations)
         arrays = empty(self._leaves, (n,))
         for i, observation in enumerate(observations):
-            for path, part in zip(self._leaves, take(observation, list(self._leaves)), strict=True):
+            for path, part in zip(self._leaves, take(observation, self._space), strict=True):
                 arrays[path][i] = part
         seen = {path: self._statistics.normalise(self._tail, path, x) for path, x in to_tensors(arrays).items()}
         if self._state is None:
             self._state = self._agent.begin(n)
         begun = torch.zeros(n, dtype=torch.bool) if starts is None else torch.from_numpy(np.asarray(starts))
         parameters, _, self._state = self._agent(seen, self._state, begun)
+        there = [mask_of(observation, mask) for observation, mask in zip(observations, masks, strict=True)]
         mask = None
-        if any(one is not None for one in masks):
-            rows = [
-                np.ones(parameters.shape[1], bool) if one is None else np.asarray(one, bool).ravel() for one in masks
-            ]
+        if any(one is not None for one in there):
+            rows = [np.ones(parameters.shape[1], bool) if one is None else one for one in there]
             mask = torch.from_numpy(np.stack(rows))
         return self._actions.to_env(self._actions.sample(parameters, self._agent.log_std, mask, self._greedy))
 
@@ -142,6 +139,7 @@ def play(policy: AgentPolicy, make: Make, *, episodes: int, seed: int) -> dict[s
         while len(found) < n:
             step = envs.step(policy.batch(observations, masks, starts))
             observations, masks, starts = step.observations, step.masks, ~step.valid
+            totals[~step.valid] = 0.0  # also of an episode that a fault has cost
             for i in range(n):
                 totals[i] += step.rewards[i] if i not in found else 0.0
                 if i not in found and (step.terminated[i] or step.truncated[i]):

@@ -32,6 +32,9 @@ class Actions:
         self.space = space
         self.continuous = isinstance(space, Box)
         self.squash = self.continuous and bounds == "squash"
+        self._bounded = torch.zeros(0)
+        if isinstance(space, Box):
+            self._bounded = torch.from_numpy(np.isfinite(space.low) & np.isfinite(space.high)).reshape(-1)
         self._parts: list[int] = []
         if isinstance(space, Discrete):
             self._parts = [int(space.n)]
@@ -44,10 +47,12 @@ class Actions:
             assert log_std is not None
             return parameters if greedy else parameters + log_std.exp() * torch.randn_like(parameters)
         if isinstance(self.space, MultiBinary):
+            parameters = _masked(parameters, mask)
             return ((parameters > 0) if greedy else (torch.rand_like(parameters) < parameters.sigmoid())).float()
         chosen = []
         for logits in self._split(_masked(parameters, mask)):
-            noise = 0.0 if greedy else -torch.empty_like(logits).exponential_().log()  # Gumbel's: the softmax's sample
+            # Gumbel's noise: the softmax's sample. It is finite, or it could lift what is masked.
+            noise = 0.0 if greedy else -torch.empty_like(logits).exponential_().clamp_(min=1e-30).log_()
             chosen.append((logits + noise).argmax(-1))
         return chosen[0] if isinstance(self.space, Discrete) else torch.stack(chosen, -1)
 
@@ -60,10 +65,12 @@ class Actions:
             z = (actions - parameters) / log_std.exp()
             density = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)
             if self.squash:  # of tanh(action)
-                density = density - 2 * (math.log(2) - actions - functional.softplus(-2 * actions))
+                change = 2 * (math.log(2) - actions - functional.softplus(-2 * actions))
+                density = density - torch.where(self._bounded, change, 0.0)
             entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).expand_as(parameters)
             return density.sum(-1), entropy.sum(-1)
         if isinstance(self.space, MultiBinary):
+            parameters = _masked(parameters, mask)
             log_p = -functional.binary_cross_entropy_with_logits(parameters, actions, reduction="none")
             entropy = functional.binary_cross_entropy_with_logits(parameters, parameters.sigmoid(), reduction="none")
             return log_p.sum(-1), entropy.sum(-1)
@@ -83,15 +90,15 @@ class Actions:
             array = array.reshape(-1, *self.space.shape)
             low, high = self.space.low, self.space.high
             if self.squash:
-                bounded = np.isfinite(low) & np.isfinite(high)
-                inside = low + (np.tanh(array) + 1) * 0.5 * (high - low)
-                array = np.where(bounded, inside, array)
+                bounded = self._bounded.numpy().reshape(low.shape)
+                bottom, top = np.where(bounded, low, 0.0), np.where(bounded, high, 0.0)
+                array = np.where(bounded, bottom + (np.tanh(array) + 1) * 0.5 * (top - bottom), array)
             bounded_array: npt.NDArray[Any] = np.clip(array, low, high).astype(self.space.dtype)
             return bounded_array
         if isinstance(self.space, Discrete):
             return array + int(self.space.start)
         chosen: npt.NDArray[Any] = array.reshape(-1, *(self.space.shape or ())).astype(self.space.dtype or np.int64)
-        return chosen
+        return chosen + self.space.start if isinstance(self.space, MultiDiscrete) else chosen
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, ...]:
         return torch.split(parameters, self._parts, dim=-1)

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hsa2c.agents.gym.acting import AgentPolicy
 from hsa2c.agents.gym.networks import to_tensors
-from hsa2c.agents.gym.spaces import MASK, empty, take
+from hsa2c.agents.gym.spaces import MASK, empty, mask_of, take
 from hsa2c.agents.gym.statistics import scaled
 from hsa2c.errors import ConfigError
 
@@ -55,7 +55,7 @@ class GreedyPolicy(nn.Module):
             self.register_buffer("high", torch.from_numpy(self._actions.space.high))
 
     def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
-        """Action [n, ...] and parameters [n, P] of leaves [n, ...], and of a mask where the observation has one."""
+        """Action [n, ...] and parameters [n, P] of leaves [n, ...], and of a mask, bool [n, P], where they have one."""
         seen = {path: self._normalised(k, given[k]) for k, path in enumerate(self._leaves)}
         parameters, _, _ = self.agent(seen, (), torch.zeros(0, dtype=torch.bool))
         mask = given[-1].reshape(parameters.shape).bool() if self.masked else None
@@ -71,12 +71,14 @@ class GreedyPolicy(nn.Module):
         if isinstance(space, Discrete):
             return actions + int(space.start)
         shaped = actions.reshape(-1, *(space.shape or ()))
+        if isinstance(space, MultiDiscrete):
+            return shaped + torch.from_numpy(space.start)
         if not isinstance(space, Box):
             return shaped.long()
         if self._actions.squash:
             bounded = self.low.isfinite() & self.high.isfinite()
-            inside = self.low + (shaped.tanh() + 1) * 0.5 * (self.high - self.low)
-            shaped = torch.where(bounded, inside, shaped)
+            bottom, top = torch.where(bounded, self.low, 0.0), torch.where(bounded, self.high, 0.0)
+            shaped = torch.where(bounded, bottom + (shaped.tanh() + 1) * 0.5 * (top - bottom), shaped)
         return torch.minimum(torch.maximum(shaped, self.low), self.high)
 
 
@@ -181,10 +183,10 @@ def _examples(policy: AgentPolicy) -> tuple[list[NDArray[Any]], NDArray[Any]]:
     observations = [space.sample() for _ in range(_CHECKED)]
     arrays = empty(parts.leaves, (_CHECKED,))
     for i, observation in enumerate(observations):
-        for path, part in zip(parts.leaves, take(observation, list(parts.leaves)), strict=True):
+        for path, part in zip(parts.leaves, take(observation, space), strict=True):
             arrays[path][i] = part
-    masks = [observation.get(MASK) if isinstance(observation, dict) else None for observation in observations]
     inputs = [x.numpy() for x in to_tensors(arrays).values()]
-    if masks[0] is not None:
-        inputs.append(np.stack([np.asarray(mask) for mask in masks]))
-    return inputs, policy.batch(observations, masks)
+    masks = [mask for observation in observations if (mask := mask_of(observation, None)) is not None]
+    if masks:
+        inputs.append(np.stack(masks))
+    return inputs, policy.batch(observations, [None] * _CHECKED)

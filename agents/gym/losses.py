@@ -94,10 +94,8 @@ def vtrace_targets(
     valid: Tensor,
     discount: float,
     decay: float = 1.0,
-    rho_bar: float = 1.0,
-    c_bar: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """v_s and the policy's advantages rho_s (r_s + discount v_{s+1} - V(x_s)), float32 [T, n] each.
+    """v_s and the policy's advantages rho_s (r_s + discount v_{s+1} - V(x_s)), [T, n] each; rho_bar = c_bar = 1.
 
     Args:
         ratios: pi / mu of the actions, [T, n].
@@ -108,24 +106,21 @@ def vtrace_targets(
         truncated: bool [T, n].
         valid: bool [T, n]; False where a step only started an episode.
         discount: gamma.
-        decay: lambda, remark 2 of the source: c_i = lambda min(c_bar, ratio).
-        rho_bar: Largest ratio of an error.
-        c_bar: Largest ratio of a trace.
+        decay: lambda, remark 2 of the source: c_i = lambda min(1, ratio).
 
     Source: Espeholt et al. 2018, section 4.1.
     """
-    rho, c = ratios.clamp(max=rho_bar), decay * ratios.clamp(max=c_bar)
-    following = torch.cat([values[1:], bootstrap[None]])
-    following = torch.where(terminated, 0.0, following)
+    rho = ratios.clamp(max=1.0)
+    following = torch.where(terminated, 0.0, torch.cat([values[1:], bootstrap[None]]))
     deltas = torch.where(valid, rho * (rewards + discount * following - values), 0.0)
-    goes_on = (valid & ~(terminated | truncated)).float()
-    errors = torch.zeros_like(values)
-    error = torch.zeros_like(bootstrap)
+    goes_on = valid & ~(terminated | truncated)
+    trace = torch.where(goes_on, discount * decay * rho, 0.0)
+    errors, error = torch.zeros_like(values), torch.zeros_like(bootstrap)
     for s in reversed(range(len(rewards))):
-        error = errors[s] = deltas[s] + discount * goes_on[s] * c[s] * error
+        error = errors[s] = deltas[s] + trace[s] * error
     targets = values + errors
-    after = torch.cat([targets[1:], bootstrap[None]])
-    after = torch.where(goes_on.bool(), after, following)  # v_{s+1}; V where the episode was cut, 0 where it ended
+    # v_{s+1}; V where the episode was cut, 0 where it ended
+    after = torch.where(goes_on, torch.cat([targets[1:], bootstrap[None]]), following)
     advantages = torch.where(valid, rho * (rewards + discount * after - values), 0.0)
     return targets, advantages
 

@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hsa2c.agents.gym.spaces import action_parameters, image_axes, is_image, width
+from hsa2c.agents.gym.spaces import action_parameters, empty, image_axes, is_image, normalised, width
 from hsa2c.errors import ConfigError
 
 State = tuple[Tensor, ...]
@@ -30,16 +30,16 @@ class Encoder(nn.Module):
     def __init__(self, spaces: Mapping[str, Space[Any]], convolution: str) -> None:
         super().__init__()
         self.spaces = dict(spaces)
-        self.convolutions = nn.ModuleDict()
+        self.convolutions = nn.ModuleList()  # in the order of the leaves that are images
         self.size = 0
-        for path, space in spaces.items():
+        for space in spaces.values():
             if is_image(space):
                 assert isinstance(space, Box)
                 channels, _ = image_axes(space)
                 made = _mnih(channels) if convolution == "mnih" else _impala(channels)
                 with torch.no_grad():
                     numbers = made(self._image(space, torch.zeros((1, *space.shape), dtype=torch.uint8))).shape[1]
-                self.convolutions[_key(path)] = made
+                self.convolutions.append(made)
                 self.size += numbers
             else:
                 self.size += width(space)
@@ -47,15 +47,16 @@ class Encoder(nn.Module):
     def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
         """[n, size]."""
         parts = []
+        convolutions = iter(self.convolutions)
         for path, space in self.spaces.items():
             x = observations[path]
             if is_image(space):
                 assert isinstance(space, Box)
-                parts.append(self.convolutions[_key(path)](self._image(space, x)))
+                parts.append(next(convolutions)(self._image(space, x)))
             elif isinstance(space, Discrete):
                 parts.append(functional.one_hot(x - int(space.start), int(space.n)).float())
             elif isinstance(space, MultiDiscrete):
-                columns = x.reshape(x.shape[0], -1).unbind(1)
+                columns = (x - torch.from_numpy(space.start)).reshape(x.shape[0], -1).unbind(1)
                 sizes = [int(n) for n in space.nvec.ravel()]
                 parts += [functional.one_hot(c, n).float() for c, n in zip(columns, sizes, strict=True)]
             else:
@@ -69,10 +70,6 @@ class Encoder(nn.Module):
         if len(space.shape) == 2:
             return x.unsqueeze(1)
         return x.permute(0, 3, 1, 2).contiguous() if last else x
-
-
-def _key(path: str) -> str:
-    return path.replace(".", "_") or "image"
 
 
 def _mnih(channels: int) -> nn.Module:
@@ -166,8 +163,7 @@ class Agent(nn.Module):
             starts: bool [n]: the observation is the first of an episode, so that the state is that of the start.
         """
         if self.own is not None:
-            given = observations[self._paths[0]] if len(self._paths) == 1 else observations
-            parameters, values = self.own(given)
+            parameters, values = self.own_output(observations)
             return parameters, values.reshape(-1), ()
         x = self.encoder(observations)
         if self.core is not None:
@@ -179,6 +175,12 @@ class Agent(nn.Module):
         if len(self.encoder.convolutions):
             x = self.before(x)
         return self.policy(x), self.value(x).squeeze(1), ()
+
+    def own_output(self, observations: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What a network of one's own gives, as it gives it."""
+        assert self.own is not None
+        parameters, values = self.own(observations[self._paths[0]] if len(self._paths) == 1 else observations)
+        return parameters, values
 
     def sequence(self, observations: Mapping[str, Tensor], state: State, starts: Tensor) -> tuple[Tensor, Tensor]:
         """T steps of n environments, [T, n, ...]: numbers of the policy [T, n, P] and values [T, n]."""
@@ -220,6 +222,45 @@ def initialise(agent: Agent, seed: int) -> None:
                     nn.init.orthogonal_(parameter, 1.0, generator=generator)
                 else:
                     nn.init.zeros_(parameter)
+
+
+def check(agent: Agent, spaces: Mapping[str, Space[Any]], parameters: int) -> None:
+    """Let a network of one's own see two observations, drawn from their space.
+
+    Args:
+        agent: Has it.
+        spaces: Leaves of the observation space.
+        parameters: Numbers of the policy, P.
+
+    Raises:
+        ConfigError: It fails, or what it gives does not fit.
+    """
+    n, arrays = 2, empty(spaces, (2,))
+    for path, space in spaces.items():
+        for i in range(n):
+            arrays[path][i] = space.sample()
+    seen = {path: x.float() if normalised(spaces[path]) else x for path, x in to_tensors(arrays).items()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # processes that are forked from one with more could hang
+    try:
+        with torch.no_grad():
+            policy, value = agent.own_output(seen)
+    except Exception as error:
+        raise ConfigError(f"agent.network: fails on {n} observations: {type(error).__name__}: {error}") from None
+    finally:
+        torch.set_num_threads(threads)
+    for what, gave, must in (("policy", policy, ((n, parameters),)), ("value", value, ((n,), (n, 1)))):
+        if tuple(getattr(gave, "shape", ())) not in must:
+            raise ConfigError(
+                f"agent.network: for {n} observations the {what} is {_shape(gave)}, must be"
+                f" {' or '.join(str(list(shape)) for shape in must)}"
+            )
+    if any(parameter.dtype != torch.float32 for parameter in agent.parameters()):
+        raise ConfigError("agent.network: its parameters must be float32")
+
+
+def _shape(x: Any) -> str:
+    return str(list(x.shape)) if isinstance(x, Tensor) else f"a {type(x).__name__}"
 
 
 def _last(module: nn.Module) -> nn.Module:

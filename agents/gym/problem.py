@@ -22,6 +22,7 @@ from hsa2c.agents.network import bind, num_parameters, parameter_views
 from hsa2c.agents.returns import gae
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.envs.episodes import Envs
+from hsa2c.errors import ProblemError
 
 
 class ActorCritic(Problem):
@@ -131,6 +132,8 @@ class ActorCritic(Problem):
         entropy = torch.where(batch.valid, output.entropy, 0.0).sum() / batch.valid.sum().clamp(min=1)
         if self._loss is not None:
             policy, value = self._loss(batch, output), torch.zeros(())
+            if not isinstance(policy, Tensor) or policy.dim() or not policy.requires_grad:
+                raise ProblemError("agent.loss: must give a scalar tensor that depends on the network's output")
         else:
             policy, value = LOSSES[config.loss](batch, output, config)
         total = policy + config.value_weight * value - config.entropy_weight * entropy

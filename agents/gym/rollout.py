@@ -12,9 +12,10 @@ from torch import Tensor
 
 from hsa2c.agents.gym.distributions import Actions
 from hsa2c.agents.gym.networks import Agent, State, to_tensors
-from hsa2c.agents.gym.spaces import MASK, Arrays, empty, leaves, take
+from hsa2c.agents.gym.spaces import Arrays, empty, leaves, mask_of, take
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.envs.episodes import Envs, Episode
+from hsa2c.errors import ProblemError
 
 
 class Rollout:
@@ -126,10 +127,12 @@ class Player:
     def _put(self, t: int, observations: Sequence[Any], masks: Sequence[Any]) -> None:
         r = self.rollout
         for i, (observation, mask) in enumerate(zip(observations, masks, strict=True)):
-            for path, part in zip(self._paths, take(observation, self._paths), strict=True):
+            for path, part in zip(self._paths, take(observation, self._envs.observation_space), strict=True):
                 r.observations[path][t, i] = part
-            there = observation.get(MASK) if mask is None and isinstance(observation, dict) else mask
-            if there is not None:
-                if r.masks is None:
-                    r.masks = np.ones((self._t_max + 1, len(observations), r.parameters), bool)
-                r.masks[t, i] = np.asarray(there).reshape(-1)
+            there = mask_of(observation, mask)
+            if there is not None and (self._actions.continuous or len(there) != r.parameters):
+                raise ProblemError(f"action_mask of {len(there)} numbers does not fit {self._envs.action_space}")
+            if there is not None and r.masks is None:
+                r.masks = np.ones((self._t_max + 1, len(observations), r.parameters), bool)
+            if r.masks is not None:
+                r.masks[t, i] = True if there is None else there

@@ -5,7 +5,7 @@ A nested observation is a dict of its leaves by path: ``{"": obs}`` where there 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,15 +41,29 @@ def leaves(space: Space[Any], path: str = "") -> dict[str, Space[Any]]:
     )
 
 
-def take(observation: Any, paths: Sequence[str]) -> list[Any]:
-    """The leaves of one observation, in this order."""
-    found = []
-    for path in paths:
-        part = observation
-        for key in path.split(".") if path else ():
-            part = part[int(key)] if isinstance(part, tuple | list) else part[key]
-        found.append(part)
-    return found
+def take(observation: Any, space: Space[Any], *, inner: bool = False) -> Iterator[Any]:
+    """The leaves of one observation, in the order of `leaves`."""
+    if not isinstance(space, Dict | Tuple):
+        yield observation
+        return
+    for key, part in space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces):
+        if inner or key != MASK:
+            yield from take(observation[key], part, inner=True)
+
+
+def mask_of(observation: Any, mask: Any) -> npt.NDArray[np.bool_] | None:
+    """Which actions there are, bool [P], as one observation or its info says; None: nothing was said.
+
+    Args:
+        observation: Of which an entry may be the mask.
+        mask: ``info["action_mask"]``: an array, or a tuple of one for each part of a MultiDiscrete; None.
+    """
+    if mask is None and isinstance(observation, dict):
+        mask = observation.get(MASK)
+    if mask is None:
+        return None
+    parts = mask if isinstance(mask, tuple | list) else (mask,)
+    return np.concatenate([np.asarray(part).ravel() for part in parts]).astype(bool)
 
 
 def empty(spaces: Mapping[str, Space[Any]], shape: tuple[int, ...]) -> Arrays:

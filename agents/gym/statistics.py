@@ -53,13 +53,15 @@ class Statistics:
         if self.rewards:
             assert returns is not None
             columns.append(returns.reshape(-1, 1))
-        x = torch.cat(columns, dim=1)
+        x = torch.cat(columns, dim=1).float()
         return _RATE * (tail - torch.cat([torch.ones(1), x.mean(0), x.square().mean(0)]))
 
     def normalise(self, tail: Tensor, path: str, x: Tensor) -> Tensor:
         """A leaf of observations, [n, ...], shifted and scaled; as it is where it is not to be, or nothing is known."""
+        if path not in self.paths:
+            return x
         found = self.moments(tail, path)
-        return x if found is None else scaled(x, *found)
+        return x.float() if found is None else scaled(x, *found)
 
     def moments(self, tail: Tensor, path: str) -> tuple[Tensor, Tensor] | None:
         """Mean and deviation of a leaf, [width] each; None where it is not normalised, or nothing is known."""
@@ -79,7 +81,8 @@ class Statistics:
         weight = tail[0]
         mean = tail[begin:end] / weight
         variance = tail[begin + self._half : end + self._half] / weight - mean.square()
-        return mean, variance.clamp(min=0.0).add(1e-8).sqrt()
+        rounding = 1e-6 * mean.square()  # the difference of two squares in float32 says no more
+        return mean, torch.maximum(variance, rounding).add(1e-8).sqrt()
 
 
 def scaled(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

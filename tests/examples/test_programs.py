@@ -12,7 +12,7 @@ from tests.processes import REPOSITORY
 
 EXAMPLES = REPOSITORY / "examples"
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "__init__")
-MOST_LINES = {"quadratic": 36, "least_squares": 21}  # the bare core; a whole application
+MOST_LINES = {"quadratic": 36, "least_squares": 22}  # the bare core; a whole application
 
 
 def lines_of_code(path):

@@ -22,7 +22,7 @@ SPACES = {
     "start": (NUMBERS, Discrete(4, start=2), "clip"),
     "pixels": (Box(0, 255, (20, 20, 3), np.uint8), Box(-0.1, 0.2, (2,)), "clip"),
     "mask": (PARTS, Discrete(4), "clip"),
-    "tuple": (Tuple((MultiDiscrete([2, 3]), Box(-1, 1, ()))), MultiDiscrete([2, 3]), "clip"),
+    "tuple": (Tuple((MultiDiscrete([2, 3]), Box(-1, 1, ()))), MultiDiscrete([2, 3], start=[1, 0]), "clip"),
     "bits": (NUMBERS, MultiBinary(3), "clip"),
     "squash": (NUMBERS, Box(-1, np.array([[2, np.inf], [1, 1]], np.float32), (2, 2)), "squash"),
 }
@@ -42,10 +42,10 @@ def policy(observations, actions, bounds="clip", *, greedy=True, recurrent="none
 
 
 def inputs(observation):
-    """In the module's order: an entry of a Dict that is a mask comes last."""
+    """In the module's order: a mask comes last."""
     parts = observation if isinstance(observation, tuple) else [observation]
     if isinstance(observation, dict):
-        parts = [observation[name] for name in sorted(observation, key="action_mask".__eq__)]
+        parts = [observation["at"], observation["kind"], observation["action_mask"].astype(bool)]
     return [np.asarray(part)[None] for part in parts]
 
 
