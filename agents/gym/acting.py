@@ -137,6 +137,7 @@ def play(policy: AgentPolicy, make: Make, *, episodes: int, seed: int) -> dict[s
         starts = np.ones(n, bool)
         totals = np.zeros(n)
         while len(found) < n:
+            steps += n - len(found)
             step = envs.step(policy.batch(observations, masks, starts))
             observations, masks, starts = step.observations, step.masks, ~step.valid
             totals[~step.valid] = 0.0  # also of an episode that a fault has cost
@@ -144,7 +145,6 @@ def play(policy: AgentPolicy, make: Make, *, episodes: int, seed: int) -> dict[s
                 totals[i] += step.rewards[i] if i not in found else 0.0
                 if i not in found and (step.terminated[i] or step.truncated[i]):
                     found[i] = float(totals[i])
-            steps += int(sum(i not in found for i in range(n)))
         scores += [found[i] for i in range(n)]
         envs.close()
     result = summarise(scores, agent_steps=steps)
@@ -159,11 +159,19 @@ def record(policy: AgentPolicy, make: Make, path: Path, *, seed: int) -> float:
     """Write a video of an episode; gives back its score. The environment renders ``rgb_array``.
 
     Raises:
-        ConfigError: It renders nothing, or the file cannot be written.
+        ConfigError: It cannot be made so, or renders nothing; or the file cannot be written.
     """
-    import imageio.v3 as iio
-
-    env = make()
+    how: dict[str, dict[str, Any]] = {".mp4": {"fps": 30}, ".gif": {"duration": 1000 / 30, "loop": 0}}
+    if path.suffix not in how:
+        raise ConfigError(f"--video {path}: must end in .mp4 or .gif")
+    try:
+        import imageio.v3 as iio
+    except ModuleNotFoundError:
+        raise ConfigError("a video needs imageio: pip install 'hsa2c[video]'") from None
+    try:
+        env = make()
+    except Exception as error:
+        raise ConfigError(f"--video {path}: the environment cannot be made with render_mode: {error}") from None
     policy.reset()
     observation, info = env.reset(seed=seed)
     frames, score, over = [], 0.0, False
@@ -176,7 +184,7 @@ def record(policy: AgentPolicy, make: Make, path: Path, *, seed: int) -> float:
         score, over = score + float(reward), bool(terminated or truncated)
     env.close()
     try:
-        iio.imwrite(path, np.stack(frames), fps=30)
-    except (OSError, ValueError) as error:
+        iio.imwrite(path, np.stack(frames), **how[path.suffix])
+    except (ImportError, OSError, ValueError) as error:
         raise ConfigError(f"--video {path}: cannot be written: {error}") from None
     return score
