@@ -303,7 +303,7 @@ def _check_network(config: GymConfig) -> None:
     from hsa2c.agents.gym.networks import check
     from hsa2c.agents.gym.spaces import action_parameters, leaves
 
-    observations, actions = _spaces(config.env.id, _frozen(config.env.options))
+    observations, actions = _spaces(config)
     check(_agent(config), leaves(observations), action_parameters(actions))
 
 
