@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from hsa2c import interpreter, names
@@ -110,6 +111,10 @@ class Application:
     def policy(self, config: Any, v: Vector) -> Any:
         """What `hsa2c.load` gives of a checkpoint: what v stands for, such as a function from observation to action."""
         return v
+
+    def export(self, config: Any, v: Vector, path: Path) -> None:
+        """Write what v stands for as a file that other programs run (``hsa2c export``); its ending says the format."""
+        raise ConfigError(f"application {self.name}: has no format to export to")
 
     def shown(self, config: Any) -> Sequence[Field]:
         """What the console shows of this run."""

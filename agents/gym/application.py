@@ -215,6 +215,12 @@ class Gym(Application):
             result["video"] = {"file": str(video), "score": score}
         return result
 
+    def export(self, config: GymConfig, v: Vector, path: Path) -> None:
+        """See `hsa2c.agents.gym.export`."""
+        from hsa2c.agents.gym.export import export
+
+        export(self.policy(config, v, greedy=True), path)
+
 
 def _is_code(name: str) -> bool:
     """Whether a name is that of the user's code: an id such as package:Id-v0 has a version at its end."""
