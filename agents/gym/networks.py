@@ -222,6 +222,9 @@ def initialise(agent: Agent, seed: int) -> None:
                     nn.init.orthogonal_(parameter, 1.0, generator=generator)
                 else:
                     nn.init.zeros_(parameter)
+            if isinstance(module, nn.LSTMCell):  # it forgets little at first (Jozefowicz et al. 2015, section 2.2)
+                assert module.bias_ih is not None
+                nn.init.ones_(module.bias_ih[module.hidden_size : 2 * module.hidden_size])
 
 
 def check(agent: Agent, spaces: Mapping[str, Space[Any]], parameters: int) -> None:

@@ -39,6 +39,7 @@ class EnvironmentConfig:
     """Keyword arguments of the environment."""
 
     image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
+    """What is made of pixels."""
 
     num_envs: Annotated[int, Field(ge=1, le=4096)] = 8
     """Environments that each actor-learner process has side by side."""

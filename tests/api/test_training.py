@@ -43,7 +43,8 @@ def test_three_members_train(tmp_path, app):
     assert np.allclose(run.load(), own.MINIMUM, atol=1e-3)
     assert run.rows()[-1]["updates"] == 104
     assert run.reason == "104 updates (limit 100)"
-    assert run.evaluate() == {}
+    with pytest.raises(hsa2c.ConfigError, match="says nothing of how good v is"):
+        run.evaluate()
     assert run.application.name in ("Own", "Local", "Hidden")
 
 

@@ -1,0 +1,338 @@
+"""Agents in any environment by real processes: train, resume, evaluate, load; an environment's faults."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import hsa2c
+from hsa2c.commands import train
+from hsa2c.commands.choice import lead
+from tests.commands.conftest import files_of
+from tests.processes import PATIENCE_S, REPOSITORY, environment
+
+pytestmark = pytest.mark.timeout(300)
+
+MINE = '''
+import os, signal, time
+import gymnasium, numpy as np, torch
+from gymnasium.spaces import Box, Discrete, Dict, Text
+from torch import nn
+
+
+class Reach(gymnasium.Env):
+    """Walk to the right: each step there is rewarded."""
+
+    observation_space, action_space = Box(-10, 10, (2,)), Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x, self.age = float(self.np_random.normal()), 0
+        return self.seen(), {}
+
+    def step(self, action):
+        self.x, self.age = self.x + (0.1 if action else -0.1), self.age + 1
+        return self.seen(), float(action), False, self.age == 20, {}
+
+    def seen(self):
+        return np.float32([self.x, self.age / 20])
+
+
+class Bad(Reach):
+    """Fails as it is told: once for each file that says so, or always."""
+
+    def __init__(self, how, once=None, at=5):
+        self.how, self.once, self.at = how, once, at
+
+    def step(self, action):
+        if self.age == self.at and (self.once is None or self.take()):
+            if self.how == "raise":
+                raise OSError("no board")
+            if self.how == "hang":
+                time.sleep(3600)
+            if self.how == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return np.float32([np.nan, 0]), 0.0, False, False, {}
+        return super().step(action)
+
+    def take(self):
+        try:
+            os.remove(self.once)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+class Words(Reach):
+    observation_space = Text(3)
+
+
+class Network(nn.Module):
+    def __init__(self, observations, actions, out=None):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(observations.shape[0], 16), nn.Tanh())
+        self.policy, self.value = nn.Linear(16, out or int(actions.n)), nn.Linear(16, 1)
+
+    def forward(self, x):
+        x = self.body(x)
+        return self.policy(x), self.value(x)
+
+
+def wide(observations, actions):
+    return Network(observations, actions, out=7)
+
+
+def loss(batch, output):
+    kept = batch.valid
+    return -(batch.advantages * output.log_p)[kept].mean() + 0.5 * (batch.returns - output.values)[kept].square().mean()
+
+
+def nothing():
+    return None
+
+
+number = 3
+'''
+SMALL = (
+    *("--set", "env.num_envs=4", "--set", "agent.t_max=32"),
+    *("--set", "output={log_every_s: 0.3, checkpoint_every_s: 1.0}", "--json"),
+)
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A file outside the checkout, with environments, a network and a loss; the command runs beside it."""
+    (tmp_path / "mine.py").write_text(MINE)
+    return tmp_path
+
+
+def call(folder, program, *arguments, code=0):
+    """What a command printed, and its lines for people."""
+    command = [sys.executable, str(REPOSITORY / program), *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout, done.stderr
+
+
+def trained(folder, *arguments, code=0, name="run"):
+    out, err = call(
+        folder, "train.py", *arguments, "--run-dir", folder, "--name", name, "--p", 1, "--B", 2, *SMALL, code=code
+    )
+    return json.loads(out.splitlines()[-1]), err
+
+
+def last_row(folder, name="run"):
+    return [row for row in hsa2c.Run(folder / name).rows() if "episodes" in row][-1]
+
+
+# From the command line
+
+
+def test_cart_pole_trains(tmp_path):
+    result, _ = trained(tmp_path, "--env", "CartPole-v1", "--agent-steps", 500)
+    assert result["reason"].endswith("agent steps (limit 500)")
+    assert result["episodes"] > 5
+    row = last_row(tmp_path)
+    assert row["score/mean_100"] > 10
+    assert row["faults/environments"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_cart_pole_is_resumed_evaluated_and_loaded(tmp_path, nodes):
+    result, _ = trained(tmp_path, "--env", "CartPole-v1", "--agent-steps", 3000, "--nodes", nodes)
+    out, _ = call(tmp_path, "train.py", "--resume", tmp_path / "run", "--agent-steps", 5000, "--json")
+    again = json.loads(out.splitlines()[-1])
+    assert again["episodes"] > result["episodes"]
+    out, _ = call(tmp_path, "evaluate.py", tmp_path / "run", "--games", 3, "--greedy", "--json")
+    told = json.loads(out)
+    assert (len(told["scores"]), told["episodes"], told["environment"]) == (3, 3, "CartPole-v1")
+    assert told["trained_agent_steps"] >= 5000
+    policy = hsa2c.load(tmp_path / "run", greedy=True)
+    assert policy(np.zeros(4, np.float32)) in gymnasium.spaces.Discrete(2)
+    assert policy.batch(np.zeros((5, 4), np.float32), [None] * 5).shape == (5,)
+
+
+@pytest.mark.slow
+def test_cart_pole_is_learnt_within_a_minute(tmp_path):
+    out, _ = call(
+        tmp_path, "train.py", "--env", "CartPole-v1", "--minutes", 1, "--score", 400, "--run-dir", tmp_path, "--json"
+    )
+    result = json.loads(out.splitlines()[-1])
+    assert result["best_mean_score"] >= 400, result
+
+
+@pytest.mark.slow
+def test_pictures_of_a_run(tmp_path):
+    trained(tmp_path, "--env", "CartPole-v1", "--agent-steps", 1000)
+    pytest.importorskip("imageio", reason="videos need hsa2c[video]")
+    pytest.importorskip("pygame", reason="CartPole draws with gymnasium[classic-control]")
+    out, _ = call(tmp_path, "evaluate.py", "run", "--games", 1, "--video", "cart.gif", "--json")
+    assert (tmp_path / json.loads(out)["video"]["file"]).stat().st_size > 0
+    run = hsa2c.Run(tmp_path / "run")
+    assert Path(run.plot()).stat().st_size > 0
+    assert "CartPole-v1" in Path(run.report()).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_own_environment_network_and_loss(mine, nodes):
+    parts = ("--env", "mine:Reach", "--network", "mine:Network", "--loss", "mine:loss", "--nodes", nodes)
+    result, err = trained(mine, *parts, "--agent-steps", 4000)
+    assert result["episodes"] >= 100, err
+    assert result["mean_score"] > 10, "a random agent gets 10 of 20"
+    out, _ = call(mine, "train.py", "--resume", "run", "--agent-steps", 6000, "--json")
+    assert json.loads(out.splitlines()[-1])["agent_steps"] >= 6000
+    out, _ = call(mine, "evaluate.py", "run", "--games", 2, "--json")
+    assert json.loads(out)["environment"] == "mine:Reach"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_the_same_from_python(mine, nodes):
+    (mine / "script.py").write_text(
+        "import hsa2c\nfrom mine import Network, Reach, loss\n"
+        'if __name__ == "__main__":\n'
+        f"    run = hsa2c.train(env=Reach, network=Network, loss=loss, nodes={nodes}, p=1, agent_steps=3000,\n"
+        "        progress=False)\n"
+        "    rows = [row for row in run.rows() if 'episodes' in row]\n"
+        "    print(rows[-1]['episodes'], run.load()(Reach().reset()[0]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=mine, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 0, done.stderr
+    episodes, action = map(int, done.stdout.split())
+    assert episodes > 50
+    assert action in (0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env", ["Pendulum-v1", "MountainCarContinuous-v0"])
+@pytest.mark.parametrize("bounds", ["clip", "squash"])
+def test_continuous_actions(tmp_path, env, bounds):
+    result, _ = trained(tmp_path, "--env", env, "--agent-steps", 2000, "--set", f"agent.bounds={bounds}")
+    assert result["agent_steps"] >= 2000
+    assert np.isfinite(last_row(tmp_path)["loss/value"])
+    action = hsa2c.load(tmp_path / "run")(gymnasium.make(env).reset(seed=1)[0])
+    assert action in gymnasium.make(env).action_space
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("env", "module"), [("LunarLander-v3", "Box2D"), ("Hopper-v5", "mujoco")])
+def test_environments_of_extras(tmp_path, env, module):
+    pytest.importorskip(module, reason=f"{env} needs an extra of gymnasium")
+    result, _ = trained(tmp_path, "--env", env, "--agent-steps", 1000)
+    assert result["agent_steps"] >= 1000
+
+
+@pytest.mark.slow
+def test_memory_solves_what_needs_it(tmp_path):
+    """A cue to be remembered for 32 steps, with parts and masks; without memory it is a coin's throw."""
+    settings = {"agent.t_max": 64, "agent.batch": 256, "agent.hidden": 32, "env.num_envs": 16}
+    typed = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    how = ("--env", "tests.agents.gym.memory:Remember", *typed, "--set", "optimiser.learning_rate=3e-3")
+    call(REPOSITORY, "train.py", *how, "--agent-steps", 6000, "--run-dir", tmp_path, "--name", "none", "--p", 1)
+    assert last_row(tmp_path, "none")["score/mean_100"] < 0.7
+    how = (*how, "--set", "agent.recurrent=lstm", "--minutes", 1.5, "--score", 0.95)
+    out, _ = call(REPOSITORY, "train.py", *how, "--run-dir", tmp_path, "--name", "lstm", "--json")
+    assert json.loads(out.splitlines()[-1])["best_mean_score"] >= 0.95
+    told = hsa2c.evaluate(tmp_path / "lstm", games=50, greedy=True)
+    assert told["mean"] > 0.9
+
+
+# Environments that fail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["raise", "hang", "nan"])
+def test_a_fault_costs_an_episode_and_training_goes_on(mine, how):
+    (mine / "once").touch()
+    options = json.dumps({"how": how, "once": str(mine / "once")})
+    limit = ("--set", "env.step_limit_s=0.5")
+    _, err = trained(mine, "--env", "mine:Bad", "--set", f"env.options={options}", "--agent-steps", 3000, *limit)
+    assert last_row(mine)["faults/environments"] == 1
+    assert "an environment was made anew: env mine:Bad, copy " in err
+    assert not (mine / "once").exists()
+
+
+@pytest.mark.slow
+def test_one_that_ends_its_process_is_replaced_with_it(mine):
+    (mine / "once").touch()
+    options = json.dumps({"how": "die", "once": str(mine / "once")})
+    result, err = trained(mine, "--env", "mine:Bad", "--set", f"env.options={options}", "--agent-steps", 3000)
+    assert result["agent_steps"] >= 3000
+    row = last_row(mine)
+    assert sum(number for name, number in row.items() if name.startswith("faults/")) == 1, (row, err)
+
+
+@pytest.mark.slow
+def test_too_many_faults_end_the_run_and_say_why(mine):
+    options = json.dumps({"how": "raise", "at": 0})
+    _, err = trained(mine, "--env", "mine:Bad", "--set", f"env.options={options}", "--minutes", 1, code=1)
+    assert "20 faults in a row; env mine:Bad, copy " in err
+    assert "OSError: no board" in err
+    assert "Traceback" not in err
+
+
+# Bad input: exit code 2, one line, nothing written
+
+
+@pytest.fixture
+def refused(mine, monkeypatch, capsys):
+    """The line of a command that must be refused."""
+    monkeypatch.chdir(mine)
+    monkeypatch.setattr(train, "launch", lambda *_: pytest.fail("a job was started"))
+
+    def refused(*arguments):
+        before = files_of(mine)
+        try:
+            code = train.main([*arguments, "--run-dir", str(mine / "runs")], app=lead(arguments))
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert {path for path in files_of(mine) if "__pycache__" not in path.parts} == set(before)
+        return err
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--env cartpole-v1", "did you mean CartPole-v1"),
+        ("--env=Pong", "--game Pong"),
+        ("--env boards:Board-v0", "No module named 'boards'"),
+        ("--env mine:Words", "Text is not supported; Box, Discrete"),
+        ("--env mine:nothing", "gave a NoneType without observation_space, must be a gymnasium.Env"),
+        ("--env mine:number", "is a int, must be a function or class"),
+        ("--env mine:absent", "there is no absent in mine"),
+        ("--env mine:Bad", "cannot be made: TypeError"),
+        ("--env mine:Reach --network mine:wide", "the policy is [2, 7], must be [2, 2]"),
+        ("--env mine:Reach --network mine:nothing", "agent.network: cannot be made: TypeError"),
+        ("--env mine:Reach --network mine:Network --set agent.recurrent=gru", "agent.recurrent"),
+        ("--env CartPole-v1 --loss reinforce", "must be a2c, ppo, vtrace, or module:function"),
+        ("--env CartPole-v1 --loss mine:absent", "there is no absent in mine"),
+        ("--env CartPole-v1 --game Pong", "--game"),
+        ("--env CartPole-v1 --set agent.foo=1", "agent.foo: no such setting"),
+        ("--env CartPole-v1 --set env.options={foo:1}", "unexpected keyword argument"),
+        ("--env CartPole-v1 --set agent.recurrent=rnn", "agent.recurrent"),
+        ("--game Pong --network mine:Network", "--network"),
+    ],
+)
+def test_bad_input(refused, arguments, said):
+    assert said in refused(*arguments.split(" "))
+
+
+def test_a_missing_extra_is_named(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert 'pip install "gymnasium[box2d]"' in refused("--env", "LunarLander-v3")
