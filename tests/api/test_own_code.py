@@ -76,14 +76,14 @@ def test_an_evaluation_that_raises_is_named(tmp_path):
 
 
 def test_an_own_application_is_evaluated_and_drawn_by_commands(tmp_path, monkeypatch, capsys):
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "own_application_drawn.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    run = hsa2c.train(app="mine", p=1, updates=100, lr=0.1, name="one", progress=False)
-    assert evaluate.main([str(run.dir), "--json"], app="mine") == 0
+    run = hsa2c.train(app="own_application_drawn", p=1, updates=100, lr=0.1, name="one", progress=False)
+    assert evaluate.main([str(run.dir), "--json"], app="own_application_drawn") == 0
     assert json.loads(capsys.readouterr().out).keys() == {"error", "checkpoint"}
     assert run.application.drawn(run.config)[0] == "error"
-    assert plot.main([str(run.dir)], app="mine") == 0
+    assert plot.main([str(run.dir)], app="own_application_drawn") == 0
     assert (run.dir / "curves.png").stat().st_size > 1000
 
 

@@ -48,6 +48,7 @@ def test_loading_takes_a_run_a_folder_or_a_checkpoint(finished):
     assert hsa2c.load(finished, app="hsa2c.minimising.application").x.shape == (3,)
 
 
+@pytest.mark.slow
 def test_plots_and_pages_are_written(finished, tmp_path):
     assert finished.plot() == finished.dir / "curves.png"
     assert finished.plot(tmp_path / "a.svg", tags=["distance", "train/loss"], x="minutes").stat().st_size > 1000

@@ -32,6 +32,7 @@ def parsed(job: Job, arguments: list[str]) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize("what", EVERYTHING)
+@pytest.mark.slow
 def test_every_published_run_is_a_valid_command(what, tmp_path) -> None:
     seen = set()
     for job in paper.jobs_of(what):

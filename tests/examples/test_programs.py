@@ -43,6 +43,7 @@ def test_bare_core(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_callback(tmp_path):
     *_, last = run("callback", tmp_path).splitlines()
     updates, loss = last.split()
@@ -55,6 +56,7 @@ def test_resume(tmp_path):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["first"]
 
 
+@pytest.mark.slow
 def test_own_metric(tmp_path):
     error, per_exchange = map(float, run("own_metric", tmp_path).split())
     assert error < 0.1
