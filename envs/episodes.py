@@ -170,6 +170,29 @@ class Envs:
         return self._begin(i, seed=self._seed + i)
 
 
+def of_pixels(make: Make, *, grey: bool, size: int | None, stack: int) -> Make:
+    """The same with its pixels made grey, of another size, and stacked, by Gymnasium's wrappers.
+
+    Raises:
+        ConfigError: Its observations are no pixels.
+    """
+    if not grey and size is None and stack == 1:
+        return make
+
+    def made() -> gymnasium.Env[Any, Any]:
+        from gymnasium import wrappers
+
+        env = make()
+        space = env.observation_space
+        if space.dtype != np.uint8 or len(space.shape or ()) not in (2, 3):
+            raise ConfigError(f"env.image: observations are {space}, must be pixels, uint8 of two or three axes")
+        env = wrappers.GrayscaleObservation(env) if grey and len(space.shape or ()) == 3 else env
+        env = env if size is None else wrappers.ResizeObservation(env, (size, size))
+        return env if stack == 1 else wrappers.FrameStackObservation(env, stack)
+
+    return made
+
+
 def maker(env: Any, **options: Any) -> Make:
     """What makes an environment: of an id of Gymnasium's, or of a function or class.
 

@@ -10,8 +10,11 @@ b = A.sum(1)
 
 
 class Rows(hsa2c.Problem):
+    def __init__(self, seed):
+        self.random = torch.Generator().manual_seed(seed)
+
     def gradient(self, u_hat, interrupted):
-        rows = torch.randint(len(A), (32,))
+        rows = torch.randint(len(A), (32,), generator=self.random)
         return A[rows].T @ (A[rows] @ u_hat - b[rows]) / 32
 
 
@@ -22,8 +25,7 @@ class LeastSquares(hsa2c.Application):
         return np.zeros(20, np.float32)
 
     def problem(self, config, seed):
-        torch.manual_seed(seed)
-        return Rows()
+        return Rows(seed)
 
     def evaluate(self, config, v):
         return {"residual": float((A @ torch.from_numpy(v) - b).square().mean())}

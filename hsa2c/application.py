@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from hsa2c import interpreter, names
@@ -111,9 +112,18 @@ class Application:
         """What `hsa2c.load` gives of a checkpoint: what v stands for, such as a function from observation to action."""
         return v
 
+    def export(self, config: Any, v: Vector, path: Path) -> None:
+        """Write what v stands for as a file that other programs run (``hsa2c export``); its ending says the format."""
+        raise ConfigError(f"application {self.name}: has no format to export to")
+
     def shown(self, config: Any) -> Sequence[Field]:
         """What the console shows of this run."""
         return self.fields
+
+    def drawn(self, config: Any) -> Sequence[str]:
+        """Keys of rows that ``plot`` draws of this run, the first one large: what is best, before all."""
+        best = () if self.best is None else (self.best.removeprefix("-"),)
+        return (*best, *(self.pictures.tags or (self.curve.key,)))
 
     def code(self, config: Any) -> Sequence[str]:
         """Names of the user's code that this run needs (`hsa2c.names`)."""
@@ -198,10 +208,9 @@ class Application:
 
     def tracker(self, config: Any, counters: Mapping[str, Any]) -> Tracker:
         """A tracker that goes on from `counters`; they are empty at the start of a run."""
-        evaluates = type(self).evaluate is not Application.evaluate
         return Tracker(
             limit=getattr(config.stop, "updates", None),
-            evaluate=partial(self.evaluate, config) if evaluates else None,
+            evaluate=partial(self.evaluate, config) if _writes(self, "evaluate") else None,
             best=self.best,
             counters=counters,
         )
@@ -235,6 +244,18 @@ def at_node(app: Application, config: Any, processes: int, *, nodes: int, cores:
     """
     config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, processes=processes))
     return app.on_host(config, nodes * processes, cores)
+
+
+def tracker_of(app: Application, config: Any, counters: Mapping[str, Any]) -> Tracker:
+    """An application's tracker.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    tracker: Any = app.tracker(config, counters)
+    if not isinstance(tracker, Tracker):
+        raise ConfigError(f"application {app.name}: its tracker is a {type(tracker).__name__}, must be a hsa2c.Tracker")
+    return tracker
 
 
 def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
@@ -317,6 +338,12 @@ def _checked(found: Any, name: str) -> Application:
     if not isinstance(app, Application):
         raise ConfigError(f"application {name}: is a {type(app).__name__}, must be a hsa2c.Application")
     for own, others in (("initial", ()), ("problem", ("problems",))):
-        if all(getattr(type(app), one) is getattr(Application, one) for one in (own, *others)):
+        if not any(_writes(app, one) for one in (own, *others)):
             raise ConfigError(f"application {name}: {type(app).__name__} has no {own}, must have one")
+    if app.best is not None and not _writes(app, "evaluate") and not _writes(app, "tracker"):
+        raise ConfigError(f"application {name}: best = {app.best!r}: needs evaluate, which gives it")
     return app
+
+
+def _writes(app: Application, member: str) -> bool:
+    return getattr(type(app), member) is not getattr(Application, member)

@@ -39,7 +39,8 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
     given = base.get("PYTHONPATH", "").split(os.pathsep)
     paths = [_PACKAGES, *(str(Path(path).absolute()) for path in given if path)]  # an empty one: where it stands
     ours = (sys.prefix, sys.base_prefix, _PACKAGES)
-    own = [path for path in sys.path if Path(path).is_absolute() and not path.startswith(ours)]
+    places = [str(Path(path).absolute()) for path in sys.path if path and not path.startswith("__")]
+    own = [path for path in places if not path.startswith(ours)]
     needed = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), _MORE: os.pathsep.join(own)}
     return dict(base) | needed | ({} if base.get("HOME") else {"HOME": _home()})  # Open MPI does not start without
 
@@ -48,7 +49,8 @@ def find(module: str) -> None:
     """Let a module be found that is only in the current directory, as an application of the user's own may be, or where
     this process's parent finds it.
     """
-    if importlib.util.find_spec(module.partition(".")[0]) is None:
+    root = module.partition(".")[0]
+    if root not in sys.modules and importlib.util.find_spec(root) is None:
         places = [_current_directory(), *os.environ.get(_MORE, "").split(os.pathsep)]
         sys.path += [place for place in places if place and place not in sys.path]
 

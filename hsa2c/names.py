@@ -17,10 +17,11 @@ from types import ModuleType
 from typing import Any
 
 from hsa2c import interpreter
-from hsa2c.errors import ConfigError
+from hsa2c.errors import ConfigError, HSA2CError
 
 _HERE = "in-process"  # the module of what has no name elsewhere
 _SCRIPT = "__mp_main__"  # what a script is imported as, by multiprocessing too
+_MAIN = ("__main__", _SCRIPT)
 
 _given: dict[str, Any] = {}  # by name: this process's, and so that of all which are forked from it
 _importing: list[str] = []  # scripts whose import has not ended
@@ -108,17 +109,17 @@ def _global_name(thing: Any) -> str | None:
 
 def _where(module: str) -> str | None:
     """By which name another process imports a module of this one."""
-    if module != "__main__":
+    if module not in _MAIN:
         return module
     main = sys.modules[module]
-    if (spec := getattr(main, "__spec__", None)) is not None:  # python -m
+    if (spec := getattr(main, "__spec__", None)) is not None and spec.name not in _MAIN:  # python -m
         return str(spec.name)
     file = getattr(main, "__file__", None)
     return str(Path(file).resolve()) if file and file.endswith(".py") and Path(file).exists() else None
 
 
 def _script(path: str) -> ModuleType:
-    for name in ("__main__", _SCRIPT):
+    for name in _MAIN:
         loaded = sys.modules.get(name)
         file = getattr(loaded, "__file__", None)
         if loaded is not None and file and Path(file).resolve() == Path(path):
@@ -133,9 +134,11 @@ def _script(path: str) -> ModuleType:
     _importing.append(path)
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[_SCRIPT]
-        raise
+        if isinstance(error, HSA2CError) or not isinstance(error, Exception):
+            raise
+        raise ConfigError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         _importing.pop()
     return module

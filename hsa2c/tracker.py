@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ProblemError
-from hsa2c.observe.runlog import number
+from hsa2c.observe.runlog import ROW_KEYS, number
 
 Evaluate = Callable[[Vector], Mapping[str, float]]
 
+_OWN = ROW_KEYS | {"elapsed_s", "updates", "speed/updates_per_s"}  # of values in each row
 _SHARE = 0.05  # most of the master's time that evaluating may take
+
+
+def numbers(given: Any, who: str) -> dict[str, float]:
+    """Numbers by name, as a row can have them.
+
+    Args:
+        given: What somebody has given as such.
+        who: They, for a message.
+
+    Raises:
+        ProblemError: It is something else, or a name is that of a value which each row has.
+    """
+    if not isinstance(given, Mapping):
+        raise ProblemError(f"{who}: gave {given!r}, must give numbers by name")
+    values = {}
+    for key, value in given.items():
+        try:
+            values[str(key)] = float(value)
+        except (TypeError, ValueError):
+            raise ProblemError(f"{who}: gave {key} = {value!r}, must give numbers by name") from None
+    refuse_taken(values, who)
+    return values
+
+
+def refuse_taken(keys: Iterable[str], who: str) -> None:
+    """See `numbers`."""
+    if taken := sorted(_OWN.intersection(keys)):
+        raise ProblemError(f"{who}: gave {', '.join(taken)}: each row has its own, must have another name")
 
 
 class Tracker:
@@ -64,7 +93,12 @@ class Tracker:
         return -value if value is not None and self._best_key.startswith("-") else value
 
     def add(self, node: int, report: Mapping[str, Any]) -> None:
-        """Take in one problem's report."""
+        """Take in one problem's report.
+
+        Raises:
+            ProblemError: It has the name of a value that each row has.
+        """
+        refuse_taken(report, f"node {node}: the report of a problem")
         for key, value in report.items():
             if (plain := number(value)) is not None:
                 total, times = self._reported.get(key, (0.0, 0))
@@ -88,7 +122,7 @@ class Tracker:
         wait_s = max(self._every_s, self._evaluating_s / _SHARE)
         if self._evaluate is None or (not due and began_at - self._evaluated_at < wait_s):
             return False
-        self._values = dict(self._evaluate(v))
+        self._values = numbers(self._evaluate(v), "evaluate")
         if self._best_key is not None and self._best_key.removeprefix("-") not in self._values:
             raise ProblemError(
                 f"best = {self._best_key!r}: must be one of what evaluate gives: {', '.join(self._values)}"

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from bench.testbed.emulated_hosts import EmulatedHosts, why_not
 from hsa2c import application
+from hsa2c.application import Application
 from hsa2c.errors import ConfigError
 from tests.processes import REPOSITORY, started
 from tests.test_faults import ready
@@ -80,3 +82,54 @@ def test_an_application_of_the_current_directory_is_found_on_other_hosts(folder,
         with started(tmp_path / "run", *command, starter=hosts.inside("h0"), **variables) as run:
             assert run.end() == 0, run.stderr()
     assert {node["host"] for node in ready(run).values()} == {"h0", "h1"}
+
+
+class Least(Application):
+    """What one must write, and no more."""
+
+    def initial(self, config):
+        return np.zeros(3, np.float32)
+
+    def problem(self, config, seed):
+        return seed
+
+
+class Evaluated(Least):
+    name = "better"
+    best = "-x"
+
+    def evaluate(self, config, v):
+        return {"x": 0.5}
+
+
+def test_defaults_say_what_the_runtime_needs():
+    app = Least()
+    config = app.build_config({"stop": {"updates": 100}, "cluster": {"nodes": 2, "processes": 1}})
+    assert (app.name, app.label(config), app.identity(config)) == ("Least", "Least", {"application": "Least"})
+    assert app.title(config).startswith("Least: 2 nodes x 1 actor-learner, B = ")
+    assert app.limits(config) == {"updates": 100}
+    assert app.dim(config) == app.layout(config).size == 3
+    assert (app.code(config), app.remarks(config), app.describe(config), app.starting(config)) == ((), (), {}, "")
+    assert app.resolve(config) is app.on_host(config, 4, 2) is app.chosen(config, {}) is config
+    assert app.evaluate(config, None) == {}
+    assert app.policy(config, "v") == "v"
+    assert app.work_per_update(config) == 1.0
+    assert app.limits(app.build_config({})) == {}
+
+
+def test_each_process_node_and_resume_has_another_seed():
+    config = Least().build_config({"seed": 3})
+    seeds = [Least().problems(config, node, t)(index) for node in range(2) for t in (0, 5) for index in range(2)]
+    again = [Least().problems(config, node, t)(index) for node in range(2) for t in (0, 5) for index in range(2)]
+    assert seeds == again
+    assert len({*seeds, Least().problems(Least().build_config({"seed": 4}), 0, 0)(0)}) == 9
+
+
+def test_the_default_tracker_evaluates_where_there_is_something_to_ask():
+    config = Least().build_config({"stop": {"updates": 100}})
+    plain, evaluated = (application.tracker_of(app, config, {"updates": 40}) for app in (Least(), Evaluated()))
+    assert (plain.work, plain.progress()) == (40, 0.4)
+    assert not plain.measure(None, due=True)
+    assert evaluated.measure(None, due=True)
+    assert evaluated.quality == -0.5
+    assert Evaluated().name == "better"

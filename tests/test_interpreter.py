@@ -43,7 +43,7 @@ def test_python_path_of_children_is_absolute_and_has_no_empty_entry(monkeypatch,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", ["", "relative", str(tmp_path), str(REPOSITORY), f"{sys.prefix}/lib"])
     given = interpreter.environment({"PYTHONPATH": ":mine::/yours:mine:", "A": "1", "HOME": "/me"})
-    expected = {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}/mine:/yours", "HSA2C_PATH": str(tmp_path)}
+    expected = {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}/mine:/yours", "HSA2C_PATH": f"{tmp_path}/relative:{tmp_path}"}
     assert given == expected | {"A": "1", "HOME": "/me"}
     assert interpreter.environment({})["PYTHONPATH"] == str(REPOSITORY)
 

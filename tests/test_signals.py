@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -103,6 +104,27 @@ def test_what_a_library_has_installed_gives_way():
     signals.catch_again()
     signal.raise_signal(signal.SIGHUP)
     assert libc.signal(signal.SIGHUP, 1) == 1
+
+
+def test_another_thread_catches_nothing():
+    """Python would refuse it."""
+    found = []
+
+    def act():
+        found.append(signals.catch(lambda *_: None))
+        found.append(signals.handlers())
+        signals.restore(found[0])
+        signals.to_default()
+        with signals.raising() as look:
+            look()
+
+    before = signals.handlers()
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+    assert found == [{}, {}]
+    assert signals.handlers() == before
+    assert set(before) == set(signals.STOPPING)
 
 
 def started(*command, **variables):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium.spaces import Space
+from torch import Tensor
 
 from hsa2c.agents.evaluation import summarise
 from hsa2c.agents.gym.distributions import Actions
@@ -21,6 +22,18 @@ from hsa2c.envs.episodes import Envs, Make
 from hsa2c.errors import ConfigError
 
 _MOST_ENVS = 16  # episodes played side by side
+
+
+class Parts(NamedTuple):
+    """What a policy is made of, for export."""
+
+    agent: Agent
+    actions: Actions
+    observation_space: Space[Any]
+    leaves: Mapping[str, Space[Any]]
+    moments: Mapping[str, tuple[Tensor, Tensor] | None]
+    """Mean and deviation of each leaf; None where it stays as it is."""
+    greedy: bool
 
 
 class AgentPolicy:
@@ -66,6 +79,12 @@ class AgentPolicy:
     def reset(self) -> None:
         """Begin new episodes: forget."""
         self._state: Any = None
+
+    @property
+    def parts(self) -> Parts:
+        """What it is made of."""
+        moments = {path: self._statistics.moments(self._tail, path) for path in self._leaves}
+        return Parts(self._agent, self._actions, self._space, self._leaves, moments, self._greedy)
 
     def __call__(self, observation: Any, mask: Any = None) -> Any:
         """The action for one observation of the space."""
@@ -118,6 +137,7 @@ def play(policy: AgentPolicy, make: Make, *, episodes: int, seed: int) -> dict[s
         starts = np.ones(n, bool)
         totals = np.zeros(n)
         while len(found) < n:
+            steps += n - len(found)
             step = envs.step(policy.batch(observations, masks, starts))
             observations, masks, starts = step.observations, step.masks, ~step.valid
             totals[~step.valid] = 0.0  # also of an episode that a fault has cost
@@ -125,7 +145,6 @@ def play(policy: AgentPolicy, make: Make, *, episodes: int, seed: int) -> dict[s
                 totals[i] += step.rewards[i] if i not in found else 0.0
                 if i not in found and (step.terminated[i] or step.truncated[i]):
                     found[i] = float(totals[i])
-            steps += int(sum(i not in found for i in range(n)))
         scores += [found[i] for i in range(n)]
         envs.close()
     result = summarise(scores, agent_steps=steps)
@@ -140,11 +159,19 @@ def record(policy: AgentPolicy, make: Make, path: Path, *, seed: int) -> float:
     """Write a video of an episode; gives back its score. The environment renders ``rgb_array``.
 
     Raises:
-        ConfigError: It renders nothing, or the file cannot be written.
+        ConfigError: It cannot be made so, or renders nothing; or the file cannot be written.
     """
-    import imageio.v3 as iio
-
-    env = make()
+    how: dict[str, dict[str, Any]] = {".mp4": {"fps": 30}, ".gif": {"duration": 1000 / 30, "loop": 0}}
+    if path.suffix not in how:
+        raise ConfigError(f"--video {path}: must end in .mp4 or .gif")
+    try:
+        import imageio.v3 as iio
+    except ModuleNotFoundError:
+        raise ConfigError("a video needs imageio: pip install 'hsa2c[video]'") from None
+    try:
+        env = make()
+    except Exception as error:
+        raise ConfigError(f"--video {path}: the environment cannot be made with render_mode: {error}") from None
     policy.reset()
     observation, info = env.reset(seed=seed)
     frames, score, over = [], 0.0, False
@@ -157,7 +184,7 @@ def record(policy: AgentPolicy, make: Make, path: Path, *, seed: int) -> float:
         score, over = score + float(reward), bool(terminated or truncated)
     env.close()
     try:
-        iio.imwrite(path, np.stack(frames), fps=30)
-    except (OSError, ValueError) as error:
+        iio.imwrite(path, np.stack(frames), **how[path.suffix])
+    except (ImportError, OSError, ValueError) as error:
         raise ConfigError(f"--video {path}: cannot be written: {error}") from None
     return score

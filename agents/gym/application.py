@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hsa2c import names
-from hsa2c.agents.gym.settings import GymConfig
+from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig
 from hsa2c.agents.gym.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.application import Application, ProblemFactory, rule_of
 from hsa2c.cluster.capacity import Footprint
+from hsa2c.config.loading import build, to_dict
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
 from hsa2c.observe.shown import Field
@@ -46,7 +48,14 @@ class Gym(Application):
         Field("entropy", "policy/entropy", "{:.3f}"),
     )
     curve = Field("mean score", "score/mean_100", "{:,.1f}")
-    fixed: ClassVar[Sequence[str]] = ("env.id", "env.options", "agent.network", "agent.recurrent", "agent.hidden")
+    fixed: ClassVar[Sequence[str]] = (
+        "env.id",
+        "env.options",
+        "env.image",
+        "agent.network",
+        "agent.recurrent",
+        "agent.hidden",
+    )
     summary: ClassVar[Mapping[str, str]] = {
         "agent_steps": "agent_steps",
         "updates": "updates",
@@ -84,7 +93,7 @@ class Gym(Application):
 
     def identity(self, config: GymConfig) -> dict[str, str]:
         """Environment and spaces."""
-        observations, actions = _spaces(config.env.id, _frozen(config.env.options))
+        observations, actions = _spaces(config)
         return {
             "application": self.name,
             "environment": config.env.id,
@@ -153,7 +162,7 @@ class Gym(Application):
         """Learning curves."""
         from hsa2c.agents.gym.tracker import EpisodeTracker
 
-        _, actions = _spaces(config.env.id, _frozen(config.env.options))
+        _, actions = _spaces(config)
         return EpisodeTracker(
             config.cluster.nodes,
             int(getattr(actions, "n", 1)) if type(actions).__name__ == "Discrete" else 1,
@@ -172,7 +181,7 @@ class Gym(Application):
         """A function from an observation to an action; see `AgentPolicy`."""
         from hsa2c.agents.gym.acting import AgentPolicy
 
-        observations, actions = _spaces(config.env.id, _frozen(config.env.options))
+        observations, actions = _spaces(config)
         return AgentPolicy(
             _agent(config),
             v,
@@ -206,6 +215,12 @@ class Gym(Application):
             result["video"] = {"file": str(video), "score": score}
         return result
 
+    def export(self, config: GymConfig, v: Vector, path: Path) -> None:
+        """See `hsa2c.agents.gym.export`."""
+        from hsa2c.agents.gym.export import export
+
+        export(self.policy(config, v, greedy=True), path)
+
 
 def _is_code(name: str) -> bool:
     """Whether a name is that of the user's code: an id such as package:Id-v0 has a version at its end."""
@@ -214,30 +229,34 @@ def _is_code(name: str) -> bool:
 
 
 def _maker(config: GymConfig, **more: Any) -> Make:
-    from hsa2c.envs.episodes import maker
-
-    env = config.env.id
-    return maker(names.find(env) if _is_code(env) else env, **config.env.options, **more)
+    return _make_of(config.env, more)
 
 
-def _frozen(options: Mapping[str, Any]) -> str:
-    import json
+def _make_of(env: EnvironmentConfig, more: Mapping[str, Any]) -> Make:
+    from hsa2c.envs.episodes import maker, of_pixels
 
-    return json.dumps(options, sort_keys=True)
+    image = env.image
+    make = maker(names.find(env.id) if _is_code(env.id) else env.id, **env.options, **more)
+    return of_pixels(make, grey=image.grey, size=image.size, stack=image.stack)
+
+
+def _spaces(config: GymConfig) -> tuple[Any, Any]:
+    """Of observations and actions."""
+    return _spaces_of(json.dumps(to_dict(config.env), sort_keys=True))
 
 
 @cache
-def _spaces(env: str, options: str) -> tuple[Any, Any]:
-    """Of observations and actions; an environment is made to ask it."""
-    import json
-
+def _spaces_of(text: str) -> tuple[Any, Any]:
+    """The same; an environment is made to ask it."""
     from hsa2c.agents.gym.spaces import action_parameters, leaves
-    from hsa2c.envs.episodes import maker
 
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame asks for no display
-    make = maker(names.find(env) if _is_code(env) else env, **json.loads(options))
+    config = build(EnvironmentConfig, json.loads(text))
+    env, make = config.id, _make_of(config, {})
     try:
         made = make()
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(f"env = {env!r}: cannot be made: {type(error).__name__}: {error}") from None
     for name in ("observation_space", "action_space", "reset", "step"):
@@ -254,7 +273,7 @@ def _statistics(config: GymConfig) -> Statistics:
     from hsa2c.agents.gym.spaces import leaves
     from hsa2c.agents.gym.statistics import Statistics
 
-    observations, _ = _spaces(config.env.id, _frozen(config.env.options))
+    observations, _ = _spaces(config)
     agent = config.agent
     return Statistics(leaves(observations), observations=agent.normalise_observations, rewards=agent.normalise_rewards)
 
@@ -265,7 +284,7 @@ def _agent(config: GymConfig) -> Agent:
     from hsa2c.agents.gym.networks import Agent
     from hsa2c.agents.gym.spaces import leaves
 
-    observations, actions = _spaces(config.env.id, _frozen(config.env.options))
+    observations, actions = _spaces(config)
     own = None
     if config.agent.network is not None:
         try:
@@ -290,7 +309,7 @@ def _check_network(config: GymConfig) -> None:
     from hsa2c.agents.gym.networks import check
     from hsa2c.agents.gym.spaces import action_parameters, leaves
 
-    observations, actions = _spaces(config.env.id, _frozen(config.env.options))
+    observations, actions = _spaces(config)
     check(_agent(config), leaves(observations), action_parameters(actions))
 
 

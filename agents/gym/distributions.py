@@ -31,7 +31,7 @@ class Actions:
     def __init__(self, space: Space[Any], bounds: str = "clip") -> None:
         self.space = space
         self.continuous = isinstance(space, Box)
-        self._squash = self.continuous and bounds == "squash"
+        self.squash = self.continuous and bounds == "squash"
         self._bounded = torch.zeros(0)
         if isinstance(space, Box):
             self._bounded = torch.from_numpy(np.isfinite(space.low) & np.isfinite(space.high)).reshape(-1)
@@ -64,7 +64,7 @@ class Actions:
             assert log_std is not None
             z = (actions - parameters) / log_std.exp()
             density = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)
-            if self._squash:  # of tanh(action)
+            if self.squash:  # of tanh(action)
                 change = 2 * (math.log(2) - actions - functional.softplus(-2 * actions))
                 density = density - torch.where(self._bounded, change, 0.0)
             entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).expand_as(parameters)
@@ -89,7 +89,7 @@ class Actions:
         if isinstance(self.space, Box):
             array = array.reshape(-1, *self.space.shape)
             low, high = self.space.low, self.space.high
-            if self._squash:
+            if self.squash:
                 bounded = self._bounded.numpy().reshape(low.shape)
                 bottom, top = np.where(bounded, low, 0.0), np.where(bounded, high, 0.0)
                 array = np.where(bounded, bottom + (np.tanh(array) + 1) * 0.5 * (top - bottom), array)

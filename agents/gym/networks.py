@@ -56,11 +56,11 @@ class Encoder(nn.Module):
             elif isinstance(space, Discrete):
                 parts.append(functional.one_hot(x - int(space.start), int(space.n)).float())
             elif isinstance(space, MultiDiscrete):
-                columns = (x - torch.from_numpy(space.start)).reshape(len(x), -1).unbind(1)
+                columns = (x - torch.from_numpy(space.start)).reshape(x.shape[0], -1).unbind(1)
                 sizes = [int(n) for n in space.nvec.ravel()]
                 parts += [functional.one_hot(c, n).float() for c, n in zip(columns, sizes, strict=True)]
             else:
-                parts.append(x.reshape(len(x), -1).float())
+                parts.append(x.reshape(x.shape[0], -1).float())
         return torch.cat(parts, dim=1)
 
     @staticmethod

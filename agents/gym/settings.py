@@ -14,6 +14,20 @@ CodeName = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImageConfig:
+    """What is made of pixels, by Gymnasium's wrappers, in this order."""
+
+    grey: bool = False
+    """Grey levels instead of colours."""
+
+    size: Annotated[int, Field(ge=16, le=1024)] | None = None
+    """Height and width. None: as they are."""
+
+    stack: Annotated[int, Field(ge=1, le=64)] = 1
+    """The newest images that are one observation; grey ones become its channels."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EnvironmentConfig:
     """What the agent acts in."""
 
@@ -23,6 +37,9 @@ class EnvironmentConfig:
 
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of the environment."""
+
+    image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
+    """What is made of pixels."""
 
     num_envs: Annotated[int, Field(ge=1, le=4096)] = 8
     """Environments that each actor-learner process has side by side."""

@@ -60,13 +60,16 @@ class Statistics:
         """A leaf of observations, [n, ...], shifted and scaled; as it is where it is not to be, or nothing is known."""
         if path not in self.paths:
             return x
-        if tail[0] <= 0:
-            return x.float()
+        found = self.moments(tail, path)
+        return x.float() if found is None else scaled(x, *found)
+
+    def moments(self, tail: Tensor, path: str) -> tuple[Tensor, Tensor] | None:
+        """Mean and deviation of a leaf, [width] each; None where it is not normalised, or nothing is known."""
+        if path not in self.paths or tail[0] <= 0:
+            return None
         k = self.paths.index(path)
         begin = 1 + sum(self._widths[:k])
-        mean, deviation = self._moments(tail, begin, begin + self._widths[k])
-        shape = x.shape[x.dim() - _axes(x, self._widths[k]) :]
-        return ((x - mean.view(shape)) / deviation.view(shape)).clamp(-_MOST, _MOST)
+        return self._moments(tail, begin, begin + self._widths[k])
 
     def reward_scale(self, tail: Tensor) -> float:
         """By which rewards are divided."""
@@ -80,6 +83,12 @@ class Statistics:
         variance = tail[begin + self._half : end + self._half] / weight - mean.square()
         rounding = 1e-6 * mean.square()  # the difference of two squares in float32 says no more
         return mean, torch.maximum(variance, rounding).add(1e-8).sqrt()
+
+
+def scaled(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Observations [n, ...] shifted and scaled by the mean and deviation of each number, [width]."""
+    shape = x.shape[x.dim() - _axes(x, len(mean)) :]
+    return ((x - mean.view(shape)) / deviation.view(shape)).clamp(-_MOST, _MOST)
 
 
 def _axes(x: Tensor, width: int) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 #: The class of an application's whole configuration, and the file that declares it.
 CONFIGURATIONS = {
     "AtariConfig": "agents/application.py",
+    "GymConfig": "agents/gym/settings.py",
     "LDAConfig": "examples/lda/settings.py",
     "MinimiseConfig": "hsa2c/minimising/settings.py",
 }
@@ -88,13 +89,21 @@ class _Module:
         return there, there.classes[original]
 
     def settings(self, section: ast.ClassDef) -> dict[str, Setting]:
-        """Fields by name; those of its base first, which the section's own replace."""
+        """Fields by name, of a section within it by dotted name; those of its base first, which its own replace."""
         found: dict[str, Setting] = {}
         for base in section.bases:
             place = self.find(ast.unparse(base))
             if place is not None:
                 found |= place[0].settings(place[1])
-        return found | {_name(field): _setting(self, field, found) for field in _fields(section)}
+        for field in _fields(section):
+            name, kind = _name(field), ast.unparse(field.annotation)
+            place = self.find(kind) if kind.endswith("Config") else None
+            if place is None:
+                found[name] = _setting(self, field, found)
+            else:
+                within = place[0].settings(place[1]).values()
+                found |= {f"{name}.{one.name}": replace(one, name=f"{name}.{one.name}") for one in within}
+        return found
 
 
 def _fields(section: ast.ClassDef) -> Iterator[ast.AnnAssign]:

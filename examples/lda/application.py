@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -72,6 +73,9 @@ class LDA(Application):
 
     def resolve(self, config: LDAConfig) -> LDAConfig:
         """Priors, and the rates of Eq. 13."""
+        for package in ("numba", "scipy"):
+            if importlib.util.find_spec(package) is None:
+                raise ConfigError(f"{package} is not installed: pip install 'hsa2c[lda]', or -e '.[lda]' in a checkout")
         model, optimiser, dpsgd = config.model, config.optimiser, config.dpsgd
         if config.cluster.processes is None:
             raise ConfigError("cluster.processes = None: must be a number with --hosts (--p): rates use it")

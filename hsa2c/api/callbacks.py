@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,15 @@ class Feed:
     """
 
     def __init__(self, run: RunFiles, session: int, callbacks: Sequence[Callback]) -> None:
+        if not isinstance(callbacks, Iterable):
+            raise ConfigError(f"callbacks: is a {type(callbacks).__name__}, must be a list")
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 raise ConfigError(f"callbacks: {callback!r} is a {type(callback).__name__}, must be a hsa2c.Callback")
+            for name in dir(callback):
+                if name.startswith("on_") and not hasattr(Callback, name):
+                    known = ", ".join(name for name in dir(Callback) if name.startswith("on_"))
+                    raise ConfigError(f"callbacks: {type(callback).__name__}.{name}: no such event; known are {known}")
         self.error: BaseException | None = None
         self._run, self._session, self._callbacks = run, session, tuple(callbacks)
         self._rows, self._journal = Tail(run.dir / METRICS), Tail(run.dir / JOURNAL)
@@ -108,7 +114,7 @@ class Feed:
         Raises:
             ConfigError: A value is no number, or is one that the row has.
         """
-        plain = {key: number(getattr(value, "item", lambda value=value: value)()) for key, value in added.items()}
+        plain = {key: _plain(value) for key, value in added.items()}
         for key, value in added.items():
             if key in row or key in ROW_KEYS:
                 raise ConfigError(f"on_row: {key!r} is in the row: must be another name")
@@ -124,3 +130,11 @@ class Feed:
             if value is not None:
                 self._board.add_scalar(key, value, global_step=row["step"], walltime=time.time())
         self._board.flush()
+
+
+def _plain(value: Any) -> float | int | None:
+    """A number of Python, numpy or torch; None for anything else."""
+    try:
+        return number(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):  # of an array, of a tensor with several numbers
+        return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hsa2c import application
-from hsa2c.api.runs import DEFAULT
+from hsa2c.api.runs import DEFAULT, path_of
 from hsa2c.application import Application
 from hsa2c.errors import ConfigError
 from hsa2c.run import checkpoint as checkpoints
@@ -52,7 +52,7 @@ def evaluate(target: Any, *, app: Any = None, **options: Any) -> dict[str, Any]:
 
 
 def _read(target: Any, app: Any) -> tuple[Application, Checkpoint, Path]:
-    directory = Path(getattr(target, "dir", target))
+    directory = path_of(target)
     checkpoint, path, _ = checkpoints.read(directory, prefer="best")
     named = app if app is not None else rundir.application_of(path.parents[1] if len(path.parents) > 1 else path.parent)
     found = application.named(named or DEFAULT)[1]

@@ -65,6 +65,8 @@ def minimise(
     """
     names.refuse_import("hsa2c.minimise")
     module = _module_of(model)
+    if best is not None and not isinstance(best, str):
+        raise ConfigError(f"best = {best!r}: must be the name of a number that evaluate gives")
     for what, function in (("loss", loss), ("evaluate", evaluate)):
         if function is not None and not callable(function):
             raise ConfigError(f"{what}: is a {type(function).__name__}, must be a function of the model")
@@ -96,7 +98,10 @@ def minimise(
 def _module_of(model: Any) -> Any:
     from torch import nn
 
-    made = model if isinstance(model, nn.Module) or not callable(model) else model()
+    try:
+        made = model if isinstance(model, nn.Module) or not callable(model) else model()
+    except TypeError as error:
+        raise ConfigError(f"model: cannot be made without arguments: {error}") from None
     if not isinstance(made, nn.Module):
         raise ConfigError(f"model: is a {type(made).__name__}, must be a torch.nn.Module, or a function that makes one")
     return made

@@ -18,6 +18,18 @@ DEFAULT = "hsa2c.agents.application"
 """The application of runs of 0.1, which do not say theirs."""
 
 
+def path_of(target: Any) -> Path:
+    """The path of a run: of its directory, or of a `Run`.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    found = getattr(target, "dir", target)
+    if not isinstance(found, str | Path):
+        raise ConfigError(f"run = {target!r}: must be a directory, or a hsa2c.Run")
+    return Path(found)
+
+
 class RunFiles:
     """A run that was begun, by Python or by a command line; all of it is read from its directory.
 
@@ -32,7 +44,7 @@ class RunFiles:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.dir = Path(directory)
+        self.dir = path_of(directory)
         self.stop_reason: str | None = None
         if not rundir.is_there(self.dir / rundir.CONFIG):
             raise ConfigError(f"{self.dir}: not a run directory (it has no {rundir.CONFIG})")
@@ -90,7 +102,7 @@ class RunFiles:
             raise ConfigError(f"x = {x!r}: must be 'work' or 'minutes'")
         app, path = self.application, Path(output or self.dir / "curves.png")
         words = app.pictures
-        shown = tags or words.tags or (app.curve.key,)
+        shown = tags or app.drawn(self.config)
         axis = "minutes" if x == "minutes" else "work"
         plot([self.dir], path, tags=shown, x=axis, step_name=words.unit, labels=words.labels)  # type: ignore[arg-type]
         return path

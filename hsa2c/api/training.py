@@ -13,7 +13,7 @@ from typing import Any
 from hsa2c import application, names, signals
 from hsa2c.api import loading
 from hsa2c.api.callbacks import Callback, Feed
-from hsa2c.api.runs import DEFAULT, RunFiles
+from hsa2c.api.runs import DEFAULT, RunFiles, path_of
 from hsa2c.application import Application
 from hsa2c.cluster.world import ALONE, find_world
 from hsa2c.commands.run_options import given, options_of
@@ -112,7 +112,7 @@ def resume(
         KeyboardInterrupt: As for `train`.
     """
     names.refuse_import("hsa2c.resume")
-    directory = Run(getattr(run, "dir", run)).dir
+    directory = Run(path_of(run)).dir
     name, found = application.named(rundir.application_of(directory) or DEFAULT)
     again = begin.resume(found, directory, fields_of(found, settings, options), None, ALONE)
     return start(name, found, again, callbacks, progress=progress, force=force)
@@ -187,13 +187,23 @@ def _launch(what: Launch, feed: Feed) -> None:
     if code == EXIT_DONE:
         return
     if code > 128:
-        if (signum := code - 128) != signal.SIGINT:
-            os.kill(os.getpid(), signum)  # as it would have ended this process
+        if (signum := code - 128) == signal.SIGINT:
+            raise KeyboardInterrupt  # itself: by a subclass Python would end with exit code 1
+        os.kill(os.getpid(), signum)  # as it would have ended this process
         raise signals.Interrupted(signum)
-    events = read_rows(what.directory / JOURNAL) if (what.directory / JOURNAL).exists() else []
+    raise HSA2CError(f"{what.directory}: the run failed: {_why(what)}")
+
+
+def _why(what: Launch) -> str:
+    """What the journal says of a failure, with the last line of its traceback, which is the exception; else the log."""
+    journal, log = what.directory / JOURNAL, what.directory / "log.txt"
+    events = read_rows(journal) if journal.exists() else []
     said = [event for event in events if event.get("kind") == "error" and event.get("session") == what.session]
-    why = said[-1].get("message") if said else f"its output is in {what.directory / 'log.txt'}"
-    raise HSA2CError(f"{what.directory}: the run failed: {why}")
+    told, text = f"its output is in {log}", log.read_text(encoding="utf-8", errors="replace")
+    if said:
+        told, text = str(said[-1].get("message")), str(said[-1].get("traceback") or "")
+    last = text.strip().rpartition("\n")[2]
+    return f"{told}: {last}" if last else told
 
 
 def _own_code(name: str, app: Application, config: Any) -> bool:
@@ -204,6 +214,8 @@ def _own_code(name: str, app: Application, config: Any) -> bool:
 def _refuse_unnamed(name: str, app: Application, config: Any) -> None:
     for code in ((name,) if ":" in name else ()) + tuple(app.code(config)):
         if not names.reaches_others(code):
+            if not names.is_given(code):
+                names.find(code)  # which says what has become of it
             raise ConfigError(
                 f"{code.rpartition(':')[2]}: other processes cannot find it, for it is a lambda, within a function, or"
                 " of an interactive session: must be at the top of a file, or nodes = 1"
@@ -216,6 +228,9 @@ def fields_of(app: Application, settings: Mapping[str, Any] | None, options: Map
     Raises:
         ConfigError: There is no such option.
     """
+    given_settings: Any = {} if settings is None else settings
+    if not isinstance(given_settings, Mapping) or not all(isinstance(name, str) for name in given_settings):
+        raise ConfigError(f"settings = {settings!r}: must be a dict from dotted names, such as 'dpsgd.momentum'")
     known = {option.name: option for option in options_of(app.command) if option.name not in _NOT_FIELDS}
     typed = argparse.Namespace(**dict.fromkeys(option.name for option in options_of(app.command)))
     typed.set = []
@@ -224,4 +239,4 @@ def fields_of(app: Application, settings: Mapping[str, Any] | None, options: Map
             raise ConfigError(f"{name} = {value!r}: no such option; known are {', '.join(sorted(known))}")
         value = names.give(value, name) if callable(value) else value  # noqa: PLW2901
         setattr(typed, name, str(value) if isinstance(value, Path) else value)
-    return {**given(app.command, typed), **dict(settings or {})}
+    return {**given(app.command, typed), **given_settings}

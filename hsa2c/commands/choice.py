@@ -44,6 +44,7 @@ def choose(prog: str, arguments: Sequence[str], *, quiet: bool = False) -> tuple
 
     def act() -> int:
         found.append(_chosen(typed.app, rest))
+        application.load(found[0])  # which says what it lacks
         return EXIT_DONE
 
     if code := guarded(prog, act, quiet=quiet):

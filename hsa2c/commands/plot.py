@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ from hsa2c.commands import APPLICATION
 from hsa2c.commands.choice import show
 from hsa2c.commands.files import replacing, unused
 from hsa2c.commands.options import OneLineParser, guarded
+from hsa2c.config.loading import read_yaml
 from hsa2c.errors import ConfigError
 from hsa2c.observe.plot import plot
 from hsa2c.observe.runlog import metrics_path, read_curve
+from hsa2c.run.directory import CONFIG
 
 PROG = "hsa2c plot"
 
@@ -32,8 +35,7 @@ def parser(app: Application) -> OneLineParser:
         "--output", "-o", type=Path, metavar="FILE", help="(curves.png in the run, or in the folder of several)"
     )
     p.add_argument("--x", choices=(work, "minutes"), default=work, help=f"horizontal axis ({work})")
-    tags = list(app.pictures.tags or (app.curve.key,))
-    p.add_argument("--tags", nargs="+", default=tags, metavar="TAG", help="what to draw; first one large")
+    p.add_argument("--tags", nargs="+", metavar="TAG", help="what to draw; first one large (the application's)")
     return p
 
 
@@ -61,19 +63,28 @@ def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: st
 def _plot(app: Application, options: argparse.Namespace) -> int:
     # runs/* also matches what is no run, such as a README.
     runs = [run for run in options.runs if run.is_dir() or run.suffix == ".jsonl" or not run.exists()]
-    drawable = [run for run in runs if len(runs) == 1 or _has(run, options.tags[0])]
+    tags = options.tags or _tags(app, runs)
+    drawable = [run for run in runs if len(runs) == 1 or _has(run, tags[0])]
     output = options.output or unused(_beside(drawable or runs) / "curves.png")
     with replacing(PROG, output):
         plot(
             drawable or runs,
             output,
-            tags=options.tags,
+            tags=tags,
             x="minutes" if options.x == "minutes" else "work",
             step_name=app.pictures.unit,
             labels=app.pictures.labels,
         )
     print(output)
     return 0
+
+
+def _tags(app: Application, runs: Sequence[Path]) -> Sequence[str]:
+    """What an application draws of the first of these runs that says how it is set up."""
+    for run in runs:
+        with contextlib.suppress(ConfigError):
+            return app.drawn(app.build_config(read_yaml(metrics_path(run).parent / CONFIG)))
+    return app.pictures.tags or (app.curve.key,)
 
 
 def _beside(runs: Sequence[Path]) -> Path:

@@ -43,6 +43,11 @@ class Minimise(Application):
         more = () if best is None else (Field(best.removeprefix("-"), best.removeprefix("-"), "{:.4g}"),)
         return (*self.fields, *more, *Application.fields[2:])
 
+    def drawn(self, config: MinimiseConfig) -> Sequence[str]:
+        """What is best, and the loss."""
+        best = config.problem.best
+        return (LOSS,) if best is None else (best.removeprefix("-"), LOSS)
+
     def code(self, config: MinimiseConfig) -> Sequence[str]:
         """Model and functions."""
         problem = config.problem

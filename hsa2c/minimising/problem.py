@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.errors import ConfigError, ProblemError
 from hsa2c.minimising.flat import length, tensors, views
-from hsa2c.observe.runlog import ROW_KEYS
+from hsa2c.tracker import numbers
 
 Loss = Callable[[nn.Module], Tensor]
 
@@ -86,15 +86,7 @@ def values_of(result: Any, evaluate: Callable[..., Any]) -> dict[str, float]:
     """
     name = getattr(evaluate, "__name__", "value").strip("<>")
     given = result if isinstance(result, Mapping) else {name: result}
-    values = {}
-    for key, value in given.items():
-        try:
-            values[str(key)] = float(value)
-        except (TypeError, ValueError):
-            raise ProblemError(f"evaluate: gave {key} = {value!r}, must give a number or numbers by name") from None
-    if taken := sorted(ROW_KEYS & values.keys()):
-        raise ProblemError(f"evaluate: gave {', '.join(taken)}: each row has its own, must have another name")
-    return values
+    return numbers(given, "evaluate")
 
 
 def try_out(model: nn.Module, loss: Loss, evaluate: Callable[..., Any] | None, best: str | None) -> None:
@@ -105,7 +97,7 @@ def try_out(model: nn.Module, loss: Loss, evaluate: Callable[..., Any] | None, b
     Raises:
         ConfigError: Something is not as it must be.
     """
-    before = {name: tensor.clone() for name, tensor in tensors(model).items()}
+    before = {name: tensor.clone() for name, tensor in (*tensors(model).items(), *model.named_buffers())}
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     training = model.training
     try:
@@ -127,7 +119,7 @@ def try_out(model: nn.Module, loss: Loss, evaluate: Callable[..., Any] | None, b
         raise ConfigError(str(error)) from None
     finally:
         with torch.no_grad():
-            for name, tensor in tensors(model).items():
+            for name, tensor in (*tensors(model).items(), *model.named_buffers()):
                 tensor.copy_(before[name])
         model.train(training)
         torch.set_rng_state(states[0])

@@ -172,15 +172,27 @@ class Talking(Problem):
             self.send(kind)
 
     def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any | None:
-        """See `Problem`."""
+        """See `Problem`.
+
+        Raises:
+            ProblemError: There is none, though nothing has interrupted it: it would be asked for one for ever.
+        """
         self._clock.start(self._seconds["waiting"])
+        stopped = False
 
         def asked() -> bool:
+            nonlocal stopped
             self._tell_when_due()
-            return interrupted()
+            stopped = stopped or interrupted()
+            return stopped
 
         self._tell_when_due()
-        return self._problem.gradient(u_hat, asked)
+        g = self._problem.gradient(u_hat, asked)
+        if g is None and not (stopped or interrupted()):
+            raise ProblemError(
+                f"the gradient of {type(self._problem).__name__} is None: must be one, if not interrupted"
+            )
+        return g
 
     def _tell_when_due(self) -> None:
         if time.monotonic() - self._told_at >= self._every_s:

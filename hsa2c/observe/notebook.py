@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -91,12 +92,10 @@ class NotebookView:
 
 
 def _display(page: str) -> Any:
-    from IPython.display import HTML, display
-
-    return display(HTML(page), display_id=True)
+    ipython: Any = importlib.import_module("IPython.display")
+    return ipython.display(ipython.HTML(page), display_id=True)
 
 
 def _update(handle: Any, page: str) -> None:
-    from IPython.display import HTML
-
-    handle.update(HTML(page))
+    ipython: Any = importlib.import_module("IPython.display")
+    handle.update(ipython.HTML(page))

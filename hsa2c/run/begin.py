@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hsa2c.application import Application
+from hsa2c.application import Application, tracker_of
 from hsa2c.cluster import allocation
 from hsa2c.cluster.allocation import ALLOCATION
 from hsa2c.cluster.world import ALONE, World
@@ -195,4 +195,4 @@ def _reached(app: Application, config: Any, counters: Mapping[str, Any]) -> str 
     minutes = config.stop.minutes
     if minutes is not None and counters.get("elapsed_s", 0.0) >= 60 * minutes:
         return f"{minutes:g} min of training"
-    return app.tracker(config, counters).reached()
+    return tracker_of(app, config, counters).reached()

@@ -13,7 +13,9 @@ from hsa2c.run import directory as rundir
 from hsa2c.run.supervisor import Supervisor
 
 
-def report(code: int, supervisor: Supervisor, directory: Path, *, session: int, fresh: bool) -> int:
+def report(
+    code: int, supervisor: Supervisor, directory: Path, *, session: int, fresh: bool, quiet: bool = False
+) -> int:
     """The shell's exit code; says where to look if it is not a good one.
 
     Args:
@@ -22,12 +24,15 @@ def report(code: int, supervisor: Supervisor, directory: Path, *, session: int, 
         directory: The run's.
         session: Which start of the run it was.
         fresh: Whether this start has made the directory.
+        quiet: Whether somebody else says that it failed.
     """
     if supervisor.received:
         _report_stop(code, supervisor, directory, session=session, fresh=fresh)
         return 128 + supervisor.received[0]
     if code == EXIT_DONE:
         return EXIT_DONE
+    if quiet:
+        return EXIT_FAILED
     if not _journal_tells_error(directory):
         for line in (directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]:
             print(line, file=sys.stderr)

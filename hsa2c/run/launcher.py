@@ -155,11 +155,11 @@ def launch(what: Launch, onlooker: Onlooker | None = None) -> int:
     while True:
         code = _launch_once(what, supervisor)
         if code in (EXIT_DONE, EXIT_NOT_STARTED) or supervisor.received:
-            return report(code, supervisor, what.directory, session=what.session, fresh=what.fresh)
+            return report(code, supervisor, what.directory, session=what.session, fresh=what.fresh, quiet=what.quiet)
         left = _hosts_left(what, whole.hosts)
         again = _after(what, whole, left) if restarts > 0 and bool(left) == bool(whole.hosts) else None
         if again is None:
-            return report(code, supervisor, what.directory, session=what.session, fresh=what.fresh)
+            return report(code, supervisor, what.directory, session=what.session, fresh=what.fresh, quiet=what.quiet)
         restarts -= 1
         what = again
 

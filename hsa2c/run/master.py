@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hsa2c.application import tracker_of
 from hsa2c.config.loading import to_dict
 from hsa2c.config.protocol import RunConfig
 from hsa2c.dpsgd.master import master
@@ -138,7 +139,7 @@ def _monitor(
     from hsa2c.run.monitor import RunMonitor
 
     counters = checkpoint.counters if checkpoint else {}
-    tracker = task.app.tracker(task.config, counters)
+    tracker = tracker_of(task.app, task.config, counters)
     purge_step = tracker.work if checkpoint or task.session > 1 else None
     log = RunLog(task.directory, session=task.session, purge_step=purge_step)
     make_monitor = RunMonitor if followers is None else partial(LeadMonitor, followers=followers)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -19,10 +20,11 @@ from hsa2c.cluster.world import World, find_world  # noqa: E402
 from hsa2c.dpsgd.protocols import WorkerPort  # noqa: E402
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, HSA2CError  # noqa: E402
 from hsa2c.node.lifetime import die_with_parent  # noqa: E402
+from hsa2c.observe.runlog import Journal  # noqa: E402
 from hsa2c.run.master import direct  # noqa: E402
 from hsa2c.run.node import make_pool, work  # noqa: E402
 from hsa2c.run.over_mpi import run_follower, run_master, run_node  # noqa: E402
-from hsa2c.run.task import Task, parse  # noqa: E402
+from hsa2c.run.task import Task, parse, place  # noqa: E402
 from hsa2c.transport import inprocess  # noqa: E402
 
 _LEAVE_S = 15.0  # how long a node's thread may take to end after the master is done
@@ -30,19 +32,33 @@ _LEAVE_S = 15.0  # how long a node's thread may take to end after the master is 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run this process's part of the job; gives back the exit code."""
-    task = parse(arguments)
     world = find_world()
     if world.started_by_mpi:
         die_with_parent(os.getppid())  # mpiexec, or its daemon on this host
     try:
-        return run(task, world)
-    except HSA2CError as error:  # nobody is there yet whom it could be told: the launcher shows the log's last lines
-        print(error, file=sys.stderr, flush=True)
-        return EXIT_FAILED
+        return run(parse(arguments), world)
+    except HSA2CError as error:  # nobody is there yet whom it could be told
+        return _tell(arguments, error)
+
+
+def _tell(arguments: list[str] | None, error: HSA2CError) -> int:
+    """Say in the journal what is wrong before there is a master who could say it; gives back the exit code."""
+    print(error, file=sys.stderr, flush=True)
+    where, session = place(arguments)
+    with contextlib.suppress(OSError), Journal(where, session=session) as journal:
+        journal.event("error", " ".join(str(error).splitlines()))
+    return EXIT_FAILED
 
 
 def prepare(arguments: list[str]) -> None:
     """Load and measure what a node will need, in a process that is to be forked for several."""
+    try:
+        _prepare(arguments)
+    except HSA2CError as error:
+        raise SystemExit(_tell(arguments, error)) from None
+
+
+def _prepare(arguments: list[str]) -> None:
     import torch
 
     torch.set_num_threads(1)

@@ -72,8 +72,13 @@ class Task:
         return None if self.resume_from is None else checkpoints.load(self.resume_from)
 
 
-def parse(arguments: list[str] | None) -> Task:
-    """Read a rank's command line, which the launcher has written; None: this process's."""
+def place(arguments: list[str] | None) -> tuple[Path, int]:
+    """The run's directory, and which start of it this is, of a rank's command line."""
+    options = _parser().parse_args(arguments)
+    return options.directory, options.session
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hsa2c.run.process")
     parser.add_argument("--app", required=True)
     parser.add_argument("--config", required=True, help="JSON")
@@ -84,7 +89,12 @@ def parse(arguments: list[str] | None) -> Task:
     parser.add_argument(REPLACES, type=int)
     parser.add_argument("--beside", type=int, nargs="+", default=())
     parser.add_argument("--own-processes", type=int, nargs="+", default=())
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: list[str] | None) -> Task:
+    """Read a rank's command line, which the launcher has written; None: this process's."""
+    options = _parser().parse_args(arguments)
     app = application.load(options.app)
     config = app.build_config(json.loads(options.config))
     return Task(

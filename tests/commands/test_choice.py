@@ -92,7 +92,7 @@ def test_plots_and_pages_have_the_words_of_the_run(runs, tmp_path, monkeypatch, 
     assert drawn[2:] == ["documents"]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "doctor", "plot", "report", "replay"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "export", "doctor", "plot", "report", "replay"])
 @pytest.mark.parametrize("app", [ATARI, LDA])
 def test_help_shows_it(command, app, capsys):
     with pytest.raises(SystemExit) as end:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from hsa2c.agents.application import AtariConfig
+from hsa2c.agents.gym.settings import GymConfig
 from hsa2c.examples.lda.settings import LDAConfig
 from tests.processes import REPOSITORY
 
@@ -26,7 +27,13 @@ def parsed(source, tmp_path, monkeypatch):
     return declared.sections(tmp_path, "WholeConfig")
 
 
-@pytest.mark.parametrize("configuration", [AtariConfig, LDAConfig])
+def dotted(section, prefix=""):
+    for each in dataclasses.fields(section):
+        value = getattr(section, each.name)
+        yield from dotted(value, f"{each.name}.") if dataclasses.is_dataclass(value) else [prefix + each.name]
+
+
+@pytest.mark.parametrize("configuration", [AtariConfig, GymConfig, LDAConfig])
 def test_every_setting_of_a_configuration_is_found(configuration):
     from declared import sections
 
@@ -36,11 +43,7 @@ def test_every_setting_of_a_configuration_is_found(configuration):
     }
     whole = configuration()
     named = {field.name: getattr(whole, field.name) for field in dataclasses.fields(configuration)}
-    expected = {
-        name: {each.name for each in dataclasses.fields(value)}
-        for name, value in named.items()
-        if dataclasses.is_dataclass(value)
-    }
+    expected = {name: set(dotted(value)) for name, value in named.items() if dataclasses.is_dataclass(value)}
     assert found == {"": named.keys() - expected.keys(), **expected}
 
 

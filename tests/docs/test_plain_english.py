@@ -52,7 +52,7 @@ def test_sentences_are_short(page):
     assert too_long(page.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("configuration", ["AtariConfig", "LDAConfig", "MinimiseConfig"])
+@pytest.mark.parametrize("configuration", ["AtariConfig", "GymConfig", "LDAConfig", "MinimiseConfig"])
 def test_settings_are_told_in_short_sentences(configuration, monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "docs" / "_ext"))
     from declared import sections
@@ -79,7 +79,9 @@ def test_public_names_are_told_in_short_sentences():
     assert [(name, found) for name, text in documented() if (found := too_long(text))] == []
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "doctor", "plan", "plot", "rates", "replay", "report"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "export", "doctor", "plan", "plot", "rates", "replay", "report"]
+)
 def test_help_is_in_short_sentences(command):
     run = [sys.executable, "-m", "hsa2c", command, "--help"]
     told = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60).stdout
