@@ -288,6 +288,7 @@ def test_too_many_faults_end_the_run_and_say_why(mine):
 def refused(mine, monkeypatch, capsys):
     """The line of a command that must be refused."""
     monkeypatch.chdir(mine)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # of another test
     monkeypatch.setattr(train, "launch", lambda *_: pytest.fail("a job was started"))
 
     def refused(*arguments):
@@ -309,7 +310,7 @@ def refused(mine, monkeypatch, capsys):
     [
         ("--env cartpole-v1", "did you mean CartPole-v1"),
         ("--env=Pong", "--game Pong"),
-        ("--env boards:Board-v0", "No module named 'boards'"),
+        ("--env no_such_boards:Board-v0", "No module named 'no_such_boards'"),
         ("--env mine:Words", "Text is not supported; Box, Discrete"),
         ("--env mine:nothing", "gave a NoneType without observation_space, must be a gymnasium.Env"),
         ("--env mine:number", "is a int, must be a function or class"),
