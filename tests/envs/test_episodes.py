@@ -1,5 +1,6 @@
 """Several copies of any environment: autoreset, ends, faults, and what makes them."""
 
+import sys
 import time
 
 import gymnasium
@@ -217,6 +218,7 @@ def test_a_package_that_registers_its_own(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert maker("boards:Board-v0")().spec.id == "Board-v0"
     gymnasium.registry.pop("Board-v0")
+    sys.modules.pop("boards")
 
 
 @pytest.mark.parametrize(

@@ -1,84 +1,80 @@
-"""Whole episodes by a policy: scores, steps, and a film of one."""
+"""Agents that act after training: masks, memory, episodes and their scores."""
 
-import sys
-
-import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+import torch
 
-from hsa2c.agents.gym.acting import AgentPolicy, play, record
-from hsa2c.agents.gym.networks import Agent
+from hsa2c.agents.gym.acting import AgentPolicy, play
+from hsa2c.agents.gym.networks import Agent, initialise
 from hsa2c.agents.gym.spaces import leaves
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.agents.network import num_parameters
 from hsa2c.errors import ConfigError
+from tests.agents.gym.scripted import Scripted
+
+LENGTH, TAIL = 3, 7  # weight, means and mean squares of three numbers
 
 
-class Countdown(gymnasium.Env):
-    """Lasts as long as its seed says, 1 a step."""
-
-    observation_space, action_space = Box(0, 9, (1,)), Discrete(2)
-    picture = np.zeros((16, 16, 3), np.uint8)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.left = 1 if seed is None else seed
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action):
-        self.left -= 1
-        return np.zeros(1, np.float32), 1.0, self.left == 0, False, {}
-
-    def render(self):
-        return self.picture
-
-
-def policy():
-    spaces = leaves(Countdown.observation_space)
-    agent = Agent(spaces, Countdown.action_space)
+def policy(env, *, recurrent="none", greedy=False, more=0):
+    spaces = leaves(env.observation_space)
+    agent = Agent(spaces, env.action_space, hidden=8, recurrent=recurrent)
+    initialise(agent, 1)
+    v = torch.cat([parameter.detach().reshape(-1) for parameter in agent.parameters()])
+    v = torch.cat([v, torch.zeros(TAIL + more)]).numpy()
+    assert len(v) == num_parameters(agent) + TAIL + more
     statistics = Statistics(spaces, observations=True, rewards=False)
-    v = np.zeros(num_parameters(agent) + statistics.size, np.float32)
-    return AgentPolicy(
-        agent, v, statistics, Countdown.observation_space, Countdown.action_space, bounds="clip", greedy=True, seed=1
-    )
+    spaces = env.observation_space, env.action_space
+    return AgentPolicy(agent, v, statistics, *spaces, bounds="clip", greedy=greedy, seed=1)
 
 
-def test_each_episode_counts_whole_and_once():
-    told = play(policy(), Countdown, episodes=18, seed=2)
-    assert told["scores"] == [float(k) for k in range(2, 20)]
-    assert told["agent_steps"] == sum(range(2, 20))
+@pytest.mark.parametrize("greedy", [False, True])
+@pytest.mark.parametrize("mask", ["info", "entry"])
+def test_masks_are_never_violated_in_evaluation(mask, greedy):
+    def make():
+        return Scripted(LENGTH, mask=mask)  # which asserts it
+
+    result = play(policy(make(), greedy=greedy), make, episodes=20, seed=1)
+    assert result["scores"] == [6.0] * 20
 
 
-def test_a_film_of_an_episode(tmp_path):
-    assert record(policy(), Countdown, tmp_path / "film.gif", seed=3) == 3.0
-    assert (tmp_path / "film.gif").read_bytes().startswith(b"GIF8")
+def test_each_episode_has_its_seed_and_its_score():
+    log = []
+
+    def make():
+        return Scripted(LENGTH, log=log)
+
+    result = play(policy(make()), make, episodes=20, seed=100)
+    begun = [line[1] for line in log if line[0] == "reset" and line[2] == 0]
+    assert begun == list(range(100, 120))
+    assert (result["mean"], result["episodes"], result["agent_steps"]) == (6.0, 20, 60)
 
 
-class Blind(Countdown):
-    picture = None
+def test_an_episode_that_a_fault_has_cost_has_no_score():
+    class Fails(Scripted):
+        failed = False
+
+        def step(self, action):
+            if self.step_number == 2 and not Fails.failed:
+                Fails.failed = True
+                raise OSError("no board")
+            return super().step(action)
+
+    assert play(policy(Fails()), Fails, episodes=2, seed=1)["scores"] == [6.0, 6.0]
+    assert Fails.failed
 
 
-def no_argument():
-    raise TypeError("got an unexpected keyword argument 'render_mode'")
+@pytest.mark.parametrize("recurrent", ["lstm", "gru"])
+def test_a_recurrent_policy_remembers_until_reset(recurrent):
+    acting = policy(Scripted(), recurrent=recurrent)
+    acting.reset()
+    observation = np.float32([1, 2, 3])
+    torch.manual_seed(1)
+    first = [acting(observation) for _ in range(30)]
+    acting.reset()
+    torch.manual_seed(1)
+    assert [acting(observation) for _ in range(30)] == first
 
 
-@pytest.mark.parametrize(
-    ("make", "file", "said"),
-    [
-        (no_argument, "f.gif", "unexpected keyword argument"),
-        (Blind, "f.gif", "renders no picture"),
-        (Countdown, "no/f.gif", "cannot be written"),
-        (Countdown, "f.nothing", "must end in .mp4 or .gif"),
-    ],
-)
-def test_a_film_that_cannot_be_is_one_line(make, file, said, tmp_path):
-    with pytest.raises(ConfigError, match=said):
-        record(policy(), make, tmp_path / file, seed=1)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_film_without_imageio_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "imageio.v3", None)
-    with pytest.raises(ConfigError, match=r"pip install 'hsa2c\[video\]'$"):
-        record(policy(), Countdown, tmp_path / "f.gif", seed=1)
+def test_a_checkpoint_of_another_network_is_refused():
+    with pytest.raises(ConfigError, match="must have"):
+        policy(Scripted(), more=1)
