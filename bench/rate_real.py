@@ -28,6 +28,7 @@ from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserC
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.dpsgd.theory import equal_rates
 from hsa2c.observe import shown
+from hsa2c.tracker import Tracker
 
 if TYPE_CHECKING:
     import torch
@@ -100,8 +101,8 @@ class RealRow(Row):
         return torch.from_numpy(super().gradient(u_hat.numpy(), interrupted).astype(np.float32))
 
 
-class Norms:
-    """Adds up squared norms of gradients until T steps are done; see `hsa2c.application.Tracker`."""
+class Norms(Tracker):
+    """Adds up squared norms of gradients until T steps are done; see `hsa2c.tracker.Tracker`."""
 
     quality = None
 
@@ -112,6 +113,9 @@ class Norms:
 
     def add(self, node: int, report: Mapping[str, Any]) -> None:
         """Processes have nothing to say."""
+
+    def applied(self, node: int, updates: int) -> None:
+        """Work is counted otherwise."""
 
     def measure(self, v: Vector, *, due: bool) -> bool:
         """Called after each global step, and at the end."""

@@ -25,6 +25,7 @@ from hsa2c.config.loading import build
 from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.observe import shown
+from hsa2c.tracker import Tracker
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +87,7 @@ class Sleeper:
         """Nothing to do."""
 
 
-class Counter:
+class Counter(Tracker):
     """Counts data points, and keeps exact times for `bench.network`: a row comes once a second, work when it is done.
 
     Args:
@@ -105,10 +106,13 @@ class Counter:
         self._steps = 0
 
     def add(self, node: int, report: Mapping[str, Any]) -> None:
-        """See `hsa2c.application.Tracker`, here and below."""
+        """See `hsa2c.tracker.Tracker`, here and below."""
         self.work += report["data_points"]
         if report["made"] % self._B == 0:
             self._marks |= {f"made/{node}": report["made"], f"made_at_s/{node}": report["made_at_s"]}
+
+    def applied(self, node: int, updates: int) -> None:
+        """Work is counted otherwise."""
 
     def measure(self, v: Vector, *, due: bool) -> bool:
         """V says nothing; when it came does."""

@@ -65,6 +65,7 @@ def test_a_call_without_its_guard_is_told_as_the_error(tmp_path):
     assert 'must do so under if __name__ == "__main__"' in last
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_raises_is_named(tmp_path):
     script = LIBRARY + (
         "import hsa2c, itertools\ncalls = itertools.count()\ndef evaluate(model):\n"

@@ -79,6 +79,7 @@ def test_public_names_are_told_in_short_sentences():
     assert [(name, found) for name, text in documented() if (found := too_long(text))] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["train", "evaluate", "export", "doctor", "plan", "plot", "rates", "replay", "report"]
 )

@@ -51,6 +51,7 @@ def test_callback(tmp_path):
     assert float(loss) < 1e-4
 
 
+@pytest.mark.slow
 def test_resume(tmp_path):
     assert run("resume", tmp_path).split(" ", 1)[1].startswith("updates (limit 6,000)")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["first"]
