@@ -89,6 +89,7 @@ def test_numbers_that_are_added_are_in_rows_boards_and_pictures(tmp_path):
         ({"list": [1]}, r"list = \[1\], must be a finite number or None"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_added_ends_the_run_with_one_line(tmp_path, added, line):
     with pytest.raises(hsa2c.ConfigError, match=line):
         minimise(tmp_path, Point(), callbacks=[Diary(**added)], **ENDLESS)

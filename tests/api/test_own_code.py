@@ -76,6 +76,7 @@ def test_an_evaluation_that_raises_is_named(tmp_path):
     assert last.endswith("ValueError: mine broke")
 
 
+@pytest.mark.slow
 def test_an_own_application_is_evaluated_and_drawn_by_commands(tmp_path, monkeypatch, capsys):
     (tmp_path / "own_application_drawn.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)

@@ -27,6 +27,7 @@ def test_a_script_may_have_everything_in_itself(tmp_path):
 @pytest.mark.parametrize(
     "way", ["-i", *(pytest.param(way, marks=pytest.mark.slow) for way in ("-c", "code", "stdin", "PYTHONINSPECT"))]
 )
+@pytest.mark.slow
 def test_a_session_has_no_file_and_may_have_lambdas(tmp_path, way):
     source = SESSION.replace("FOLDER", repr(str(tmp_path))) + SHOW
     ways = {"-c": ("-c", source), "stdin": ("-",), "code": ("-m", "code", "-q"), "-i": ("-i", "-q")}
@@ -103,6 +104,7 @@ def endless(tmp_path, more=ENDLESS):
 @pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_a_signal_ends_a_script_in_good_order(tmp_path, signum, code):
     with endless(tmp_path) as (process, _):
         process.send_signal(signum)
@@ -137,6 +139,7 @@ def test_ctrl_c_can_be_caught(tmp_path):
         assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_two_nodes_find_the_functions_of_a_script_and_what_lies_beside_it(tmp_path):
     """Over MPI, and from another current directory than the script's."""
     (tmp_path / "scripts").mkdir()

@@ -48,6 +48,7 @@ def test_three_members_train(tmp_path, app):
     assert run.application.name in ("Own", "Local", "Hidden")
 
 
+@pytest.mark.slow
 def test_an_application_of_a_module_has_curves_a_best_and_a_policy(tmp_path):
     run = train(tmp_path, MODULE, settings={"output.checkpoint_every_s": 0.1})
     row = run.rows()[-1]

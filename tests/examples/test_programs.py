@@ -37,6 +37,7 @@ def test_programs_are_short_and_shown_as_they_are(name):
     assert re.search(rf"literalinclude\}} ../../examples/{name}\.py$", pages, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_bare_core(tmp_path):
     numbers = [float(word) for word in run("quadratic", tmp_path).strip("[] \n").split()]
     assert numbers == pytest.approx([3.0] * 10, abs=0.3)
