@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hsa2c import application
-from hsa2c.api.runs import DEFAULT, path_of
+from hsa2c.api.runs import path_of
 from hsa2c.application import Application
+from hsa2c.commands import APPLICATION
 from hsa2c.errors import ConfigError
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run import directory as rundir
@@ -55,7 +56,7 @@ def _read(target: Any, app: Any) -> tuple[Application, Checkpoint, Path]:
     directory = path_of(target)
     checkpoint, path, _ = checkpoints.read(directory, prefer="best")
     named = app if app is not None else rundir.application_of(path.parents[1] if len(path.parents) > 1 else path.parent)
-    found = application.named(named or DEFAULT)[1]
+    found = application.named(named or APPLICATION)[1]
     checkpoints.check_identity(checkpoint, {"application": found.name}, source=path)
     return found, checkpoint, path
 

@@ -8,14 +8,12 @@ from typing import Any
 
 from hsa2c import application
 from hsa2c.application import Application
+from hsa2c.commands import APPLICATION
 from hsa2c.config.loading import read_yaml
 from hsa2c.errors import ConfigError
 from hsa2c.observe.runlog import JOURNAL, METRICS, number, read_history, read_rows
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run import directory as rundir
-
-DEFAULT = "hsa2c.agents.application"
-"""The application of runs of 0.1, which do not say theirs."""
 
 
 def path_of(target: Any) -> Path:
@@ -55,7 +53,7 @@ class RunFiles:
     @property
     def application(self) -> Application:
         """What runs there."""
-        return application.load(rundir.application_of(self.dir) or DEFAULT)
+        return application.load(rundir.application_of(self.dir) or APPLICATION)  # one of 0.1 does not say
 
     @property
     def config(self) -> Any:

@@ -13,9 +13,10 @@ from typing import Any
 from hsa2c import application, names, signals
 from hsa2c.api import loading
 from hsa2c.api.callbacks import Callback, Feed
-from hsa2c.api.runs import DEFAULT, RunFiles, path_of
+from hsa2c.api.runs import RunFiles, path_of
 from hsa2c.application import Application
 from hsa2c.cluster.world import ALONE, find_world
+from hsa2c.commands import APPLICATION
 from hsa2c.commands.run_options import given, options_of
 from hsa2c.errors import EXIT_DONE, ConfigError, HSA2CError
 from hsa2c.observe.runlog import JOURNAL, read_rows
@@ -52,7 +53,7 @@ class Run(RunFiles):
 
 def train(
     *,
-    app: Any = DEFAULT,
+    app: Any = APPLICATION,
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
@@ -78,9 +79,9 @@ def train(
         KeyboardInterrupt: Ctrl-C: the run has ended in good order, and can be resumed.
     """
     names.refuse_import("hsa2c.train")
-    if app == DEFAULT:
-        others = application.load(DEFAULT).command.others
-        app = next((module for flag, module in others.items() if flag.removeprefix("--") in options), DEFAULT)
+    if app == APPLICATION:
+        others = application.load(APPLICATION).command.others
+        app = next((module for flag, module in others.items() if flag.removeprefix("--") in options), APPLICATION)
     name, found = application.named(app)
     fields = fields_of(found, settings, options)
     run = begin.prepare(found, fields, None if config is None else str(config), ALONE)
@@ -113,7 +114,7 @@ def resume(
     """
     names.refuse_import("hsa2c.resume")
     directory = Run(path_of(run)).dir
-    name, found = application.named(rundir.application_of(directory) or DEFAULT)
+    name, found = application.named(rundir.application_of(directory) or APPLICATION)
     again = begin.resume(found, directory, fields_of(found, settings, options), None, ALONE)
     return start(name, found, again, callbacks, progress=progress, force=force)
 
