@@ -219,7 +219,9 @@ def test_the_same_from_python(mine, nodes):
 def test_continuous_actions(tmp_path, env, bounds):
     result, _ = trained(tmp_path, "--env", env, "--agent-steps", 2000, "--set", f"agent.bounds={bounds}")
     assert result["agent_steps"] >= 2000
-    assert np.isfinite(last_row(tmp_path)["loss/value"])
+    losses = [row["loss/value"] for row in hsa2c.Run(tmp_path / "run").rows() if "loss/value" in row]
+    assert losses, "the last row may have none: nothing was learnt after the one before"
+    assert np.isfinite(losses).all()
     action = hsa2c.load(tmp_path / "run")(gymnasium.make(env).reset(seed=1)[0])
     assert action in gymnasium.make(env).action_space
 
