@@ -160,9 +160,8 @@ def evaluator_of(task: Task) -> Iterator[Evaluator | None]:
     import torch
 
     torch.set_num_threads(1)
-    config = task.config_at(0)
-    task.app.dim(config)
-    task.app.problems(config, 0, 0)
+    task.app.check(task.config)
+    task.app.dim(task.config)
     evaluator = Evaluator(plan)
     try:
         yield evaluator
