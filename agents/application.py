@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from hsa2c.agents.evaluating import AgentApplication
 from hsa2c.agents.games import GameTracker
 from hsa2c.agents.settings import (
     AgentConfig,
     AgentOptimiserConfig,
     AgentStopConfig,
+    EvaluationConfig,
     Pixels,
     Precision,
     network_identity,
 )
-from hsa2c.agents.words import COMMAND, PICTURES, PREFLIGHT
-from hsa2c.application import Application, ProblemFactory
+from hsa2c.agents.words import COMMAND, EVALUATION_SUMMARY, PICTURES, PREFLIGHT
+from hsa2c.application import ProblemFactory
 from hsa2c.cluster.capacity import Footprint
 from hsa2c.cluster.sharing import cores_here, nodes_here
 from hsa2c.config.loading import build, to_dict
@@ -53,10 +55,11 @@ class AtariConfig:
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
     stop: AgentStopConfig = dataclasses.field(default_factory=AgentStopConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     output: OutputConfig = dataclasses.field(default_factory=OutputConfig)
 
 
-class Atari(Application):
+class Atari(AgentApplication):
     """See `hsa2c.application.Application`."""
 
     name = "hsa2c"
@@ -81,6 +84,7 @@ class Atari(Application):
         "games": "games",
         "mean_score": "score/mean_100",
         "best_mean_score": "score/best_mean_100",
+        **EVALUATION_SUMMARY,
     }
     command, pictures, preflight = COMMAND, PICTURES, PREFLIGHT
 
@@ -187,6 +191,20 @@ class Atari(Application):
 
         file = None if video is None else Path(video)
         return play(self._trained(config, v), games=games, greedy=greedy, sticky=sticky, seed=seed, video=file)
+
+    def play_beside(self, config: AtariConfig, v: Vector) -> Mapping[str, Any]:
+        """See `AgentApplication.play_beside`; sticky actions are as in training."""
+        from hsa2c.agents.playing import play
+
+        how = config.evaluation
+        return play(
+            self._trained(config, v),
+            games=how.episodes,
+            greedy=how.greedy,
+            sticky=config.env.sticky_actions,
+            seed=how.seed,
+            beside_training=True,
+        )
 
     def _trained(self, config: AtariConfig, v: Vector) -> Trained:
         from hsa2c.agents.playing import Trained

@@ -45,7 +45,14 @@ class Trained:
 
 
 def play(
-    trained: Trained, *, games: int, greedy: bool, sticky: float, seed: int, video: Path | None = None
+    trained: Trained,
+    *,
+    games: int,
+    greedy: bool,
+    sticky: float,
+    seed: int,
+    video: Path | None = None,
+    beside_training: bool = False,
 ) -> dict[str, Any]:
     """Scores of whole games, with the protocol that they were measured by.
 
@@ -56,6 +63,7 @@ def play(
         sticky: Chance of a repeated action.
         seed: Game k is played with seed + k.
         video: Record a game to this file.
+        beside_training: The emulators have one thread, and nothing is shown.
 
     Raises:
         ConfigError: A value is out of range, or the network does not fit the game.
@@ -68,9 +76,14 @@ def play(
         from hsa2c.envs.video import check_recordable
 
         check_recordable(video)
-    scores = _scores(protocol, game, trained)
+    scores = _scores_beside(protocol, game, trained) if beside_training else _scores(protocol, game, trained)
+    result = _told(protocol, game, scores)
+    return result if video is None else result | {"video": _record(video, protocol, game, trained)}
+
+
+def _told(protocol: EvaluationProtocol, game: Game, scores: Scores) -> dict[str, Any]:
     published = PUBLISHED.get(game.name)
-    result = {
+    return {
         "game": game.name,
         **{key: value for key, value in dataclasses.asdict(scores).items() if key != "scores"},
         "human_normalised": human_normalised(game.name, scores.mean),
@@ -79,7 +92,6 @@ def play(
         "protocol": protocol.describe(scores.capped),
         "scores": list(scores.scores),
     }
-    return result if video is None else result | {"video": _record(video, protocol, game, trained)}
 
 
 def policy(trained: Trained, *, greedy: bool, seed: int) -> Policy:
@@ -113,6 +125,16 @@ def _scores(protocol: EvaluationProtocol, game: Game, trained: Trained) -> Score
     ):
         act = progress.monitoring(policy(trained, greedy=protocol.greedy, seed=protocol.seed))
         return evaluate(act, envs, protocol.games, seed=protocol.seed, on_game=progress.game_ended)
+
+
+def _scores_beside(protocol: EvaluationProtocol, game: Game, trained: Trained) -> Scores:
+    from hsa2c.agents.evaluation import evaluate
+    from hsa2c.envs.atari import AtariEnvs
+
+    num_envs = min(protocol.games, _MOST_ENVS)
+    with AtariEnvs(game, protocol.env_config(), num_envs, seed=protocol.seed, num_threads=1) as envs:
+        act = policy(trained, greedy=protocol.greedy, seed=protocol.seed)
+        return evaluate(act, envs, protocol.games, seed=protocol.seed)
 
 
 class _Progress:

@@ -157,6 +157,29 @@ class AgentStopConfig:
     """Mean score of the last 100 training games."""
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvaluationConfig:
+    """Evaluation while training goes on: whole episodes (games), in a process of its own at low priority."""
+
+    every_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """Seconds from the start of one evaluation to the start of the next; more where one takes longer. None: there is
+    none."""
+
+    episodes: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Episodes of each. The error of their mean is a third of the deviation of one. That tells a better checkpoint, and
+    is little work beside training."""
+
+    greedy: bool = False
+    """Take the likeliest action instead of sampling one."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**30)] = 10_000
+    """Episode k begins with seed + k in each evaluation, so that two differ by what was learnt. Other seeds than those
+    of evaluate.py: the best checkpoint is not judged by the episodes that it was chosen by."""
+
+    limit_s: Annotated[float, Field(gt=0, le=86_400)] = 1800.0
+    """Seconds that one may take; then it is ended, and counts as failed."""
+
+
 def network_identity(num_actions: int, pixels: Pixels) -> str:
     """What two flat vectors must share to be of the same network, for example ``mnih2013-standardised-4x84x84-6``."""
     kind = "mnih2013" if pixels == "raw" else f"mnih2013-{pixels}"

@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+from hsa2c.observe.shown import Field
 from hsa2c.words import CommandWords, Option, PictureWords, PreflightWords
+
+EVALUATE_EVERY = Option(
+    flag="--evaluate-every",
+    group="output",
+    field="evaluation.every_s",
+    type=float,
+    metavar="SECONDS",
+    after="--record",
+    help="play 10 evaluation episodes so often, in a process of its own; they choose the best checkpoint (never)",
+)
+EVALUATED = Field("evaluated", "evaluate/score_mean", "{:,.2f}")
+EVALUATION_LABELS = {
+    "evaluate/score_mean": "mean score of an evaluation",
+    "evaluate/score_std": "deviation of an evaluation's scores",
+    "evaluate/best_score_mean": "best mean score of an evaluation",
+    "evaluate/length_mean_steps": "mean length in an evaluation (agent steps)",
+    "evaluate/seconds": "seconds that an evaluation took",
+}
+EVALUATION_SUMMARY = {"evaluated_score": "evaluate/score_mean", "best_evaluated_score": "evaluate/best_score_mean"}
+"""What ``--json`` says."""
 
 COMMAND = CommandWords(
     program="train.py",
@@ -33,6 +54,7 @@ COMMAND = CommandWords(
             after="--minutes",
             help="mean score of the last 100 training games",
         ),
+        EVALUATE_EVERY,
     ),
     helps={
         "--config": "YAML file, or the name of a shipped one: pong, paper/hsa2c",
@@ -62,6 +84,7 @@ PICTURES = PictureWords(
         "loss/policy": "policy loss",
         "loss/value": "value loss",
         "value/explained_variance": "explained variance of the value",
+        **EVALUATION_LABELS,
     },
     sections=(("Policy and value", ("policy", "value", "loss", "gradient"), ""),),
 )

@@ -18,7 +18,7 @@ from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
 from hsa2c.observe.shown import Field
-from hsa2c.tracker import Tracker
+from hsa2c.tracker import Evaluation, Tracker
 from hsa2c.words import CommandWords, Option, PictureWords, PreflightWords
 
 if TYPE_CHECKING:
@@ -215,6 +215,10 @@ class Application:
             counters=counters,
         )
 
+    def evaluation(self, config: Any) -> Evaluation | None:
+        """How v is evaluated every so often in a process of its own; None: it is not."""
+        return None
+
     def work_per_update(self, config: Any) -> float:
         """Units of work (`Tracker.work`) behind an update of u, on the average."""
         return 1.0
@@ -269,14 +273,7 @@ def rule_of(optimiser: OptimiserConfig) -> Rule:
     """The local optimiser of a configuration."""
     from hsa2c.node.optimiser import Rule
 
-    return Rule(
-        name=optimiser.name,
-        learning_rate=optimiser.learning_rate,
-        beta1=optimiser.beta1,
-        beta2=optimiser.beta2,
-        decay=optimiser.decay,
-        epsilon=optimiser.epsilon,
-    )
+    return Rule(**{field.name: getattr(optimiser, field.name) for field in dataclasses.fields(Rule)})
 
 
 def load(name: str) -> Application:

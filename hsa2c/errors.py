@@ -57,6 +57,10 @@ class NodeError(HSA2CError):
     """A node, or one of its actor-learners, failed; the message holds its traceback if there is one."""
 
 
+class EvaluationError(HSA2CError):
+    """An evaluation beside training failed; a traceback may follow the first line."""
+
+
 class ProblemError(HSA2CError):
     """An application gave vectors that do not fit each other: its gradient, its v_0 or its optimiser's state."""
 

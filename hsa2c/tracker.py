@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hsa2c.dpsgd.protocols import Vector
@@ -42,6 +43,28 @@ def refuse_taken(keys: Iterable[str], who: str) -> None:
     """See `numbers`."""
     if taken := sorted(_OWN.intersection(keys)):
         raise ProblemError(f"{who}: gave {', '.join(taken)}: each row has its own, must have another name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How v is evaluated while training goes on, in a process beside the master's."""
+
+    evaluate: Evaluate
+    """How good v is, numbers by name; called in that process."""
+
+    best: str
+    """Which of these numbers makes a checkpoint the best one: the higher the better; after a minus, the lower."""
+
+    every_s: float
+    """Seconds from the start of one evaluation to the start of the next; more where one takes longer."""
+
+    limit_s: float
+    """Seconds that one may take; then it is ended, and counts as failed."""
+
+    def quality(self, values: Mapping[str, Any]) -> float | None:
+        """What the best checkpoint is best at, higher is better; None where it is not among `values`."""
+        value = number(values.get(self.best.removeprefix("-")))
+        return -value if value is not None and self.best.startswith("-") else value
 
 
 class Tracker:

@@ -117,7 +117,9 @@ class AgentPolicy:
         return self._actions.to_env(self._actions.sample(parameters, self._agent.log_std, mask, self._greedy))
 
 
-def play(policy: AgentPolicy, make: Make, *, episodes: int, seed: int) -> dict[str, Any]:
+def play(
+    policy: AgentPolicy, make: Make, *, episodes: int, seed: int, step_limit_s: float | None = None
+) -> dict[str, Any]:
     """Scores of whole episodes; episode k begins with seed + k.
 
     Args:
@@ -125,12 +127,13 @@ def play(policy: AgentPolicy, make: Make, *, episodes: int, seed: int) -> dict[s
         make: Makes an environment.
         episodes: How many.
         seed: Of the first one.
+        step_limit_s: See `Envs`.
     """
     scores: list[float] = []
     steps = 0
     for first in range(0, episodes, _MOST_ENVS):
         n = min(_MOST_ENVS, episodes - first)
-        envs = Envs(make, n, seed=seed + first)
+        envs = Envs(make, n, seed=seed + first, step_limit_s=step_limit_s)
         policy.reset()
         observations, masks = envs.reset()
         found: dict[int, float] = {}

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hsa2c import names
+from hsa2c.agents.evaluating import AgentApplication
 from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig
 from hsa2c.agents.gym.words import COMMAND, PICTURES, PREFLIGHT
-from hsa2c.application import Application, ProblemFactory, rule_of
+from hsa2c.agents.words import EVALUATION_SUMMARY
+from hsa2c.application import ProblemFactory, rule_of
 from hsa2c.cluster.capacity import Footprint
 from hsa2c.config.loading import build, to_dict
 from hsa2c.dpsgd.protocols import Vector
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 _LOSSES = ("a2c", "ppo", "vtrace")
 
 
-class Gym(Application):
+class Gym(AgentApplication):
     """See `hsa2c.application.Application`."""
 
     name = "gym"
@@ -62,6 +64,7 @@ class Gym(Application):
         "episodes": "episodes",
         "mean_score": "score/mean_100",
         "best_mean_score": "score/best_mean_100",
+        **EVALUATION_SUMMARY,
     }
     command, pictures, preflight = COMMAND, PICTURES, PREFLIGHT
 
@@ -209,7 +212,8 @@ class Gym(Application):
         if games < 1:
             raise ConfigError(f"games = {games}: must be at least 1")
         policy = self.policy(config, v, greedy=greedy, seed=seed)
-        result = {"environment": config.env.id, **play(policy, _maker(config), episodes=games, seed=seed)}
+        played = play(policy, _maker(config), episodes=games, seed=seed, step_limit_s=config.env.step_limit_s)
+        result = {"environment": config.env.id, **played}
         if video is not None:
             score = record(policy, _maker(config, render_mode="rgb_array"), Path(video), seed=seed)
             result["video"] = {"file": str(video), "score": score}

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from hsa2c.agents.settings import EvaluationConfig
 from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig, StopConfig
 
 CodeName = Annotated[str, Field(min_length=1)]
@@ -154,4 +155,5 @@ class GymConfig:
     optimiser: GymOptimiserConfig = dataclasses.field(default_factory=GymOptimiserConfig)
     agent: ActorCriticConfig = dataclasses.field(default_factory=ActorCriticConfig)
     stop: EpisodeStopConfig = dataclasses.field(default_factory=EpisodeStopConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     output: OutputConfig = dataclasses.field(default_factory=OutputConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hsa2c.agents.words import EVALUATE_EVERY, EVALUATION_LABELS
 from hsa2c.words import CommandWords, Option, PictureWords, PreflightWords
 
 COMMAND = CommandWords(
@@ -58,6 +59,7 @@ COMMAND = CommandWords(
             after="--minutes",
             help="mean score of the last 100 training episodes",
         ),
+        EVALUATE_EVERY,
     ),
     helps={"--set": "such as agent.recurrent=lstm", "--name": "name of this run in it (environment, date and time)"},
     limits="--agent-steps or --minutes",
@@ -79,6 +81,7 @@ PICTURES = PictureWords(
         "gradient/norm": "gradient norm",
         "loss/policy": "policy loss",
         "loss/value": "value loss",
+        **EVALUATION_LABELS,
     },
     sections=(("Policy and value", ("policy", "value", "loss", "gradient"), ""),),
 )

@@ -35,9 +35,11 @@ class ForkServer:
 
     Args:
         live: What a forked process does, given its index and its end of a connection to the node; it may return.
+        what: What a forked process is called in messages.
     """
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, what: str = "actor-learner") -> None:
+        self._what = what
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         node = os.getpid()
         self.pid = _fork(lambda: _serve(theirs, live, self._requests, node))
@@ -54,7 +56,7 @@ class ForkServer:
             try:
                 pid = self._ask(_FORK, index, _HEED_S, [theirs.fileno()])
                 if pid < 0:
-                    raise NodeError(f"actor-learner {index} cannot be started: {os.strerror(-pid)} (see ulimit -u)")
+                    raise NodeError(f"{self._what} {index} cannot be started: {os.strerror(-pid)} (see ulimit -u)")
                 return pid, ours
             except BaseException:
                 ours.close()
@@ -92,7 +94,7 @@ class ForkServer:
         except OSError:
             answer = b""
         if not answer:
-            raise NodeError(f"the process that forks the actor-learners (pid {self.pid}) has died or hangs")
+            raise NodeError(f"the process that forks the {self._what}s (pid {self.pid}) has died or hangs")
         return int(_ANSWER.unpack(answer)[0])
 
 

@@ -154,7 +154,7 @@ def setting_of(run: Path) -> str:
     """What tells a run's setting from others: not its seed, nor how long it may take, nor where it is kept."""
     directory = metrics_path(run).parent
     config = read_settings(directory / "config.yaml")
-    told = {key: value for key, value in config.items() if key not in ("seed", "stop", "output")}
+    told = {key: value for key, value in config.items() if key not in ("seed", "stop", "evaluation", "output")}
     return json.dumps(told, sort_keys=True, default=str) if told else str(directory)
 
 

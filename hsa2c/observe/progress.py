@@ -75,7 +75,7 @@ class Progress:
         at = number(event.get("time"))
         at = time.time() if at is None else float(at)
         lines = self._change_phase(kind, event, at, now)
-        if kind in {"node_ready", "checkpoint"}:
+        if kind in {"node_ready", "checkpoint", "evaluation"}:
             return lines
         message = clean(str(event.get("message") or kind or "?"))
         prefix = f"{kind.replace('_', ' ')}: " if kind in {"warning", "error", "node_lost"} else ""

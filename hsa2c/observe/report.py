@@ -18,7 +18,16 @@ from hsa2c.errors import ConfigError
 from hsa2c.observe.jsonlines import Row
 from hsa2c.observe.node_pictures import pictures, read_totals
 from hsa2c.observe.plot import COLOURS, LABELS, STYLE
-from hsa2c.observe.runlog import JOURNAL, ROW_KEYS, number, read_history, read_rows, read_settings
+from hsa2c.observe.runlog import (
+    EVALUATE,
+    JOURNAL,
+    ROW_KEYS,
+    number,
+    place_of,
+    read_history,
+    read_rows,
+    read_settings,
+)
 from hsa2c.words import PictureWords
 
 if TYPE_CHECKING:
@@ -29,6 +38,7 @@ Section = tuple[str, tuple[str, ...], str]
 
 #: What every run has to show, in this order: title, prefixes of the tags, what they are about.
 SECTIONS: Sequence[Section] = (
+    ("Evaluation", ("evaluate",), "Of v, in a process of its own while training goes on."),
     ("Speed", ("speed",), "Of all nodes together, and of each."),
     (
         "Where the time goes",
@@ -63,7 +73,7 @@ SECTIONS: Sequence[Section] = (
 )
 _RATES = ("Rates", ("rate",), "Local learning rate eta and global learning rate rho.")
 _LEARNING = "Learning"  # what no other section is about
-_LEFT_OUT = frozenset({"left_s", "progress", "elapsed_s"})
+_LEFT_OUT = frozenset({"left_s", "progress", "elapsed_s", f"{EVALUATE}step", f"{EVALUATE}elapsed_s"})
 _ACROSS = 3
 _MOST_POINTS = 2000  # of a curve: more than the picture has dots
 _MOST_EVENTS = 300
@@ -215,8 +225,8 @@ def draw(history: Sequence[Row], tags: Sequence[str], labels: Mapping[str, str])
 
 def _lines(axes: Axes, history: Sequence[Row], tags: Sequence[str], labels: Mapping[str, str]) -> None:
     for place, tag in enumerate(tags):
-        points = [(row["elapsed_s"] / 60, number(row.get(tag))) for row in thin(history)]
-        known = [(x, y) for x, y in points if y is not None]
+        points = dict.fromkeys((place_of(row, tag)[1], number(row.get(tag))) for row in thin(history))
+        known = [(x / 60, y) for x, y in points if x is not None and y is not None]
         colour = COLOURS[place % len(COLOURS)]
         axes.plot(*zip(*known, strict=True), color=colour, linewidth=1.1, marker="o" if len(known) == 1 else None)
     title = labels.get(tags[0], tags[0]) if len(tags) == 1 else f"{tags[0].rstrip('0123456789')}* ({len(tags)})"
@@ -259,8 +269,8 @@ def _clock(value: object) -> str:
 
 
 def story(events: Sequence[Mapping[str, Any]]) -> str:
-    """What happened, in words; checkpoints left out."""
-    told = [event for event in events if event.get("kind") != "checkpoint"]
+    """What happened, in words; checkpoints and evaluations left out."""
+    told = [event for event in events if event.get("kind") not in ("checkpoint", "evaluation")]
     rows = []
     for event in told[-_MOST_EVENTS:]:
         at = _clock(event.get("time"))

@@ -36,6 +36,10 @@ NODES = "nodes.jsonl"
 ADDED = "callbacks.jsonl"
 """What callbacks have added to rows, by session and step."""
 
+EVALUATE = "evaluate/"
+"""Begins the keys of what an evaluation came to. It is of an earlier step than its row, which ``evaluate/step`` tells,
+and it is in every row until there is a newer one."""
+
 #: Keys that every row has; the others are the values.
 ROW_KEYS = frozenset({"time", "session", "step"})
 
@@ -99,6 +103,7 @@ class RunLog:
         self._board: Any = self._open_board(purge_step)
         self._unwritten = 0
         self._why = ""
+        self._evaluated: Any = None  # the step of the evaluation that TensorBoard has
 
     def row(
         self,
@@ -169,9 +174,13 @@ class RunLog:
     ) -> None:
         """A row's points in TensorBoard."""
         board, self._board = self._board or self._open_board(), None  # one that has failed does so for ever
+        evaluated = values.get(f"{EVALUATE}step")
         for tag, value in values.items():
-            if value is not None:
+            if value is not None and not tag.startswith(EVALUATE):
                 board.add_scalar(tag, value, global_step=step, walltime=now)
+            elif value is not None and evaluated != self._evaluated:
+                board.add_scalar(tag, value, global_step=evaluated, walltime=now)
+        self._evaluated = evaluated
         for tag, samples in histograms.items():
             _add_histogram(board, tag, samples, step, now)
         board.flush()
@@ -270,10 +279,18 @@ def read_curve(run: Path, tag: str) -> tuple[NDArray[np.float64], NDArray[np.flo
     """
     import numpy as np
 
-    points = [(row["step"], number(row.get("elapsed_s")), number(row.get(tag))) for row in read_history(run)]
+    points = [(*place_of(row, tag), number(row.get(tag))) for row in read_history(run)]
+    if tag.startswith(EVALUATE):
+        points = list(dict.fromkeys(points))
     table = [(step, math.nan if s is None else s, value) for step, s, value in points if value is not None]
     steps, elapsed_s, values = np.array(table, dtype=np.float64).reshape(-1, 3).T
     return steps, elapsed_s, values
+
+
+def place_of(row: Row, tag: str) -> tuple[float | int | None, float | int | None]:
+    """Where a value of a row belongs in a curve: its step, and its seconds of training; None where that is missing."""
+    of = EVALUATE if tag.startswith(EVALUATE) else ""
+    return number(row.get(f"{of}step")), number(row.get(f"{of}elapsed_s"))
 
 
 def number(value: Any) -> float | int | None:

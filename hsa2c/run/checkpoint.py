@@ -1,8 +1,9 @@
 """Checkpoints: a run's states in a folder, written whole or not at all, never loaded wrongly.
 
 A folder of checkpoints holds ``step-000000123.safetensors`` (t = 123, complete, the newest few) and
-``best.safetensors`` (the parameter alone, for evaluation). What is in a file says `hsa2c.run.checkpoint_file`. Damaged
-files are passed over, and told of: they are neither loaded nor counted among the newest few.
+``best.safetensors`` (the parameter alone, for evaluation). While one is evaluated, ``evaluating.safetensors`` is there
+too. What is in a file says `hsa2c.run.checkpoint_file`. Damaged files are passed over, and told of: they are neither
+loaded nor counted among the newest few.
 """
 
 from __future__ import annotations
@@ -24,14 +25,27 @@ from hsa2c.errors import CheckpointError, StorageError
 from hsa2c.run.checkpoint_file import Checkpoint, encode, load
 from hsa2c.run.whole_file import write_whole
 
-__all__ = ["Checkpoint", "best", "check_identity", "load", "load_newest", "read", "save", "save_best", "steps"]
+__all__ = [
+    "Checkpoint",
+    "best",
+    "candidate",
+    "check_identity",
+    "load",
+    "load_newest",
+    "make_best",
+    "read",
+    "save",
+    "save_best",
+    "save_candidate",
+    "steps",
+]
 
 FOLDER = "checkpoints"
 """Name of the folder of checkpoints inside a run's."""
 
-_BEST = "best.safetensors"
+_BEST, _CANDIDATE = "best.safetensors", "evaluating.safetensors"
 _STEP = re.compile(r"step-(\d{9,})\.safetensors")
-_TEMPORARY = re.compile(r"\.(?:step-\d{9,}|best)\.safetensors\.(\d+)\.tmp")
+_TEMPORARY = re.compile(r"\.(?:step-\d{9,}|best|evaluating)\.safetensors\.(\d+)\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 #: One writer at a time in this process: a save clears what dead writers left, and must not take another for one.
@@ -87,9 +101,32 @@ def save_best(directory: Path, checkpoint: Checkpoint, *, tell: Callable[[str], 
     Raises:
         HSA2CError: As `save`; the best checkpoint of before is still there.
     """
-    bare = dataclasses.replace(checkpoint, momentum=np.zeros_like(checkpoint.v), optimiser_states=())
-    _write(directory / _BEST, bare, tell)
+    _write(directory / _BEST, _bare(checkpoint), tell)
     return directory / _BEST
+
+
+def candidate(directory: Path) -> Path:
+    """Where `save_candidate` writes: ``evaluating.safetensors``."""
+    return directory / _CANDIDATE
+
+
+def save_candidate(directory: Path, checkpoint: Checkpoint, *, tell: Callable[[str], object] = str) -> Path:
+    """Write what is to be evaluated, and becomes the best checkpoint if it is; as `save_best`."""
+    _write(directory / _CANDIDATE, _bare(checkpoint), tell)
+    return directory / _CANDIDATE
+
+
+def make_best(directory: Path) -> None:
+    """Let the candidate be the best checkpoint.
+
+    Raises:
+        OSError: It has gone, or cannot be renamed; the best checkpoint of before is still there.
+    """
+    (directory / _CANDIDATE).replace(directory / _BEST)
+
+
+def _bare(checkpoint: Checkpoint) -> Checkpoint:
+    return dataclasses.replace(checkpoint, momentum=np.zeros_like(checkpoint.v), optimiser_states=())
 
 
 def steps(directory: Path) -> dict[int, Path]:

@@ -23,6 +23,8 @@ class CheckpointKeeper:
 
     Attributes:
         best: The best quality that was saved; None before the first.
+        evaluated: Whether evaluations say which is the best (`hsa2c.run.evaluations`), and not the tracker.
+        folder: Where they are.
 
     Args:
         config: The run's configuration.
@@ -52,9 +54,10 @@ class CheckpointKeeper:
         counters: Callable[[], dict[str, Any]],
     ) -> None:
         self.best = best
+        self.evaluated = False
+        self.folder = directory / "checkpoints"
         self._output = config.output
         self._plain, self._identity = plain, identity
-        self._folder = directory / "checkpoints"
         self._log, self._tracker, self._step = log, tracker, step
         self._states: dict[int, Vector] = dict(enumerate(states))
         self._fresh: set[int] = set()
@@ -87,7 +90,7 @@ class CheckpointKeeper:
             if complete or since_s >= every_s:
                 self.save(v, now)
             elif self._tracker.measure(v, due=False) and self._is_best():
-                checkpoints.save_best(self._folder, self._checkpoint(v), tell=self._warn)
+                checkpoints.save_best(self.folder, self._checkpoint(v), tell=self._warn)
         except StorageError:
             self.best = best  # so the best one is tried again, too
             raise
@@ -100,18 +103,26 @@ class CheckpointKeeper:
             self._tracker.measure(v, due=True)
         improved = self._is_best()
         checkpoint = self._checkpoint(v)
-        path = checkpoints.save(self._folder, checkpoint, keep=self._output.keep_checkpoints, tell=self._warn)
+        path = checkpoints.save(self.folder, checkpoint, keep=self._output.keep_checkpoints, tell=self._warn)
         if improved:
-            checkpoints.save_best(self._folder, checkpoint, tell=self._warn)
+            checkpoints.save_best(self.folder, checkpoint, tell=self._warn)
         self._log.event("checkpoint", f"checkpoint {path.name}", path=str(path), best=improved)
         return path
+
+    def save_candidate(self, v: Vector) -> Path:
+        """Write v down to be evaluated.
+
+        Raises:
+            HSA2CError: It could not be written, or cannot be a checkpoint.
+        """
+        return checkpoints.save_candidate(self.folder, self._checkpoint(v), tell=self._warn)
 
     def _warn(self, message: str) -> None:
         self._log.event("warning", message)
 
     def _is_best(self) -> bool:
         """Whether the tracker's quality is better than any saved before; it then counts as saved."""
-        quality = self._tracker.quality
+        quality = None if self.evaluated else self._tracker.quality
         if quality is None or (self.best is not None and quality <= self.best):
             return False
         self.best = quality

@@ -15,6 +15,7 @@ _KINDS = (
     "gradients_refused",
     "deltas_refused",
     "checkpoints_unwritten",
+    "evaluations_failed",
 )
 
 
@@ -78,3 +79,9 @@ class Faults:
         """A checkpoint found no room; the next is tried in `again_s`."""
         self.counts["checkpoints_unwritten"] += 1
         self._log.event("warning", f"{error}; going on, and trying again in {again_s:g} s")
+
+    def evaluation_failed(self, step: int, why: str) -> None:
+        """An evaluation beside training came to nothing; a traceback may follow the first line of `why`."""
+        self.counts["evaluations_failed"] += 1
+        headline, _, traceback = why.partition("\n")
+        self._log.event("warning", f"the evaluation at step {step:,} failed: {headline}", traceback=traceback or None)

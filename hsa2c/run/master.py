@@ -25,6 +25,7 @@ from hsa2c.transport.several_masters import Followers, MasterLink
 if TYPE_CHECKING:
     from hsa2c.observe.runlog import RunLog
     from hsa2c.recording.recorder import Recorder
+    from hsa2c.run.evaluator import Evaluator
     from hsa2c.run.monitor import RunMonitor
 
 
@@ -43,22 +44,24 @@ def global_step(config: RunConfig, size: int) -> GlobalStep:
 
 
 def direct(
-    task: Task, port: BaseMasterPort, start_nodes: Callable[[], None], transport: str, links: Sequence[MasterLink] = ()
+    task: Task,
+    port: BaseMasterPort,
+    start_nodes: Callable[[], None],
+    transport: str,
+    links: Sequence[MasterLink] = (),
+    evaluator: Evaluator | None = None,
 ) -> int:
     """The master, from the first message to the last checkpoint; with links to others, the lead of several."""
     config, checkpoint = task.config, task.checkpoint()
     t = checkpoint.t if checkpoint else 0
     if (v := _first_v(task, checkpoint)) is None:
         return EXIT_FAILED
-    step = global_step(config, v.size)
-    if checkpoint:
-        step.z[:] = checkpoint.momentum
+    step = _first_step(config, v.size, checkpoint)
     followers = Followers(links, v=v, z=step.z, t=t, limits=task.limits) if links else None
-    log, monitor = _monitor(task, checkpoint, step, followers)
+    log, monitor = _monitor(task, checkpoint, step, followers, evaluator)
     if followers is not None:
         v, step = followers.own_v, global_step(config, followers.own_v.size)
         step.z = followers.own_z
-    monitor.catch_signals()
     recorder = _recorder(task, checkpoint, port, v, step, log) if config.output.record else None
     seen: tuple[MasterPort, Monitor] = (port, monitor) if recorder is None else recorder.around(port, monitor)
     try:
@@ -80,6 +83,13 @@ def direct(
         if recorder is not None:
             recorder.close(monitor.reason or "failed")
         log.close()
+
+
+def _first_step(config: RunConfig, size: int, checkpoint: checkpoints.Checkpoint | None) -> GlobalStep:
+    step = global_step(config, size)
+    if checkpoint:
+        step.z[:] = checkpoint.momentum
+    return step
 
 
 def _first_v(task: Task, checkpoint: checkpoints.Checkpoint | None) -> Vector | None:
@@ -132,8 +142,9 @@ def _monitor(
     checkpoint: checkpoints.Checkpoint | None,
     step: GlobalStep,
     followers: Followers | None,
+    evaluator: Evaluator | None,
 ) -> tuple[RunLog, RunMonitor]:
-    """Open the run's log, and what looks on and writes it."""
+    """Open the run's log, and what looks on and writes it; from here on it hears signals."""
     from hsa2c.observe.runlog import RunLog
     from hsa2c.run.lead_monitor import LeadMonitor
     from hsa2c.run.monitor import RunMonitor
@@ -143,7 +154,7 @@ def _monitor(
     purge_step = tracker.work if checkpoint or task.session > 1 else None
     log = RunLog(task.directory, session=task.session, purge_step=purge_step)
     make_monitor = RunMonitor if followers is None else partial(LeadMonitor, followers=followers)
-    return log, make_monitor(
+    monitor = make_monitor(
         config=task.config,
         plain=to_dict(task.config),
         identity=task.app.identity(task.config),
@@ -155,3 +166,7 @@ def _monitor(
         counters=counters,
         states=tuple(state.copy() for state in checkpoint.optimiser_states) if checkpoint else (),
     )
+    if evaluator is not None:
+        monitor.evaluate_by(evaluator, counters)
+    monitor.catch_signals()
+    return log, monitor

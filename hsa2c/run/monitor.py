@@ -18,6 +18,8 @@ from hsa2c.errors import HSA2CError, StorageError
 from hsa2c.observe.runlog import RunLog
 from hsa2c.run.activity import Activity, Values
 from hsa2c.run.checkpoint_keeper import CheckpointKeeper
+from hsa2c.run.evaluations import Evaluations
+from hsa2c.run.evaluator import Evaluator
 from hsa2c.run.faults import Faults
 from hsa2c.tracker import Tracker
 
@@ -56,15 +58,14 @@ class RunMonitor(Monitor):
     ) -> None:
         self._config = config
         self._log, self._tracker, self._step = log, tracker, step
-        self._nodes = config.cluster.nodes
-        self._session = session
+        self._nodes, self._session = config.cluster.nodes, session
         self._elapsed_before_s = float(counters.get("elapsed_s", 0.0))
-        self._updates = int(counters.get("updates_applied", 0))
-        self._t = int(counters.get("global_steps", 0))
+        self._updates, self._t = (int(counters.get(name, 0)) for name in ("updates_applied", "global_steps"))
         self._started_at: float | None = None
+        self._ended_at: float | None = None
         self._record_at = now = time.monotonic()
         self._reason: str | None = None
-        self._worried = False
+        self._worried = self._signalled = False
         self._activity = Activity(self._nodes, int(counters.get("exchanges", 0)), now)
         self._faults = Faults(log, self._nodes, counters)
         self._keeper = CheckpointKeeper(
@@ -80,6 +81,11 @@ class RunMonitor(Monitor):
             counters=self._counters,
         )
         self._keeper.begin(now)
+        self._evaluations: Evaluations | None = None
+
+    def evaluate_by(self, evaluator: Evaluator, counters: Mapping[str, Any]) -> None:
+        """Let v be evaluated meanwhile, and let that choose the best checkpoint; `counters` as for the class."""
+        self._evaluations = Evaluations(evaluator, self._keeper, self._log, self._faults, counters)
 
     @property
     def reason(self) -> str | None:
@@ -96,7 +102,8 @@ class RunMonitor(Monitor):
         """Seconds of training so far, start-up excluded, earlier sessions included."""
         if self._started_at is None:
             return self._elapsed_before_s
-        return self._elapsed_before_s + time.monotonic() - self._started_at
+        until = time.monotonic() if self._ended_at is None else self._ended_at
+        return self._elapsed_before_s + until - self._started_at
 
     def begin(self, transport: str) -> None:
         """Every node is ready: the clock starts.
@@ -107,6 +114,8 @@ class RunMonitor(Monitor):
         self._started_at = self._record_at = time.monotonic()
         self._activity.begin(self._started_at, time.thread_time())
         self._keeper.begin(self._started_at)
+        if self._evaluations is not None:
+            self._evaluations.begin(self._started_at)
         self._log.event("training", "training", nodes=self._nodes, transport=transport)
 
     def stop(self, reason: str) -> None:
@@ -121,6 +130,7 @@ class RunMonitor(Monitor):
         def on_signal(signum: int, _: FrameType | None) -> None:
             # The launcher turns the first Ctrl-C or TERM into USR1, and has told its user what it got.
             name = signal.Signals(signum).name
+            self._signalled = True
             self.stop("asked to stop" if name == "SIGUSR1" else f"signal {name}")
 
         signals.catch(on_signal)
@@ -130,6 +140,8 @@ class RunMonitor(Monitor):
     def stopping(self) -> bool:
         """See `Monitor.stopping`; also writes the row that is due."""
         now = time.monotonic()
+        if self._evaluations is not None:
+            self._evaluations.attend(now)
         if self._started_at is not None:
             if now - self._activity.row_at >= self._config.output.log_every_s:
                 self._write_row(now)
@@ -211,6 +223,9 @@ class RunMonitor(Monitor):
             self._keeper.stepped(v, time.monotonic(), working=self._faults.working)
         except StorageError as error:  # the disk may have room again in a while: better go on than lose the work
             self._faults.checkpoint_unwritten(error, self._config.output.checkpoint_every_s)
+        if self._evaluations is not None and self._reason is None:
+            now, work = time.monotonic(), self._tracker.work
+            self._evaluations.stepped(v, now, step=work, elapsed_s=self.elapsed_s)
 
     # What the monitor writes.
 
@@ -221,14 +236,23 @@ class RunMonitor(Monitor):
     def finish(self, v: Vector) -> Path:
         """The last row and the last checkpoint."""
         self._tracker.measure(v, due=True)
+        self._ended_at = now = time.monotonic()
+        path = self._evaluated_last(v, now)
         if self._started_at is not None:
-            now = time.monotonic()
             self._write_row(now)
             self._record_nodes(now)
             if slowest := self._activity.book.slowest():
                 self._log.event("slowest_node", f"slowest: {slowest}")
-        path = self.save(v, measured=True)
+        path = path or self.save(v, measured=True)
         self._log.event("stop", self._reason or "stopped", checkpoint=str(path), **self._summary())
+        return path
+
+    def _evaluated_last(self, v: Vector, now: float) -> Path | None:
+        """Evaluate the last v, where v is evaluated; it is saved before, and this gives its path."""
+        if self._evaluations is None or self._started_at is None:
+            return None
+        path = self._keeper.save(v, now, measured=True)
+        self._evaluations.finish(v, step=self._tracker.work, elapsed_s=self.elapsed_s, stopping=lambda: self._signalled)
         return path
 
     def give_up(self) -> None:
@@ -260,6 +284,7 @@ class RunMonitor(Monitor):
             "elapsed_s": self.elapsed_s,
             "sessions": self._session,
             "best_saved": self._keeper.best,
+            **({"evaluations": self._evaluations.values} if self._evaluations else {}),
             **self._faults.counts,
         }
 
@@ -283,6 +308,7 @@ class RunMonitor(Monitor):
             "global_steps": self._t,
             **values,
             "rate/rho": float(self._step.rho),
+            **(self._evaluations.values if self._evaluations else {}),
             "nodes/working": self._faults.working,
             **{f"faults/{name}": number for name, number in self._faults.counts.items()},
             "progress": progress,

@@ -22,6 +22,7 @@ from hsa2c.cluster.world import EXIT_RECORD, REPLACES, World
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, HSA2CError, TransportError
 from hsa2c.node.lifetime import leave_signals_to_the_master
 from hsa2c.run import exit_record
+from hsa2c.run.evaluator import Evaluator, evaluator_of
 from hsa2c.run.master import deltas, direct, global_step
 from hsa2c.run.node import make_pool, work
 from hsa2c.run.task import Task
@@ -37,6 +38,11 @@ _LAST_WORDS_S = 1.0  # until others have said or read why a node failed: a messa
 
 def run_master(task: Task, world: World) -> int:
     """Be the master, or the lead of several; gives back the exit code."""
+    with evaluator_of(task) as evaluator:  # forked before the exit record is held: that ends with this process alone
+        return _run_master(task, world, evaluator)
+
+
+def _run_master(task: Task, world: World, evaluator: Evaluator | None) -> int:
     exit_record.hold()
     from hsa2c.transport import mpi
 
@@ -50,7 +56,7 @@ def run_master(task: Task, world: World) -> int:
     links = [mpi.MPILink(number, task.run_id, task.limits) for number in range(1, masters)]
     code = EXIT_FAILED
     try:
-        code = direct(task, port, lambda: None, mpi.library(), links)
+        code = direct(task, port, lambda: None, mpi.library(), links, evaluator)
         if code == EXIT_DONE:
             port.flush()
             for link in links:

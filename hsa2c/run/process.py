@@ -21,6 +21,7 @@ from hsa2c.dpsgd.protocols import WorkerPort  # noqa: E402
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, HSA2CError  # noqa: E402
 from hsa2c.node.lifetime import die_with_parent  # noqa: E402
 from hsa2c.observe.runlog import Journal  # noqa: E402
+from hsa2c.run.evaluator import Evaluator, evaluator_of  # noqa: E402
 from hsa2c.run.master import direct  # noqa: E402
 from hsa2c.run.node import make_pool, work  # noqa: E402
 from hsa2c.run.over_mpi import run_follower, run_master, run_node  # noqa: E402
@@ -95,12 +96,17 @@ def run(task: Task, world: World) -> int:
 
 
 def _run_alone(task: Task) -> int:
+    with evaluator_of(task) as evaluator:
+        return _run_beside(task, evaluator)
+
+
+def _run_beside(task: Task, evaluator: Evaluator | None) -> int:
     pool = make_pool(task, 0)
     try:
         port, (node_port,) = inprocess.connect(1, task.limits, task.encoding)
         port.synchronous = task.synchronous
         thread = threading.Thread(target=_node_thread, args=(task, pool, node_port), name="node-0", daemon=True)
-        code = direct(task, port, thread.start, "queues")
+        code = direct(task, port, thread.start, "queues", evaluator=evaluator)
         if code == EXIT_DONE:
             thread.join(_LEAVE_S)
         return code

@@ -288,3 +288,36 @@ def test_reading_modules_are_cheap_to_import():
     code = f"import sys, {modules}; print([m for m in sys.argv[1:] if m in sys.modules])"
     command = [sys.executable, "-c", code, "torch", "numpy", "matplotlib", "tensorboard", "mpi4py", "pydantic"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# Evaluations, which are of an earlier step than their row
+
+
+def test_evaluation_is_in_tensorboard_once_at_its_own_step(tmp_path, board):
+    with RunLog(tmp_path, session=1) as log:
+        for step, of, score in [(10, None, None), (20, 8, 1.0), (30, 8, 1.0), (40, 33, 2.0)]:
+            log.row(step, {"elapsed_s": step, "evaluate/step": of, "evaluate/score": score})
+    seen = board(tmp_path)
+    assert [(point.step, point.value) for point in seen.Scalars("evaluate/score")] == [(8, 1.0), (33, 2.0)]
+    assert [point.step for point in seen.Scalars("elapsed_s")] == [10, 20, 30, 40]
+
+
+def test_curve_of_evaluations_has_a_point_for_each_at_its_own_step(tmp_path):
+    rows = [(20, 8, 1.0), (30, 8, 1.0), (40, 33, 2.0), (50, 45, 2.0)]
+    write_rows(
+        tmp_path / METRICS,
+        {"session": 1, "step": 10, "elapsed_s": 1.0},
+        *(
+            {
+                "session": 1,
+                "step": step,
+                "elapsed_s": step / 10,
+                "evaluate/step": of,
+                "evaluate/elapsed_s": of / 10,
+                "evaluate/score": score,
+            }
+            for step, of, score in rows
+        ),
+    )
+    steps, elapsed_s, values = read_curve(tmp_path, "evaluate/score")
+    assert (steps.tolist(), elapsed_s.tolist(), values.tolist()) == ([8, 33, 45], [0.8, 3.3, 4.5], [1.0, 2.0, 2.0])

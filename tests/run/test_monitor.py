@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from hsa2c import signals
 from hsa2c.agents.application import APPLICATION
 from hsa2c.config.loading import to_dict
 from hsa2c.dpsgd.protocols import Push
@@ -16,6 +17,7 @@ from hsa2c.errors import HSA2CError, StorageError
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run import monitor as module
 from hsa2c.run.monitor import RunMonitor
+from hsa2c.tracker import Evaluation
 
 V = np.arange(3, dtype=np.float32)
 IDENTITY = {"application": "test"}
@@ -735,3 +737,63 @@ def test_rows_before_nodes_have_said_what_exchanges_cost(make_monitor, clock):
     monitor.stopping()
     assert log.rows[-1][1]["exchange/update_s"] is None
     assert log.rows[-1][1]["exchange/B"] == 4
+
+
+# Evaluations
+
+
+class FakeEvaluator:
+    """Comes to what the test says, at once."""
+
+    def __init__(self):
+        self.plan = Evaluation(evaluate=dict, best="score", every_s=10.0, limit_s=100.0)
+        self.busy, self.scores = False, []
+
+    def begin(self, path, *, beside_training):
+        self.busy = True
+
+    def result(self):
+        self.busy = False
+        return {"score": self.scores.pop(0)}
+
+    def stop(self):
+        self.busy = False
+
+
+def test_evaluations_choose_the_best_checkpoint_and_are_in_rows_and_checkpoints(make_monitor, clock, tmp_path):
+    monitor, log, tracker = make_monitor()
+    evaluator = FakeEvaluator()
+    monitor.evaluate_by(evaluator, {})
+    monitor.begin("queues")
+    tracker.quality, tracker.measures, evaluator.scores = 99.0, True, [4.0, 3.0]
+    clock.now += 10
+    tracker.work = 50
+    monitor.stepped(2, V)
+    clock.now += 5
+    monitor.stopping()
+    assert (log.rows[-1][1]["evaluate/score"], log.rows[-1][1]["evaluate/step"]) == (4.0, 50)
+    clock.now += 1
+    tracker.work = 60
+    path = monitor.finish(V)
+    assert log.rows[-1][1]["evaluate/score"] == 3.0
+    assert log.rows[-1][1]["elapsed_s"] == 16.0
+    assert checkpoints.load(tmp_path / "checkpoints/best.safetensors").t == 2
+    assert saved(tmp_path) == ["best.safetensors", path.name]
+    assert checkpoints.load(path).counters["evaluations"]["evaluate/step"] == 50, "it is saved before it is evaluated"
+    assert log.kinds() == ["training", "evaluation", "checkpoint", "evaluating", "evaluation", "stop"]
+
+
+def test_who_asks_for_an_end_does_not_wait_for_an_evaluation(make_monitor, clock):
+    monitor, log, _ = make_monitor()
+    monitor.evaluate_by(FakeEvaluator(), {})
+    monitor.begin("queues")
+    before = signals.handlers()
+    try:
+        monitor.catch_signals()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        clock.now += 20
+        monitor.stepped(2, V)
+        monitor.finish(V)
+    finally:
+        signals.restore(before)
+    assert log.kinds() == ["training", "checkpoint", "stop"]
