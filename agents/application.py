@@ -188,6 +188,12 @@ class Atari(Application):
         file = None if video is None else Path(video)
         return play(self._trained(config, v), games=games, greedy=greedy, sticky=sticky, seed=seed, video=file)
 
+    def export(self, config: AtariConfig, v: Vector, path: Path) -> None:
+        """See `hsa2c.agents.export`."""
+        from hsa2c.agents.export import export
+
+        export(self.policy(config, v, greedy=True).exportable(), path)
+
     def _trained(self, config: AtariConfig, v: Vector) -> Trained:
         from hsa2c.agents.playing import Trained
 

@@ -91,13 +91,16 @@ class AgentPolicy:
         return self.batch([observation], [mask])[0]
 
     @torch.inference_mode()
-    def batch(self, observations: Sequence[Any], masks: Sequence[Any], starts: Any = None) -> Any:
-        """Actions for several environments, always as many: [n, ...].
+    def batch(self, observations: Sequence[Any], masks: Sequence[Any] | None = None, starts: Any = None) -> Any:
+        """Actions for several environments, always as many until `reset`: [n, ...].
 
         Args:
             observations: One of each.
-            masks: Which actions there are, in each; None: all.
+            masks: Which actions there are, in each; None: all, or as the observations say.
             starts: bool [n]: which of them have just begun an episode; None: none but the first time.
+
+        Raises:
+            ConfigError: It remembers another number of environments.
         """
         n = len(observations)
         arrays = empty(self._leaves, (n,))
@@ -107,8 +110,11 @@ class AgentPolicy:
         seen = {path: self._statistics.normalise(self._tail, path, x) for path, x in to_tensors(arrays).items()}
         if self._state is None:
             self._state = self._agent.begin(n)
+        if any(len(part) != n for part in self._state):
+            raise ConfigError(f"{n} observations: must be {len(self._state[0])}, of which it remembers; or reset() it")
         begun = torch.zeros(n, dtype=torch.bool) if starts is None else torch.from_numpy(np.asarray(starts))
         parameters, _, self._state = self._agent(seen, self._state, begun)
+        masks = [None] * n if masks is None else masks
         there = [mask_of(observation, mask) for observation, mask in zip(observations, masks, strict=True)]
         mask = None
         if any(one is not None for one in there):

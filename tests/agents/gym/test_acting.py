@@ -75,6 +75,16 @@ def test_a_recurrent_policy_remembers_until_reset(recurrent):
     assert [acting(observation) for _ in range(30)] == first
 
 
+def test_a_recurrent_policy_keeps_its_number_of_environments_until_reset():
+    acting = policy(Scripted(), recurrent="lstm", greedy=True)
+    observation = np.float32([1, 2, 3])
+    assert acting.batch([observation] * 3).shape[0] == 3
+    with pytest.raises(ConfigError, match="1 observations: must be 3, of which it remembers"):
+        acting(observation)
+    acting.reset()
+    assert acting(observation) in Scripted().action_space
+
+
 def test_a_checkpoint_of_another_network_is_refused():
     with pytest.raises(ConfigError, match="must have"):
         policy(Scripted(), more=1)
