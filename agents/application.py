@@ -206,6 +206,12 @@ class Atari(AgentApplication):
             beside_training=True,
         )
 
+    def export(self, config: AtariConfig, v: Vector, path: Path) -> None:
+        """See `hsa2c.agents.export`."""
+        from hsa2c.agents.export import export
+
+        export(self.policy(config, v, greedy=True).exportable(), path)
+
     def _trained(self, config: AtariConfig, v: Vector) -> Trained:
         from hsa2c.agents.playing import Trained
 

@@ -95,7 +95,7 @@ def grey_levels(observations: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor]:
         pixels: Which levels; see `hsa2c.agents.settings.AgentConfig.pixels`.
     """
     if pixels == "raw":
-        shape = (len(observations), 1, 1, 1)
+        shape = (observations.shape[0], 1, 1, 1)  # which an export follows, and not len
         return torch.zeros(shape), torch.full(shape, 255.0)
     rows = observations[:, :, ::4].flatten(1)
     sample = rows.float()
@@ -107,6 +107,9 @@ def grey_levels(observations: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor]:
 def _median(levels: Tensor) -> Tensor:
     """The upper median of each row, uint8 [n, m] to float32 [n, 1]; numpy finds it at least twice as fast as torch."""
     middle = levels.shape[1] // 2
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if tracing or torch.compiler.is_compiling():  # an export has torch's operations alone
+        return levels.float().topk(levels.shape[1] - middle).values[:, -1:]
     return torch.from_numpy(np.partition(levels.numpy(), middle, axis=1)[:, middle, None]).float()
 
 

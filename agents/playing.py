@@ -73,7 +73,7 @@ def play(
     protocol = build(EvaluationProtocol, own | inherited)
     game = resolve_game(trained.game)
     if video is not None:
-        from hsa2c.envs.video import check_recordable
+        from hsa2c.envs.film import check_recordable
 
         check_recordable(video)
     scores = _scores_beside(protocol, game, trained) if beside_training else _scores(protocol, game, trained)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from hsa2c.agents.export import Exportable
 from hsa2c.agents.network import ActorCritic, autocast, bind
-from hsa2c.agents.settings import Pixels, Precision
+from hsa2c.agents.settings import OBSERVATION_SHAPE, Pixels, Precision
+from hsa2c.errors import ConfigError
+
+_CHECKED = 64  # random observations, of an export
 
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -68,3 +75,47 @@ class Policy:
             (logits if self._greedy else logits + gumbel_noise(logits.shape, self._generator)).argmax(dim=1).numpy()
         )
         return actions
+
+    def batch(
+        self, observations: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], masks: None = None, starts: Any = None
+    ) -> NDArray[np.int64]:
+        """Actions for several environments, int64 [n]; see `hsa2c.agents.gym.acting.AgentPolicy.batch`.
+
+        Args:
+            observations: One of each, uint8 [4, 84, 84].
+            masks: There are none: a game has all its actions at any time.
+            starts: Nothing is remembered, so nothing depends on it.
+        """
+        return self(np.asarray(observations))
+
+    def reset(self) -> None:
+        """Begin new games: there is nothing to forget."""
+
+    def exportable(self) -> Exportable:
+        """For `hsa2c.agents.export.export`: "observation", uint8 [n, 4, 84, 84], to the likeliest action of the game's.
+
+        Raises:
+            ConfigError: It samples its actions.
+        """
+        if not self._greedy:
+            raise ConfigError("the policy samples its actions, must be loaded with greedy=True")
+        random = np.random.default_rng(1)
+        shape = (_CHECKED, *OBSERVATION_SHAPE)
+        ground, pixels = (
+            random.integers(0, 256, (_CHECKED, 1, 1, 1), np.uint8),
+            random.integers(0, 256, shape, np.uint8),
+        )
+        seen = np.where(random.random(shape) < 0.2, pixels, ground)  # something before a background, as in games
+        module = _Likeliest(self._network).eval().requires_grad_(False)
+        return Exportable(module, ["observation"], [], [], [[seen]], [self(seen)])
+
+
+class _Likeliest(nn.Module):
+    def __init__(self, network: ActorCritic) -> None:
+        super().__init__()
+        self._network = network
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [n] and logits [n, num_actions]."""
+        logits, _ = self._network(*given)
+        return logits.argmax(1), logits

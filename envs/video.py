@@ -7,40 +7,26 @@ evaluation with that seed plays, no-op start and sticky actions included.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from hsa2c.envs.atari import FRAMES_PER_AGENT_STEP, AtariEnvs, GameResult, open_native, screen_size
+from hsa2c.envs.film import Image, check_recordable, film
 from hsa2c.envs.names import Game
 from hsa2c.envs.settings import EnvConfig
-from hsa2c.errors import ConfigError, HSA2CError
+from hsa2c.errors import HSA2CError
 
 #: The console's 60 frames/s, one image for each agent step: real time.
 IMAGES_PER_S = 60 / FRAMES_PER_AGENT_STEP
 
-#: Side of the square that a screen pixel becomes, by nearest neighbour, so that edges stay sharp. Even, because MP4
-#: keeps one colour for each 2x2 pixels.
+#: Side of the square that a screen pixel becomes. Even, because MP4 keeps one colour for each 2x2 pixels.
 SCALE = 2
 
-_ENLARGE = f"scale=iw*{SCALE}:ih*{SCALE}:flags=neighbor"
-
-#: Options of ffmpeg by suffix. A GIF gets a palette for each image: no screen has more than its 256 colours.
-FORMATS = {
-    ".mp4": ["-vf", _ENLARGE, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20"],
-    ".gif": ["-vf", f"{_ENLARGE},split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1:dither=none"],
-}
-
 Act = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]
-Image = npt.NDArray[np.uint8]
 
 
 def record(game: Game, config: EnvConfig, act: Act, path: Path, *, seed: int) -> GameResult:
@@ -64,7 +50,7 @@ def record(game: Game, config: EnvConfig, act: Act, path: Path, *, seed: int) ->
     with AtariEnvs(game, config, 1, seed=seed) as envs, _ColourScreen(game, config) as screen:
         obs = envs.reset()
         first = screen.reset(seed)
-        with _video(path, first) as write:
+        with film(path, first, images_per_s=IMAGES_PER_S, enlarge=SCALE) as write:
             while True:
                 actions = act(obs)
                 step = envs.step(actions)
@@ -75,23 +61,6 @@ def record(game: Game, config: EnvConfig, act: Act, path: Path, *, seed: int) ->
                 if over:
                     return step.games[0]
                 obs = step.obs
-
-
-def check_recordable(path: Path) -> None:
-    """Find out before any playing whether `record` could write to `path`.
-
-    Raises:
-        ConfigError: As `record`.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"video = {str(path)!r}: must end in {' or '.join(FORMATS)}")
-    _ffmpeg()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"video = {str(path)!r}: {error.strerror}") from None
-    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ConfigError(f"video = {str(path)!r}: must be a file in a folder that can be written to")
 
 
 class _ColourScreen:
@@ -121,56 +90,3 @@ class _ColourScreen:
 
     def __exit__(self, *_: object) -> None:
         del self._native
-
-
-@contextlib.contextmanager
-def _video(path: Path, first: Image) -> Iterator[Callable[[Image], None]]:
-    """A function that adds an image; `first` is in already. The file gets its name when all went well."""
-    unfinished = path.absolute().with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    height, width, _ = first.shape
-    command = [_ffmpeg(), "-y", "-loglevel", "error"]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{IMAGES_PER_S:g}", "-i", "-"]
-    command += [*FORMATS[path.suffix.lower()], str(unfinished)]
-    try:
-        with _running(path, command) as pipe:
-            pipe.write(first.tobytes())
-
-            def write(image: Image) -> None:
-                pipe.write(image.tobytes())
-
-            yield write
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _running(path: Path, command: list[str]) -> Iterator[IO[bytes]]:
-    """Standard input of a command, which must end well. An error meanwhile ends it at once."""
-    with tempfile.TemporaryFile() as complaints:
-        try:
-            # A session of its own: an interrupt from the terminal is for us to handle.
-            with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=complaints, start_new_session=True) as process:
-                assert process.stdin is not None
-                try:
-                    yield process.stdin
-                except BrokenPipeError:
-                    raise  # It has ended by itself: let it say why.
-                except BaseException:
-                    process.kill()
-                    raise
-        except BrokenPipeError:
-            if not process.returncode:
-                raise
-        if process.returncode:
-            complaints.seek(0)
-            why = complaints.read().decode(errors="replace").split("\n")[0] or f"exit status {process.returncode}"
-            raise HSA2CError(f"{path}: ffmpeg failed: {why}")
-
-
-def _ffmpeg() -> str:
-    """The ffmpeg that imageio brings."""
-    try:
-        return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        raise ConfigError("a video needs ffmpeg: pip install 'hsa2c[video]'") from None

@@ -22,6 +22,7 @@ from hsa2c.envs.episodes import Envs, Make
 from hsa2c.errors import ConfigError
 
 _MOST_ENVS = 16  # episodes played side by side
+_IMAGES_PER_S = 30  # of a film, where the environment does not say
 
 
 class Parts(NamedTuple):
@@ -91,13 +92,16 @@ class AgentPolicy:
         return self.batch([observation], [mask])[0]
 
     @torch.inference_mode()
-    def batch(self, observations: Sequence[Any], masks: Sequence[Any], starts: Any = None) -> Any:
-        """Actions for several environments, always as many: [n, ...].
+    def batch(self, observations: Sequence[Any], masks: Sequence[Any] | None = None, starts: Any = None) -> Any:
+        """Actions for several environments, always as many until `reset`: [n, ...].
 
         Args:
             observations: One of each.
-            masks: Which actions there are, in each; None: all.
+            masks: Which actions there are, in each; None: all, or as the observations say.
             starts: bool [n]: which of them have just begun an episode; None: none but the first time.
+
+        Raises:
+            ConfigError: It remembers another number of environments.
         """
         n = len(observations)
         arrays = empty(self._leaves, (n,))
@@ -107,8 +111,11 @@ class AgentPolicy:
         seen = {path: self._statistics.normalise(self._tail, path, x) for path, x in to_tensors(arrays).items()}
         if self._state is None:
             self._state = self._agent.begin(n)
+        if any(len(part) != n for part in self._state):
+            raise ConfigError(f"{n} observations: must be {len(self._state[0])}, of which it remembers; or reset() it")
         begun = torch.zeros(n, dtype=torch.bool) if starts is None else torch.from_numpy(np.asarray(starts))
         parameters, _, self._state = self._agent(seen, self._state, begun)
+        masks = [None] * n if masks is None else masks
         there = [mask_of(observation, mask) for observation, mask in zip(observations, masks, strict=True)]
         mask = None
         if any(one is not None for one in there):
@@ -158,36 +165,49 @@ def play(
     }
 
 
-def record(policy: AgentPolicy, make: Make, path: Path, *, seed: int) -> float:
-    """Write a video of an episode; gives back its score. The environment renders ``rgb_array``.
+def check_film(make: Make, path: Path, *, seed: int) -> None:
+    """Find out before any playing whether `record` could do its work.
 
     Raises:
-        ConfigError: It cannot be made so, or renders nothing; or the file cannot be written.
+        ConfigError: The environment cannot be made so, or renders nothing; or as `hsa2c.envs.film.check_recordable`.
     """
-    how: dict[str, dict[str, Any]] = {".mp4": {"fps": 30}, ".gif": {"duration": 1000 / 30, "loop": 0}}
-    if path.suffix not in how:
-        raise ConfigError(f"--video {path}: must end in .mp4 or .gif")
-    try:
-        import imageio.v3 as iio
-    except ModuleNotFoundError:
-        raise ConfigError("a video needs imageio: pip install 'hsa2c[video]'") from None
+    from hsa2c.envs.film import check_recordable
+
+    check_recordable(path)
+    _on_screen(make, path, seed)[0].close()
+
+
+def record(policy: AgentPolicy, make: Make, path: Path, *, seed: int) -> float:
+    """Write a film of an episode; gives back its score. The environment renders ``rgb_array``.
+
+    Raises:
+        ConfigError: As `check_film`.
+        HSA2CError: The film cannot be written.
+    """
+    from hsa2c.envs.film import film
+
+    policy.reset()
+    env, observation, info, image = _on_screen(make, path, seed)
+    score, over = 0.0, False
+    with film(path, image, images_per_s=env.metadata.get("render_fps") or _IMAGES_PER_S) as write:
+        while not over:
+            step = env.step(policy(observation, info.get("action_mask")))
+            observation, reward, terminated, truncated, info = step
+            score, over = score + float(reward), bool(terminated or truncated)
+            write(np.ascontiguousarray(env.render(), np.uint8))
+    env.close()
+    return score
+
+
+def _on_screen(make: Make, path: Path, seed: int) -> tuple[Any, Any, Mapping[str, Any], Any]:
+    """An environment at the start of an episode: itself, observation, info, picture."""
     try:
         env = make()
-    except Exception as error:
-        raise ConfigError(f"--video {path}: the environment cannot be made with render_mode: {error}") from None
-    policy.reset()
-    observation, info = env.reset(seed=seed)
-    frames, score, over = [], 0.0, False
-    while not over:
-        frame = env.render()
-        if not isinstance(frame, np.ndarray):
-            raise ConfigError(f"--video {path}: the environment renders no picture, must have render_mode rgb_array")
-        frames.append(frame)
-        observation, reward, terminated, truncated, info = env.step(policy(observation, info.get("action_mask")))
-        score, over = score + float(reward), bool(terminated or truncated)
-    env.close()
-    try:
-        iio.imwrite(path, np.stack(frames), **how[path.suffix])
-    except (ImportError, OSError, ValueError) as error:
-        raise ConfigError(f"--video {path}: cannot be written: {error}") from None
-    return score
+        observation, info = env.reset(seed=seed)
+        image: Any = env.render()
+    except Exception as error:  # of the environment's, of any kind
+        why = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"video = {str(path)!r}: the environment does not render rgb_array: {why}") from None
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
+        raise ConfigError(f"video = {str(path)!r}: the environment renders no picture, must render rgb_array")
+    return env, observation, info, image

@@ -207,10 +207,12 @@ class Gym(AgentApplication):
         video: str | Path | None = None,
     ) -> dict[str, Any]:
         """Scores of whole episodes, as ``evaluate.py --json`` prints them."""
-        from hsa2c.agents.gym.acting import play, record
+        from hsa2c.agents.gym.acting import check_film, play, record
 
         if games < 1:
             raise ConfigError(f"games = {games}: must be at least 1")
+        if video is not None:
+            check_film(_maker(config, render_mode="rgb_array"), Path(video), seed=seed)
         policy = self.policy(config, v, greedy=greedy, seed=seed)
         played = play(policy, _maker(config), episodes=games, seed=seed, step_limit_s=config.env.step_limit_s)
         result = {"environment": config.env.id, **played}

@@ -1,16 +1,12 @@
-"""A policy as a file that needs no hsa2c: ONNX or TorchScript, from raw observations to the likeliest action.
+"""An agent in any environment for `hsa2c.agents.export`: its network, with its normalisation, to the likeliest action.
 
-Inputs are the leaves of the observation, [n, ...] each, as the environment gives them: "observation" where there is
-one. Outputs are "action", as the environment takes it, and "parameters", the logits or means [n, P].
+Inputs are the leaves of the observation: "observation" where there is one. A mask is the last of them. What an LSTM
+remembers is "hidden" and "cell", a GRU's "hidden".
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
-import tempfile
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +16,17 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hsa2c.agents import export as files
 from hsa2c.agents.gym.acting import AgentPolicy
 from hsa2c.agents.gym.networks import to_tensors
 from hsa2c.agents.gym.spaces import MASK, empty, mask_of, take
 from hsa2c.agents.gym.statistics import scaled
 from hsa2c.errors import ConfigError
 
-_CHECKED = 64  # random observations
-_NEAR = 1e-4  # of an action's numbers, relative and absolute
-
-Runner = Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]]
-"""Runs a file that was written: inputs to outputs."""
+_CHECKED = 64  # random observations of each step
+_STEPS = 8  # of a policy that remembers
+_MEMORY = ("hidden", "cell")
+_TAKEN = ("action", "parameters", MASK, *_MEMORY, *(f"next_{name}" for name in _MEMORY))
 
 
 class GreedyPolicy(nn.Module):
@@ -45,7 +41,7 @@ class GreedyPolicy(nn.Module):
         self.agent, self._actions, self._leaves = parts.agent, parts.actions, list(parts.leaves)
         space = parts.observation_space
         self.masked = isinstance(space, Dict) and MASK in space.spaces
-        self.inputs = [path.replace(".", "_") or "observation" for path in parts.leaves] + [MASK] * self.masked
+        self.inputs = _names(parts.leaves) + [MASK] * self.masked
         for k, path in enumerate(self._leaves):
             mean, deviation = parts.moments[path] or (None, None)
             self.register_buffer(f"mean_{k}", mean)
@@ -54,12 +50,17 @@ class GreedyPolicy(nn.Module):
             self.register_buffer("low", torch.from_numpy(self._actions.space.low))
             self.register_buffer("high", torch.from_numpy(self._actions.space.high))
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
-        """Action [n, ...] and parameters [n, P] of leaves [n, ...], and of a mask, bool [n, P], where they have one."""
-        seen = {path: self._normalised(k, given[k]) for k, path in enumerate(self._leaves)}
-        parameters, _, _ = self.agent(seen, (), torch.zeros(0, dtype=torch.bool))
-        mask = given[-1].reshape(parameters.shape).bool() if self.masked else None
-        return self._to_env(self._actions.sample(parameters, self.agent.log_std, mask, greedy=True)), parameters
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Action [n, ...], parameters [n, P] and memory of leaves [n, ...], of a mask, bool [n, P], where they have
+        one, and of memory.
+        """
+        inputs, memory = given[: len(self.inputs)], given[len(self.inputs) :]
+        seen = {path: self._normalised(k, inputs[k]) for k, path in enumerate(self._leaves)}
+        starts = torch.zeros_like(memory[0][:, 0], dtype=torch.bool) if memory else torch.zeros(0, dtype=torch.bool)
+        parameters, _, after = self.agent(seen, memory, starts)
+        mask = inputs[-1].reshape(parameters.shape).bool() if self.masked else None
+        chosen = self._actions.sample(parameters, self.agent.log_std, mask, greedy=True)
+        return self._to_env(chosen), parameters, *after
 
     def _normalised(self, k: int, x: Tensor) -> Tensor:
         mean = getattr(self, f"mean_{k}")
@@ -82,104 +83,42 @@ class GreedyPolicy(nn.Module):
         return torch.minimum(torch.maximum(shaped, self.low), self.high)
 
 
+def _names(leaves: Iterable[str]) -> list[str]:
+    """Of the inputs, each another than those of what comes beside them."""
+    names: list[str] = []
+    for path in leaves:
+        name = path.replace(".", "_") or "observation"
+        while name in (*names, *_TAKEN):
+            name = f"observation_{name}"
+        names.append(name)
+    return names
+
+
 def export(policy: AgentPolicy, path: Path) -> None:
-    """Write a policy in the format of the file's ending: .onnx, or .pt for TorchScript.
-
-    Raises:
-        ConfigError: There is no such format; see also `to_onnx` and `to_torchscript`.
-    """
-    formats = {".onnx": to_onnx, ".pt": to_torchscript}
-    if path.suffix not in formats:
-        raise ConfigError(f"{path}: must end in .onnx or .pt (TorchScript)")
-    formats[path.suffix](policy, path)
-
-
-def to_torchscript(policy: AgentPolicy, path: Path) -> None:
-    """Write a policy as TorchScript, once its actions are the same: ``torch.jit.load(path)``.
+    """Write a policy in the format of the file's ending; see `hsa2c.agents.export.export`.
 
     Args:
-        policy: One without memory, loaded with ``greedy=True``.
+        policy: One that was loaded with ``greedy=True``.
         path: The file.
 
     Raises:
-        ConfigError: The policy cannot be exported, or the file cannot be written.
+        ConfigError: It samples its actions, or as there.
     """
-
-    def write(module: GreedyPolicy, inputs: Sequence[Tensor], file: Path) -> Runner:
-        torch.jit.trace(module, tuple(inputs), check_trace=False).save(str(file))  # type: ignore[no-untyped-call]
-        loaded = torch.jit.load(str(file))  # type: ignore[no-untyped-call]
-        return lambda given: [x.numpy() for x in loaded(*map(torch.from_numpy, given))]
-
-    _export(policy, path, write)
-
-
-def to_onnx(policy: AgentPolicy, path: Path) -> None:
-    """Write a policy as ONNX, once its actions are the same by ONNX's reference evaluator.
-
-    Args:
-        policy: One without memory, loaded with ``greedy=True``.
-        path: The file.
-
-    Raises:
-        ConfigError: The policy cannot be exported, a package is missing, or the file cannot be written.
-    """
-    for needed in ("onnx", "onnxscript"):
-        try:
-            importlib.import_module(needed)
-        except ModuleNotFoundError:
-            raise ConfigError(f"{path}: ONNX needs {needed}: pip install 'hsa2c[export]'") from None
-
-    def write(module: GreedyPolicy, inputs: Sequence[Tensor], file: Path) -> Runner:
-        from onnx.reference import ReferenceEvaluator
-
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of what it does not need
-        axes = (tuple({0: torch.export.Dim("n")} for _ in inputs),)
-        torch.onnx.export(
-            module,
-            tuple(inputs),
-            file,
-            input_names=module.inputs,
-            output_names=["action", "parameters"],
-            dynamic_shapes=axes,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        run: Any = ReferenceEvaluator(str(file)).run
-        return lambda given: list(run(None, dict(zip(module.inputs, given, strict=True))))
-
-    _export(policy, path, write)
-
-
-def _export(policy: AgentPolicy, path: Path, write: Callable[[GreedyPolicy, Sequence[Tensor], Path], Runner]) -> None:
-    parts = policy.parts
-    if parts.agent.core is not None:
-        raise ConfigError(f"{path}: a policy with memory (agent.recurrent) cannot be exported")
-    if not parts.greedy:
+    files.check_format(path)
+    if not policy.parts.greedy:
         raise ConfigError(f"{path}: the policy samples its actions, must be loaded with greedy=True")
-    module, (inputs, expected) = GreedyPolicy(policy).eval().requires_grad_(False), _examples(policy)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, of its own parts
-        file = Path(folder) / path.name
-        try:
-            with torch.no_grad():
-                action, _ = write(module, [torch.from_numpy(x[:2]) for x in inputs], file)(inputs)
-        except Exception as error:  # of torch's, of many kinds, about a network of one's own
-            why = (str(error) or type(error).__name__).splitlines()[0]
-            raise ConfigError(f"{path}: torch cannot export this network: {why}") from None
-        if not np.allclose(action, expected, rtol=_NEAR, atol=_NEAR):
-            raise ConfigError(f"{path}: is not written: its actions are not those of the checkpoint")
-        try:
-            path.write_bytes(file.read_bytes())
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+    module = GreedyPolicy(policy).eval().requires_grad_(False)
+    begin = [part.numpy() for part in policy.parts.agent.begin(_CHECKED)]
+    policy.reset()
+    policy.parts.observation_space.seed(1)
+    steps, actions = zip(*(_step(policy) for _ in range(_STEPS if begin else 1)), strict=True)
+    files.export(files.Exportable(module, module.inputs, _MEMORY[: len(begin)], begin, steps, actions), path)
 
 
-def _examples(policy: AgentPolicy) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+def _step(policy: AgentPolicy) -> tuple[list[NDArray[Any]], NDArray[Any]]:
     """Random observations, as the module takes them, and the policy's actions."""
     parts = policy.parts
     space = parts.observation_space
-    space.seed(1)
     observations = [space.sample() for _ in range(_CHECKED)]
     arrays = empty(parts.leaves, (_CHECKED,))
     for i, observation in enumerate(observations):
@@ -189,4 +128,4 @@ def _examples(policy: AgentPolicy) -> tuple[list[NDArray[Any]], NDArray[Any]]:
     masks = [mask for observation in observations if (mask := mask_of(observation, None)) is not None]
     if masks:
         inputs.append(np.stack(masks))
-    return inputs, policy.batch(observations, [None] * _CHECKED)
+    return inputs, policy.batch(observations)

@@ -52,6 +52,22 @@ def evaluate(target: Any, *, app: Any = None, **options: Any) -> dict[str, Any]:
     return given
 
 
+def export(target: Any, path: str | Path, *, app: Any = None) -> Path:
+    """Write what a run has trained as a file for other programs, as ``hsa2c export`` does; gives back the file.
+
+    Args:
+        target: As for `load`.
+        path: The file; its ending says the format.
+        app: As for `load`.
+
+    Raises:
+        ConfigError: As for `load`; or it cannot be exported so, or the file cannot be written.
+    """
+    found, checkpoint, _ = _read(target, app)
+    found.export(found.build_config(checkpoint.config), checkpoint.v, Path(path))
+    return Path(path)
+
+
 def _read(target: Any, app: Any) -> tuple[Application, Checkpoint, Path]:
     directory = path_of(target)
     checkpoint, path, _ = checkpoints.read(directory, prefer="best")

@@ -50,6 +50,10 @@ class Run(RunFiles):
         """See `hsa2c.load`."""
         return loading.load(self.dir, **options)
 
+    def export(self, path: str | Path) -> Path:
+        """See `hsa2c.api.loading.export`."""
+        return loading.export(self.dir, path)
+
 
 def train(
     *,

@@ -44,6 +44,14 @@ def test_greedy_takes_the_likeliest_action(v, observations):
     np.testing.assert_array_equal(actions, expected)
 
 
+def test_one_or_many_observations_as_for_any_agent(v, observations):
+    acting = Policy(v, NUM_ACTIONS, **PIXELS, greedy=True, seed=0)
+    expected = acting(observations)
+    acting.reset()
+    assert [acting(one) for one in observations] == expected.tolist()
+    assert acting.batch(list(observations), None, np.ones(5, bool)).tolist() == expected.tolist()
+
+
 def test_sampling_repeats_with_its_seed_and_leaves_the_global_generator_alone(v, observations):
     before = torch.get_rng_state()
 

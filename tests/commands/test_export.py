@@ -6,15 +6,17 @@ from gymnasium.envs.classic_control import CartPoleEnv
 
 import hsa2c
 from hsa2c.commands.export import main
-from tests.processes import REPOSITORY
+from tests.api import problems
+from tests.api.problems import minimise
 
 GYM = "hsa2c.agents.gym.application"
 
 
 def test_an_application_without_a_format_says_so(tmp_path, capsys):
-    assert main([str(REPOSITORY / "checkpoints" / "pong"), str(tmp_path / "p.pt")]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("application hsa2c: has no format to export to")
-    assert list(tmp_path.iterdir()) == []
+    run = minimise(tmp_path, problems.MODEL)
+    assert main([str(run.dir), str(tmp_path / "p.pt")], app="hsa2c.minimising.application") == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("application minimise: has no format to export to")
+    assert not (tmp_path / "p.pt").exists()
 
 
 @pytest.mark.slow
@@ -27,3 +29,4 @@ def test_a_trained_policy_becomes_a_file(tmp_path, capsys):
     observation, _ = CartPoleEnv().reset(seed=1)
     action, _ = torch.jit.load(file)(torch.from_numpy(observation)[None])
     assert int(action) == run.load(greedy=True)(observation)
+    assert run.export(tmp_path / "again.pt").stat().st_size == file.stat().st_size

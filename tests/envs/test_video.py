@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hsa2c.agents.evaluation import evaluate
-from hsa2c.envs import video
+from hsa2c.envs import film, video
 from hsa2c.envs.atari import AtariEnvs
 from hsa2c.envs.names import resolve_game
 from hsa2c.envs.settings import EnvConfig
@@ -95,22 +95,34 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path):
 
 
 def test_a_writer_that_fails_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(video.FORMATS, ".mp4", ["-c:v", "no-such-codec"])
+    monkeypatch.setitem(film.FORMATS, ".mp4", ["-c:v", "no-such-codec"])
     with pytest.raises(HSA2CError, match=r"game\.mp4: ffmpeg failed: .*no-such-codec") as raised:
         video.record(FREEWAY, CONFIG, random_policy(3, 1), tmp_path / "game.mp4", seed=0)
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_film_of_any_size(tmp_path, suffix):
+    dark, light = np.full((33, 21, 3), 20, np.uint8), np.full((33, 21, 3), 200, np.uint8)
+    with film.film(tmp_path / f"a{suffix}", dark, images_per_s=10) as write:
+        write(light)
+    images, fps = read(tmp_path / f"a{suffix}")
+    assert suffix == ".gif" or (len(images), fps) == (2, 10)  # what reads a GIF repeats images
+    assert images[0].shape[:2] == ((34, 22) if suffix == ".mp4" else (33, 21))
+    for image, level in ((images[0], 20), (images[-1], 200)):
+        assert abs(image[4:28, 4:16].mean() - level) < 3
+
+
 def test_other_suffixes_and_places_are_refused_before_playing(tmp_path):
     for name in ("game.avi", "game"):
         with pytest.raises(ConfigError, match=r"must end in \.mp4 or \.gif"):
-            video.check_recordable(tmp_path / name)
+            film.check_recordable(tmp_path / name)
     (tmp_path / "file").touch()
     (tmp_path / "folder.gif").mkdir()
     for place in ("file/game.gif", "folder.gif"):
         with pytest.raises(ConfigError, match=r"^video = "):
-            video.check_recordable(tmp_path / place)
+            film.check_recordable(tmp_path / place)
 
 
 def test_without_the_extra_the_message_says_how_to_get_it(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """Agents that act after training: masks, memory, episodes and their scores."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 
-from hsa2c.agents.gym.acting import AgentPolicy, play
+from hsa2c.agents.gym.acting import AgentPolicy, check_film, play, record
 from hsa2c.agents.gym.networks import Agent, initialise
 from hsa2c.agents.gym.spaces import leaves
 from hsa2c.agents.gym.statistics import Statistics
@@ -73,6 +75,47 @@ def test_a_recurrent_policy_remembers_until_reset(recurrent):
     acting.reset()
     torch.manual_seed(1)
     assert [acting(observation) for _ in range(30)] == first
+
+
+def test_a_recurrent_policy_keeps_its_number_of_environments_until_reset():
+    acting = policy(Scripted(), recurrent="lstm", greedy=True)
+    observation = np.float32([1, 2, 3])
+    assert acting.batch([observation] * 3).shape[0] == 3
+    with pytest.raises(ConfigError, match="1 observations: must be 3, of which it remembers"):
+        acting(observation)
+    acting.reset()
+    assert acting(observation) in Scripted().action_space
+
+
+class Shown(Scripted):
+    metadata: ClassVar = {"render_fps": 10}
+
+    def render(self):
+        return np.full((40, 60, 3), 100, np.uint8)
+
+
+def test_a_film_is_written_whole_and_at_the_environments_speed(tmp_path):
+    imageio = pytest.importorskip("imageio.v3")
+    assert record(policy(Shown()), Shown, tmp_path / "a.gif", seed=1) == 1 + 2 + 3
+    assert imageio.immeta(tmp_path / "a.gif")["duration"] == 100
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
+
+
+@pytest.mark.parametrize(
+    ("make", "file", "said"),
+    [
+        (Scripted, "a.mp4", "does not render rgb_array: NotImplementedError"),
+        (lambda: 1 / 0, "a.mp4", "does not render rgb_array: ZeroDivisionError"),
+        (Shown, "a.avi", "must end in"),
+        (Shown, "x.gif/a.gif", "^video = "),
+    ],
+)
+def test_what_cannot_be_filmed_is_known_before_playing(make, file, said, tmp_path):
+    (tmp_path / "x.gif").touch()
+    with pytest.raises(ConfigError, match=said):
+        check_film(make, tmp_path / file, seed=1)
+    check_film(Shown, tmp_path / "a.mp4", seed=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.gif"]
 
 
 def test_a_checkpoint_of_another_network_is_refused():
