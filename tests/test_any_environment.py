@@ -326,6 +326,7 @@ def refused(mine, monkeypatch, capsys):
         ("--env CartPole-v1 --set env.options={foo:1}", "unexpected keyword argument"),
         ("--env CartPole-v1 --set agent.recurrent=rnn", "agent.recurrent"),
         ("--game Pong --network mine:Network", "--network"),
+        ("--game Pong --loss mine:loss", "must be a2c, ppo or vtrace; one of your own needs --env ALE/Pong-v5"),
     ],
 )
 def test_bad_input(refused, arguments, said):
