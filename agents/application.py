@@ -155,17 +155,17 @@ class Atari(AgentApplication):
         import ale_py.vector_env  # noqa: F401 - before the fork, so that the processes share it
         import numpy as np
 
-        from hsa2c.agents.a2c import A2C
+        from hsa2c.agents.problem import AtariProblem
         from hsa2c.envs.atari import MAX_SEED, AtariEnvs
 
         precision = _precision(config)
         game = resolve_game(config.game)
 
-        def make(index: int) -> A2C:
+        def make(index: int) -> AtariProblem:
             seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
             num_envs = _num_envs(config)
             environments = AtariEnvs(game, config.env, num_envs, seed=int(seeds[0]) % (MAX_SEED - num_envs))
-            return A2C(config.agent, environments, _actions(config), precision=precision, seed=int(seeds[1]))
+            return AtariProblem(config.agent, environments, _actions(config), precision=precision, seed=int(seeds[1]))
 
         return make
 

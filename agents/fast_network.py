@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,6 +50,10 @@ class Features(NamedTuple):
     """[n, 16, 20, 20], after ReLU."""
     conv2: Tensor
     """[n, 32, 9, 9], after ReLU."""
+
+    def some(self, which: slice | NDArray[np.intp]) -> Features:
+        """Of some of the observations; not copied for a slice."""
+        return Features(*(tensor[which] for tensor in self))
 
 
 def join(parts: Sequence[Features]) -> Features:

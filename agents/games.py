@@ -74,7 +74,7 @@ class GameTracker(Tracker):
         return self._mean() if len(self._scores) == _WINDOW else None
 
     def add(self, node: int, report: Mapping[str, Any]) -> None:
-        """Take in what `hsa2c.agents.a2c.A2C.report` gave."""
+        """Take in what `hsa2c.agents.problem.AtariProblem.report` gave."""
         self.work += report["agent_steps"]
         self._new_steps[node] = self._new_steps.get(node, 0) + report["agent_steps"]
         self._updates += report["updates"]

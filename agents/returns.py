@@ -91,8 +91,54 @@ def gae(
     targets = rewards + discount * np.where(terminated, np.float32(0), next_values)
     deltas = np.where(valid, targets - values, np.float32(0))
     carry = np.float32(discount * gae_lambda) * (valid & ~(terminated | truncated))
-    advantages = np.empty_like(values)
-    advantage = np.zeros_like(bootstrap_value)
-    for t in reversed(range(len(rewards))):
-        advantage = advantages[t] = deltas[t] + carry[t] * advantage
+    advantages = _carried(deltas, carry)
     return advantages, advantages + values
+
+
+def vtrace_targets(
+    ratios: Floats,
+    rewards: Floats,
+    values: Floats,
+    bootstrap_value: Floats,
+    *,
+    terminated: Bools,
+    truncated: Bools,
+    valid: Bools,
+    discount: float,
+    gae_lambda: float = 1.0,
+) -> tuple[Floats, Floats]:
+    """A and v, the advantages and returns where another policy has acted (Espeholt et al. 2018, Eq. 1, remark 2).
+
+    rho = min(1, ratio); delta_t = rho_t (r_t + discount * V_{t+1} - V_t), without V_{t+1} after a termination;
+    v_t - V_t = delta_t + discount * lambda * rho_t (v_{t+1} - V_{t+1}), without the latter where the episode or the
+    rollout ends; A_t = rho_t (r_t + discount * v_{t+1} - V_t), with V_{t+1} there, or 0 after a termination.
+    A step that is not valid has A_t = 0 and v_t = V_t. Ratios of 1 make v the returns of `gae`. [t_max, num_envs] each.
+
+    Args:
+        ratios: pi(a) of the present policy over that of the one that acted, float32 [t_max, num_envs].
+        rewards: As for `gae`, as the rest; but values and bootstrap_value are by the present network.
+        values: See there.
+        bootstrap_value: See there.
+        terminated: See there.
+        truncated: See there.
+        valid: See there.
+        discount: gamma.
+        gae_lambda: lambda.
+    """
+    rho = np.minimum(ratios, np.float32(1))
+    following = np.where(terminated, np.float32(0), np.concatenate([values[1:], bootstrap_value[None]]))
+    deltas = np.where(valid, rho * (rewards + discount * following - values), np.float32(0))
+    goes_on = valid & ~(terminated | truncated)
+    carry = np.float32(discount * gae_lambda) * rho * goes_on
+    targets = values + _carried(deltas, carry)
+    after = np.where(goes_on, np.concatenate([targets[1:], bootstrap_value[None]]), following)
+    return np.where(valid, rho * (rewards + discount * after - values), np.float32(0)), targets
+
+
+def _carried(x: Floats, carry: Floats) -> Floats:
+    """y_t = x_t + carry_t * y_{t+1}, from the end; [t_max, num_envs] each."""
+    y = np.empty_like(x)
+    later = np.zeros_like(x[0])
+    for t in reversed(range(len(x))):
+        later = y[t] = x[t] + carry[t] * later
+    return y

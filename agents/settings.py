@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from hsa2c.config.sections import STRICT, OptimiserConfig
 
+Loss = Literal["a2c", "ppo", "vtrace"]
 Returns = Literal["gae", "n-step"]
 Initialisation = Literal["orthogonal", "torch"]
 Precision = Literal["float32", "bfloat16"]
@@ -41,13 +42,19 @@ class AgentConfig:
     t_max: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Length of a rollout in agent steps of each environment. t_max in Mnih et al. 2016."""
 
+    loss: Loss = "ppo"
+    """a2c: neither ratio nor clip (Mnih et al. 2016). ppo: the clipped importance ratio (Schulman et al. 2017). vtrace:
+    targets that correct for the policy's age (Espeholt et al. 2018); an update is whole sequences of some environments.
+    """
+
     passes: Annotated[int, Field(ge=1, le=100)] = 1
     """Times each rollout is used. 1 is Mnih et al. 2016; K (epochs) in Schulman et al. 2017, 3 in their Atari runs."""
 
     minibatches: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Equal parts, one update each, that a pass deals the shuffled t_max time steps of a rollout into. All environments
-    of a time step stay together. None: as many as leave 64 samples to an update. Schulman et al. 2017 had 4 in their
-    Atari runs, of 256 samples, and Mnih et al. 2016 had 1."""
+    of a time step stay together. vtrace deals the environments instead, and makes at most as many parts. None: as many
+    as leave 64 samples to an update. Schulman et al. 2017 had 4 in their Atari runs, of 256 samples, and Mnih et al.
+    2016 had 1."""
 
     convolutions: Literal["acting", "fresh"] = "fresh"
     """What an update learns from. fresh: everything is computed anew with the newest weights. acting: what the
@@ -71,8 +78,8 @@ class AgentConfig:
     baselines."""
 
     policy_clip: Annotated[float, Field(gt=0, lt=1)] | None = 0.1
-    """How far the importance ratio may move from 1. epsilon in Schulman et al. 2017, Eq. 7, 0.1 at the start of their
-    Atari runs. None: no ratio, the plain advantage actor-critic gradient of Mnih et al. 2016."""
+    """With ppo: how far the importance ratio may move from 1. epsilon in Schulman et al. 2017, Eq. 7, 0.1 at the start
+    of their Atari runs. None: no ratio, as with a2c."""
 
     normalise_advantages: bool = True
     """Shift and scale the advantages of an update to mean 0 and standard deviation 1 (OpenAI baselines' PPO)."""
@@ -94,6 +101,14 @@ class AgentConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the hidden layers; weights, gradients, heads and losses are float32 always. auto: bfloat16 where
     a short measurement at the start finds it at least 10 % faster."""
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _has_a_written_gradient(cls, loss: Any) -> Any:
+        """That of a user's own would need automatic differentiation, which other environments have."""
+        if loss not in get_args(Loss):
+            raise ValueError("a2c, ppo or vtrace; one of your own needs --env ALE/Pong-v5 instead of --game")
+        return loss
 
     @field_validator("minibatches")
     @classmethod
@@ -122,10 +137,9 @@ class AgentConfig:
 
     def updates_per_pass(self, num_envs: int) -> int:
         """What `minibatches` comes to with so many environments."""
-        if self.minibatches is not None:
-            return self.minibatches
         parts = [k for k in range(1, self.t_max + 1) if self.t_max % k == 0 and num_envs * self.t_max >= k * _BATCH]
-        return max(parts, default=1)
+        given = self.minibatches or max(parts, default=1)
+        return min(given, num_envs) if self.loss == "vtrace" else given
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

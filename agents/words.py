@@ -38,6 +38,14 @@ COMMAND = CommandWords(
             help="any one-player game of the ALE: Pong, space_invaders, ALE/Breakout-v5 (Pong)",
         ),
         Option(
+            flag="--loss",
+            group="what",
+            field="agent.loss",
+            metavar="NAME",
+            after="--game",
+            help="a2c, ppo or vtrace (ppo)",
+        ),
+        Option(
             flag="--agent-steps",
             group="stop",
             field="stop.agent_steps",

@@ -15,6 +15,7 @@ import difflib
 import importlib
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from hsa2c.errors import ConfigError, ProblemError
 
 Make = Callable[[], "gymnasium.Env[Any, Any]"]
 
-_MOST_FAULTS = 20  # in a row, without a whole step between: then something is wrong for good
+_EPISODES, _MOST_FAULTS = 40, 20  # if so many of the last episodes failed, something is wrong for good
 
 
 class Episode(NamedTuple):
@@ -81,13 +82,16 @@ class Envs:
         self, make: Make, num_envs: int, *, seed: int, step_limit_s: float | None = None, name: str = "environment"
     ) -> None:
         self._make, self._name = make, name
-        self._envs = [make() for _ in range(num_envs)]
+        self._envs = []
+        for _ in range(num_envs):
+            with _limited(step_limit_s):
+                self._envs.append(make())
         self._seed = seed
         self._limit_s = step_limit_s
         self.observation_space: Space[Any] = self._envs[0].observation_space
         self.action_space: Space[Any] = self._envs[0].action_space
         self.faults, self.last_fault = 0, ""
-        self._in_a_row = [0] * num_envs
+        self._failed: deque[bool] = deque(maxlen=_EPISODES)  # of the last episodes, of all copies
         self._over = [True] * num_envs
         self._scores, self._lengths = [0.0] * num_envs, [0] * num_envs
 
@@ -120,13 +124,13 @@ class Envs:
             except Exception as error:
                 observations[i], masks[i] = self._replace(i, error)
                 continue
-            self._in_a_row[i] = 0
             masks[i], rewards[i] = info.get("action_mask"), reward
             ends[:, i] = bool(terminated), bool(truncated) and not terminated, True
             self._scores[i] += float(reward)
             self._lengths[i] += 1
             if terminated or truncated:
                 self._over[i] = True
+                self._failed.append(False)
                 episodes.append(Episode(self._scores[i], self._lengths[i]))
         return EnvStep(observations, masks, rewards, ends[0], ends[1], ends[2], tuple(episodes))
 
@@ -151,14 +155,14 @@ class Envs:
         """Make an environment anew that has failed, and begin an episode there.
 
         Raises:
-            ProblemError: It fails again and again.
+            ProblemError: Half of the last episodes failed, or it cannot be made.
         """
         self.faults += 1
-        self._in_a_row[i] += 1
+        self._failed.append(True)
         where = f"{self._name}, copy {i}"
-        self.last_fault = f"{where}, after {self._lengths[i]} steps: {type(error).__name__}: {error}"
-        if self._in_a_row[i] >= _MOST_FAULTS:
-            raise ProblemError(f"{_MOST_FAULTS} faults in a row; {self.last_fault}")
+        self.last_fault = f"{where}, after {self._lengths[i]} steps: {type(error).__name__}: {_line(error)}"
+        if sum(self._failed) >= _MOST_FAULTS:
+            raise ProblemError(f"{_MOST_FAULTS} of the last {len(self._failed)} episodes failed; {self.last_fault}")
         with contextlib.suppress(Exception):
             self._envs[i].close()
         self._seed += self.num_envs
@@ -166,8 +170,60 @@ class Envs:
             with _limited(self._limit_s):
                 self._envs[i] = self._make()
         except Exception as again:
-            raise ProblemError(f"{where}: cannot be made anew: {type(again).__name__}: {again}") from error
+            raise ProblemError(f"{where}: cannot be made anew: {type(again).__name__}: {_line(again)}") from error
         return self._begin(i, seed=self._seed + i)
+
+
+def make_one(make: Make, name: str, limit_s: float | None) -> gymnasium.Env[Any, Any]:
+    """One environment, before any training.
+
+    Args:
+        make: Makes it.
+        name: What it is called in a complaint.
+        limit_s: Seconds that it may take; None: as long as it likes.
+
+    Raises:
+        ConfigError: It cannot be made, or is none.
+    """
+    try:
+        with _limited(limit_s):
+            env = make()
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{name}: cannot be made: {type(error).__name__}: {_line(error)}") from None
+    for member in ("observation_space", "action_space", "reset", "step"):
+        if not hasattr(env, member):
+            raise ConfigError(f"{name}: gave a {type(env).__name__} without {member}, must be a gymnasium.Env")
+    return env
+
+
+def try_reset(make: Make, name: str, limit_s: float | None, seed: int) -> None:
+    """Begin an episode in one environment; during training it would be one fault after the other.
+
+    Args:
+        make: As for `make_one`, as the next two.
+        name: See there.
+        limit_s: See there.
+        seed: Of the episode.
+
+    Raises:
+        ConfigError: It cannot be made, or reset, or gives what is not in its space.
+    """
+    env = make_one(make, name, limit_s)
+    try:
+        with _limited(limit_s):
+            observation, _ = env.reset(seed=seed)
+        _check(env.observation_space, observation)
+    except Exception as error:
+        raise ConfigError(f"{name}: reset fails: {type(error).__name__}: {_line(error)}") from None
+    finally:
+        with contextlib.suppress(Exception):
+            env.close()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def of_pixels(make: Make, *, grey: bool, size: int | None, stack: int) -> Make:
@@ -253,7 +309,7 @@ def _limited(limit_s: float | None) -> Iterator[None]:
         return
 
     def over(signum: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"no answer within {limit_s:g} s")
+        raise TimeoutError(f"no answer within {limit_s:g} s (env.step_limit_s)")
 
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, limit_s)

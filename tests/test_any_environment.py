@@ -82,6 +82,20 @@ class Network(nn.Module):
         return self.policy(x), self.value(x)
 
 
+class Normed(Network):
+    def __init__(self, observations, actions):
+        super().__init__(observations, actions)
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, x):
+        return super().forward(self.norm(x))
+
+
+class Slow(Reach):
+    def reset(self, **how):
+        time.sleep(3600)
+
+
 def wide(observations, actions):
     return Network(observations, actions, out=7)
 
@@ -278,7 +292,7 @@ def test_one_that_ends_its_process_is_replaced_with_it(mine):
 def test_too_many_faults_end_the_run_and_say_why(mine):
     options = json.dumps({"how": "raise", "at": 0})
     _, err = trained(mine, "--env", "mine:Bad", "--set", f"env.options={options}", "--minutes", 1, code=1)
-    assert "20 faults in a row; env mine:Bad, copy " in err
+    assert "20 of the last 20 episodes failed; env mine:Bad, copy " in err
     assert "OSError: no board" in err
     assert "Traceback" not in err
 
@@ -321,6 +335,8 @@ def refused(mine, monkeypatch, capsys):
         ("--env mine:Reach --network mine:wide", "the policy is [2, 7], must be [2, 2]"),
         ("--env mine:Reach --network mine:nothing", "agent.network: cannot be made: TypeError"),
         ("--env mine:Reach --network mine:Network --set agent.recurrent=gru", "agent.recurrent"),
+        ("--env mine:Reach --network mine:Normed", "its buffer norm.running_mean changes with use"),
+        ("--env mine:Slow --set env.step_limit_s=0.2", "reset fails: TimeoutError: no answer within 0.2 s"),
         ("--env CartPole-v1 --loss reinforce", "must be a2c, ppo, vtrace, or module:function"),
         ("--env CartPole-v1 --loss mine:absent", "there is no absent in mine"),
         ("--env CartPole-v1 --game Pong", "--game"),
@@ -328,6 +344,7 @@ def refused(mine, monkeypatch, capsys):
         ("--env CartPole-v1 --set env.options={foo:1}", "unexpected keyword argument"),
         ("--env CartPole-v1 --set agent.recurrent=rnn", "agent.recurrent"),
         ("--game Pong --network mine:Network", "--network"),
+        ("--game Pong --loss mine:loss", "must be a2c, ppo or vtrace; one of your own needs --env ALE/Pong-v5"),
     ],
 )
 def test_bad_input(refused, arguments, said):

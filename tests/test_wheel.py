@@ -141,5 +141,5 @@ def test_is_found_from_a_script_beside_such_packages(installed, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('another package')\n")
     script = tmp_path / "script.py"
-    script.write_text("import hsa2c.agents.a2c, hsa2c.envs.atari, hsa2c.examples.lda.topics\nprint(hsa2c.__file__)\n")
+    script.write_text("import hsa2c.agents.stall, hsa2c.envs.atari, hsa2c.examples.lda.topics\nprint(hsa2c.__file__)\n")
     assert Path(ran(tmp_path, installed / "python", script).strip()).is_relative_to(installed.parent)

@@ -90,8 +90,7 @@ class Gym(AgentApplication):
         for name in self.code(config):
             if not callable(names.find(name)):
                 raise ConfigError(f"{name}: is a {type(names.find(name)).__name__}, must be a function or class")
-        if config.agent.network is not None:
-            _check_network(config)
+        _try(config)
         return config
 
     def identity(self, config: GymConfig) -> dict[str, str]:
@@ -255,19 +254,11 @@ def _spaces(config: GymConfig) -> tuple[Any, Any]:
 def _spaces_of(text: str) -> tuple[Any, Any]:
     """The same; an environment is made to ask it."""
     from hsa2c.agents.gym.spaces import action_parameters, leaves
+    from hsa2c.envs.episodes import make_one
 
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame asks for no display
     config = build(EnvironmentConfig, json.loads(text))
-    env, make = config.id, _make_of(config, {})
-    try:
-        made = make()
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"env = {env!r}: cannot be made: {type(error).__name__}: {error}") from None
-    for name in ("observation_space", "action_space", "reset", "step"):
-        if not hasattr(made, name):
-            raise ConfigError(f"env = {env!r}: gave a {type(made).__name__} without {name}, must be a gymnasium.Env")
+    made = make_one(_make_of(config, {}), f"env = {config.id!r}", config.step_limit_s)
     leaves(made.observation_space)
     action_parameters(made.action_space)
     spaces = made.observation_space, made.action_space
@@ -311,12 +302,16 @@ def _agent(config: GymConfig) -> Agent:
     )
 
 
-def _check_network(config: GymConfig) -> None:
+def _try(config: GymConfig) -> None:
+    """Begin an episode, and let a network of the user's own see observations, before anything is written."""
     from hsa2c.agents.gym.networks import check
     from hsa2c.agents.gym.spaces import action_parameters, leaves
+    from hsa2c.envs.episodes import try_reset
 
     observations, actions = _spaces(config)
-    check(_agent(config), leaves(observations), action_parameters(actions))
+    try_reset(_maker(config), f"env = {config.env.id!r}", config.env.step_limit_s, config.seed)
+    if config.agent.network is not None:
+        check(_agent(config), leaves(observations), action_parameters(actions))
 
 
 APPLICATION = Gym()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hsa2c.agents.gym.settings import ActorCriticConfig
+from hsa2c.agents.returns import vtrace_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,64 +66,24 @@ def ppo(batch: Batch, output: Output, config: ActorCriticConfig) -> tuple[Tensor
 
 def vtrace(batch: Batch, output: Output, config: ActorCriticConfig) -> tuple[Tensor, Tensor]:
     """The same with targets that correct for the policy's age (Espeholt et al. 2018, Eq. 1)."""
-    with torch.no_grad():
-        targets, advantages = vtrace_targets(
-            (output.log_p - batch.log_p).exp(),
-            batch.rewards,
-            output.values,
-            output.bootstrap,
-            terminated=batch.terminated,
-            truncated=batch.truncated,
-            valid=batch.valid,
+    advantages, targets = map(
+        torch.from_numpy,
+        vtrace_targets(
+            (output.log_p.detach() - batch.log_p).exp().numpy(),
+            batch.rewards.numpy(),
+            output.values.detach().numpy(),
+            output.bootstrap.numpy(),
+            terminated=batch.terminated.numpy(),
+            truncated=batch.truncated.numpy(),
+            valid=batch.valid.numpy(),
             discount=config.discount,
-            decay=config.gae_lambda,
-        )
-        if config.normalise_advantages:
-            advantages = _normalised(advantages, batch.valid)
+            gae_lambda=config.gae_lambda,
+        ),
+    )
+    if config.normalise_advantages:
+        advantages = _normalised(advantages, batch.valid)
     value = _mean(0.5 * (targets - output.values).square(), batch.valid)
     return _mean(-advantages * output.log_p, batch.valid), value
-
-
-def vtrace_targets(
-    ratios: Tensor,
-    rewards: Tensor,
-    values: Tensor,
-    bootstrap: Tensor,
-    *,
-    terminated: Tensor,
-    truncated: Tensor,
-    valid: Tensor,
-    discount: float,
-    decay: float = 1.0,
-) -> tuple[Tensor, Tensor]:
-    """v_s and the policy's advantages rho_s (r_s + discount v_{s+1} - V(x_s)), [T, n] each; rho_bar = c_bar = 1.
-
-    Args:
-        ratios: pi / mu of the actions, [T, n].
-        rewards: [T, n].
-        values: V of the state before each step, [T, n].
-        bootstrap: V of the state after the last step, [n].
-        terminated: bool [T, n].
-        truncated: bool [T, n].
-        valid: bool [T, n]; False where a step only started an episode.
-        discount: gamma.
-        decay: lambda, remark 2 of the source: c_i = lambda min(1, ratio).
-
-    Source: Espeholt et al. 2018, section 4.1.
-    """
-    rho = ratios.clamp(max=1.0)
-    following = torch.where(terminated, 0.0, torch.cat([values[1:], bootstrap[None]]))
-    deltas = torch.where(valid, rho * (rewards + discount * following - values), 0.0)
-    goes_on = valid & ~(terminated | truncated)
-    trace = torch.where(goes_on, discount * decay * rho, 0.0)
-    errors, error = torch.zeros_like(values), torch.zeros_like(bootstrap)
-    for s in reversed(range(len(rewards))):
-        error = errors[s] = deltas[s] + trace[s] * error
-    targets = values + errors
-    # v_{s+1}; V where the episode was cut, 0 where it ended
-    after = torch.where(goes_on, torch.cat([targets[1:], bootstrap[None]]), following)
-    advantages = torch.where(valid, rho * (rewards + discount * after - values), 0.0)
-    return targets, advantages
 
 
 LOSSES = {"a2c": a2c, "ppo": ppo, "vtrace": vtrace}

@@ -236,13 +236,14 @@ def check(agent: Agent, spaces: Mapping[str, Space[Any]], parameters: int) -> No
         parameters: Numbers of the policy, P.
 
     Raises:
-        ConfigError: It fails, or what it gives does not fit.
+        ConfigError: It fails, what it gives does not fit, or it has a state beside its parameters.
     """
     n, arrays = 2, empty(spaces, (2,))
     for path, space in spaces.items():
         for i in range(n):
             arrays[path][i] = space.sample()
     seen = {path: x.float() if normalised(spaces[path]) else x for path, x in to_tensors(arrays).items()}
+    buffers = {name: buffer.clone() for name, buffer in agent.named_buffers()}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # processes that are forked from one with more could hang
     try:
@@ -260,6 +261,12 @@ def check(agent: Agent, spaces: Mapping[str, Space[Any]], parameters: int) -> No
             )
     if any(parameter.dtype != torch.float32 for parameter in agent.parameters()):
         raise ConfigError("agent.network: its parameters must be float32")
+    for name, buffer in agent.named_buffers():
+        if not torch.equal(buffer, buffers.get(name, buffer)):
+            raise ConfigError(
+                f"agent.network: its buffer {name.removeprefix('own.')} changes with use, but is neither shared nor"
+                " saved: must be constant (LayerNorm does in the place of BatchNorm)"
+            )
 
 
 def _shape(x: Any) -> str:

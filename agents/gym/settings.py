@@ -46,7 +46,8 @@ class EnvironmentConfig:
     """Environments that each actor-learner process has side by side."""
 
     step_limit_s: Annotated[float, Field(gt=0, le=86_400)] | None = 60.0
-    """Seconds that one step or reset may take. Then the environment is made anew. None: as long as it likes."""
+    """Seconds that one step or reset may take. Then the environment is made anew, which may take as long. None: as long
+    as it likes."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -138,7 +138,7 @@ def seeds_of(monkeypatch):
 
     def seeds_of(seed, node, index, t, **agent):
         monkeypatch.setattr("hsa2c.envs.atari.AtariEnvs", fake_envs)
-        monkeypatch.setattr("hsa2c.agents.a2c.A2C", fake_agent)
+        monkeypatch.setattr("hsa2c.agents.problem.AtariProblem", fake_agent)
         config = APPLICATION.build_config({"seed": seed, "agent": TINY["agent"] | agent})
         return APPLICATION.problems(config, node, t)(index)
 
@@ -162,7 +162,7 @@ def test_seeds_are_in_range(seeds_of):
 
 def test_games_are_shared_out_to_the_processes_of_each_node(monkeypatch):
     monkeypatch.setattr("hsa2c.envs.atari.AtariEnvs", lambda game, config, num_envs, *, seed: num_envs)
-    monkeypatch.setattr("hsa2c.agents.a2c.A2C", lambda config, environments, *_, **__: environments)
+    monkeypatch.setattr("hsa2c.agents.problem.AtariProblem", lambda config, environments, *_, **__: environments)
     config = APPLICATION.build_config({"agent": {"precision": "float32"}})
     for nodes, p, num_envs in ((1, 2, 64), (1, 3, 32), (1, 28, 16), (20, 1, 16), (40, 2, 4)):
         config_there = at_node(APPLICATION, config, p, nodes=nodes, cores=4)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsa2c.agents.returns import gae, n_step_returns
+from hsa2c.agents.returns import gae, n_step_returns, vtrace_targets
 
 
 def column(*numbers, dtype=np.float32):
@@ -80,6 +80,20 @@ def slow_gae(r, discount, gae_lambda):
     return out
 
 
+def slow_vtrace(r, ratios, discount, gae_lambda):
+    """Eq. 1 as the sum of products that it is, and the policy's advantages, one cell at a time, in float64."""
+    rho, V, v = np.minimum(ratios, 1).astype(float), r["values"].astype(float), r["values"].astype(float)
+    advantages = np.zeros(V.shape)
+    for t, e in np.argwhere(r["valid"]):
+        for k in range(t, episode_end(r, t, e) + 1):
+            delta = rho[k, e] * (float(r["rewards"][k, e]) + discount * value_after(r, k, e) - V[k, e])
+            v[t, e] += discount ** (k - t) * np.prod(gae_lambda * rho[t:k, e]) * delta
+    for t, e in np.argwhere(r["valid"]):
+        following = value_after(r, t, e) if episode_end(r, t, e) == t else v[t + 1, e]
+        advantages[t, e] = rho[t, e] * (float(r["rewards"][t, e]) + discount * following - V[t, e])
+    return advantages, v
+
+
 rollouts = st.builds(rollout, st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 4))
 fractions = st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0])
 
@@ -102,6 +116,26 @@ def test_gae_equals_the_slow_loop(r, discount, gae_lambda):
     expected = slow_gae(r, discount, gae_lambda)
     np.testing.assert_allclose(advantages, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(returns, expected + r["values"], rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(r=rollouts, discount=fractions, gae_lambda=fractions, seed=st.integers(0, 99))
+def test_vtrace_equals_the_slow_loop(r, discount, gae_lambda, seed):
+    ratios = np.exp(np.random.default_rng(seed).normal(size=r["values"].shape)).astype(np.float32)
+    arrays, ends = split(r)
+    found = vtrace_targets(ratios, *arrays, **ends, discount=discount, gae_lambda=gae_lambda)
+    for got, expected in zip(found, slow_vtrace(r, ratios, discount, gae_lambda), strict=True):
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(r=rollouts, discount=fractions, gae_lambda=fractions)
+def test_vtrace_of_the_policy_that_acted_has_the_returns_of_gae(r, discount, gae_lambda):
+    arrays, ends = split(r)
+    _, targets = vtrace_targets(np.ones_like(arrays[1]), *arrays, **ends, discount=discount, gae_lambda=gae_lambda)
+    _, returns = gae(*arrays, **ends, discount=discount, gae_lambda=gae_lambda)
+    np.testing.assert_allclose(targets, returns, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -147,6 +181,16 @@ def test_whole_rollout_by_hand():
     advantages, returns = gae(*arrays, **ends, discount=0.5, gae_lambda=0.5)
     np.testing.assert_array_equal(advantages, column(0.25, -3))
     np.testing.assert_array_equal(returns, column(10.25, 17))
+
+
+def test_vtrace_by_hand():
+    """Two steps, the second terminates; ratios 2 (cut to 1) and 0.5; discount 0.5."""
+    no = flags(0, 0)
+    arrays = column(2, 0.5), column(1, 3), column(1, 2), np.array([7], dtype=np.float32)
+    A, v = vtrace_targets(*arrays, terminated=flags(0, 1), truncated=no, valid=~no, discount=0.5)
+    # delta_1 = 0.5 (3 - 2) = 0.5; delta_0 = 1 (1 + 0.5 * 2 - 1) = 1
+    np.testing.assert_array_equal(v, column(1 + 1 + 0.5 * 1 * 0.5, 2 + 0.5))
+    np.testing.assert_array_equal(A, column(1 + 0.5 * 2.5 - 1, 0.5 * (3 - 2)))
 
 
 @pytest.mark.parametrize(("kind", "last"), [("terminated", 2.0), ("truncated", 2 + 0.5 * 30)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from hsa2c.envs.episodes import Envs, maker
+from hsa2c.envs.episodes import Envs, make_one, maker, try_reset
 from hsa2c.errors import ConfigError, ProblemError
 from tests.agents.gym.scripted import Scripted
 
@@ -130,10 +130,67 @@ def test_too_many_faults_end_it_and_name_the_environment():
 
     envs = Envs(Fails, 1, seed=1, name="env mine:Fails")
     envs.reset()
-    with pytest.raises(ProblemError, match=r"20 faults in a row; env mine:Fails, copy 0.*OSError: no board"):
+    with pytest.raises(ProblemError, match=r"20 of the last 20 .*; env mine:Fails, copy 0.*OSError: no board"):
         for _ in range(20):
             envs.step(ACTIONS[:1])
     assert envs.faults == 20
+
+
+@pytest.mark.parametrize(("whole", "ends"), [(1, True), (2, False)])
+def test_it_ends_where_half_of_the_last_episodes_fail(whole, ends):
+    """Each environment fails in the episode after so many whole ones."""
+
+    class Fails(Scripted):
+        def __init__(self):
+            super().__init__(2)
+            self.episodes = 0
+
+        def reset(self, **how):
+            self.episodes += 1
+            return super().reset(**how)
+
+        def step(self, action):
+            if self.episodes > whole:
+                raise OSError("no board")
+            return super().step(action)
+
+    envs = Envs(Fails, N, seed=1)
+    envs.reset()
+
+    def play():
+        for _ in range(300):
+            envs.step(ACTIONS)
+
+    if not ends:
+        play()
+        assert envs.faults > 40
+        return
+    with pytest.raises(ProblemError, match="20 of the last 40 episodes failed"):
+        play()
+
+
+def test_before_training_one_is_made_and_reset_within_the_limit():
+    class Slow(Scripted):
+        def reset(self, **how):
+            hang(self)
+
+    class Older(Scripted):
+        def reset(self, **how):
+            return super().reset(**how)[0]
+
+    def never():
+        hang(None)
+
+    make_one(Scripted, "env = 'mine'", 0.2)
+    try_reset(Scripted, "env = 'mine'", 0.2, seed=1)
+    with pytest.raises(ConfigError, match=r"^env = 'mine': cannot be made: TimeoutError: no answer within 0.2 s \(env"):
+        make_one(never, "env = 'mine'", 0.2)
+    with pytest.raises(ConfigError, match=r"^env = 'mine': reset fails: TimeoutError: no answer within 0.2 s \(env"):
+        try_reset(Slow, "env = 'mine'", 0.2, seed=1)
+    with pytest.raises(ConfigError, match="reset fails: ValueError"):
+        try_reset(Older, "env = 'mine'", None, seed=1)
+    with pytest.raises(TimeoutError):
+        Envs(never, N, seed=1, step_limit_s=0.2)
 
 
 def test_an_environment_that_cannot_be_made_anew_ends_it():

@@ -1,16 +1,13 @@
-"""Losses of an actor-critic: by hand, and V-trace against its formula written as loops."""
+"""Losses of an actor-critic, by hand."""
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 
-from hsa2c.agents.gym.losses import LOSSES, Batch, Output, vtrace_targets
+from hsa2c.agents.gym.losses import LOSSES, Batch, Output
 from hsa2c.agents.gym.settings import ActorCriticConfig
-from hsa2c.agents.returns import gae, n_step_returns
 
-T, N = 12, 5
 PLAIN = ActorCriticConfig(normalise_advantages=False)
 
 
@@ -64,81 +61,17 @@ def test_advantages_are_normalised_over_what_is_valid():
     assert log_p.grad.tolist() == pytest.approx([0.5, -0.5, 0])
 
 
-@pytest.fixture
-def play():
-    """A rollout with ends of both kinds, each followed by its reset, and a fault in the midst of an episode."""
-    random = np.random.default_rng(3)
-    terminated, truncated, valid = np.zeros((T, N), bool), np.zeros((T, N), bool), np.ones((T, N), bool)
-    terminated[[2, 11], [0, 1]] = truncated[[4, 11, 0], [0, 2, 3]] = True
-    valid[[3, 5, 1, 6], [0, 0, 3, 4]] = False
-    rewards = np.where(valid, random.normal(size=(T, N)), 0).astype(np.float32)
-    values = random.normal(size=(T + 1, N)).astype(np.float32)
-    ratios = np.exp(random.normal(size=(T, N))).astype(np.float32)
-    return ratios, rewards, values, {"terminated": terminated, "truncated": truncated, "valid": valid}
-
-
-def targets(play, ratios, discount, decay):
-    _, rewards, values, ends = play
-    tensors = (torch.from_numpy(x) for x in (ratios, rewards, values[:-1], values[-1]))
-    flags = {name: torch.from_numpy(x) for name, x in ends.items()}
-    return [x.numpy() for x in vtrace_targets(*tensors, **flags, discount=discount, decay=decay)]
-
-
-def slow_vtrace(play, discount, decay):
-    """Eq. 1 as the sum of products that it is, and the policy's advantages, in double precision."""
-    ratios, rewards, values, ends = play
-    values = values.astype(float)
-    rho, c = np.minimum(ratios, 1).astype(float), decay * np.minimum(ratios, 1).astype(float)
-    v, A = values.copy(), np.zeros((T, N))
-    for i in range(N):
-
-        def over(t, i=i):  # nothing of the same episode comes after step t
-            return ends["terminated"][t, i] or ends["truncated"][t, i] or not ends["valid"][t, i]
-
-        def after(t, x, i=i):
-            return 0.0 if ends["terminated"][t, i] else x[t + 1, i]
-
-        for s in range(T):
-            product, discounts = 1.0, 1.0
-            for t in range(s, T):
-                if not ends["valid"][t, i]:
-                    break
-                delta = rho[t, i] * (rewards[t, i] + discount * after(t, values) - values[t, i])
-                v[s, i] += discounts * product * delta
-                if over(t):
-                    break
-                product, discounts = product * c[t, i], discounts * discount
-        for s in range(T):
-            following = values if over(s) else v
-            if ends["valid"][s, i]:
-                A[s, i] = rho[s, i] * (rewards[s, i] + discount * after(s, following) - values[s, i])
-    return v[:-1], A
-
-
-@pytest.mark.parametrize("decay", [1.0, 0.7])
-def test_vtrace_is_its_formula(play, decay):
-    found = targets(play, play[0], 0.9, decay)
-    for got, want in zip(found, slow_vtrace(play, 0.9, decay), strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
-
-
-def test_vtrace_on_policy_is_n_step_returns_and_gae(play):
-    _, rewards, values, ends = play
-    ones = np.ones((T, N), np.float32)
-    given = (rewards, values[:-1], values[-1])
-    np.testing.assert_allclose(
-        targets(play, ones, 0.9, 1.0)[0], n_step_returns(*given, **ends, discount=0.9), rtol=1e-4, atol=1e-5
-    )
-    np.testing.assert_allclose(
-        targets(play, ones, 0.9, 0.6)[0], gae(*given, **ends, discount=0.9, gae_lambda=0.6)[1], rtol=1e-4, atol=1e-5
-    )
-
-
-def test_vtrace_by_hand():
-    """Two steps, the second terminates; ratios 2 (cut to 1) and 0.5; discount 0.5."""
-    column = [torch.tensor([[a], [b]]) for a, b in ((2.0, 0.5), (1.0, 3.0), (1.0, 2.0))]
+def test_vtrace_weighs_what_the_policy_has_left_by_its_ratio():
+    """Two steps of one environment, which end; ratios 2 (cut to 1) and 0.5. Targets: see test_returns."""
     no, end = torch.zeros(2, 1, dtype=torch.bool), torch.tensor([[False], [True]])
-    v, A = vtrace_targets(*column, torch.tensor([7.0]), terminated=end, truncated=no, valid=~no, discount=0.5)
-    # delta_1 = 0.5 (3 - 2) = 0.5; delta_0 = 1 (1 + 0.5 * 2 - 1) = 1
-    assert v.ravel().tolist() == pytest.approx([1 + 1 + 0.5 * 1 * 0.5, 2 + 0.5])
-    assert A.ravel().tolist() == pytest.approx([1 + 0.5 * 2.5 - 1, 0.5 * (3 - 2)])
+    ratios, zeros = torch.tensor([[2.0], [0.5]]), torch.zeros(2, 1)
+    given = dataclasses.replace(
+        batch(log_p=zeros, rewards=torch.tensor([[1.0], [3.0]])), terminated=end, truncated=no, valid=~no
+    )
+    log_p, values = ratios.log().requires_grad_(), torch.tensor([[1.0], [2.0]], requires_grad=True)
+    said = Output(log_p=log_p, entropy=zeros, values=values, bootstrap=torch.tensor([7.0]))
+    config = ActorCriticConfig(normalise_advantages=False, discount=0.5, gae_lambda=1.0)
+    policy, value = LOSSES["vtrace"](given, said, config)
+    (policy + value).backward()
+    assert log_p.grad.ravel().tolist() == pytest.approx([-1.25 / 2, -0.5 / 2])
+    assert values.grad.ravel().tolist() == pytest.approx([(1 - 2.25) / 2, (2 - 2.5) / 2])

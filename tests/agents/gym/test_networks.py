@@ -161,3 +161,29 @@ def test_a_network_of_ones_own_has_no_other_core_and_other_numbers():
         check(Agent(leaves(SPACE), Discrete(4), own=own), leaves(SPACE), 4)
     with pytest.raises(ConfigError, match=r"agent\.recurrent"):
         Agent(leaves(SPACE), Discrete(4), own=own, recurrent="lstm")
+
+
+class Normed(nn.Module):
+    """Has a constant buffer, and a normalisation that may keep a state."""
+
+    def __init__(self, normalisation):
+        super().__init__()
+        self.register_buffer("share", torch.tensor(0.5))
+        self.normalisation, self.policy, self.value = normalisation, nn.Linear(3, 4), nn.Linear(3, 1)
+
+    def forward(self, x):
+        x = self.share * self.normalisation(x)
+        return self.policy(x), self.value(x)
+
+
+def test_buffers_must_be_constant():
+    space = Box(-1, 1, (3,))
+
+    def checked(normalisation):
+        check(Agent(leaves(space), Discrete(4), own=Normed(normalisation)), leaves(space), 4)
+
+    checked(nn.LayerNorm(3))
+    checked(nn.BatchNorm1d(3, track_running_stats=False))
+    checked(nn.BatchNorm1d(3).eval())
+    with pytest.raises(ConfigError, match=r"^agent.network: its buffer normalisation.running_mean changes with use"):
+        checked(nn.BatchNorm1d(3))

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from hsa2c.agents.gym.distributions import Actions
-from hsa2c.agents.gym.losses import vtrace_targets
 from hsa2c.agents.gym.networks import Agent, initialise
 from hsa2c.agents.gym.problem import ActorCritic
 from hsa2c.agents.gym.rollout import Player
@@ -16,7 +15,7 @@ from hsa2c.agents.gym.settings import ActorCriticConfig
 from hsa2c.agents.gym.spaces import leaves
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.agents.network import bind, num_parameters
-from hsa2c.agents.returns import gae
+from hsa2c.agents.returns import gae, vtrace_targets
 from hsa2c.envs.episodes import Envs
 from hsa2c.errors import ProblemError
 from tests.agents.gym.scripted import Scripted
@@ -108,11 +107,8 @@ class World:
             return gae(rewards, old[:-1], old[-1], **ends, discount=0.9, gae_lambda=0.8)
         new = torch.stack(values).detach()
         log_p = torch.stack(logits)[:-1].detach().log_softmax(-1).gather(-1, r.actions.unsqueeze(-1)).squeeze(-1)
-        flags = {name: torch.from_numpy(x) for name, x in ends.items()}
-        targets, A = vtrace_targets(
-            (log_p - r.log_p).exp(), torch.from_numpy(rewards), new[:-1], new[-1], **flags, discount=0.9, decay=0.8
-        )
-        return A.numpy(), targets.numpy()
+        ratios, values = (log_p - r.log_p).exp().numpy(), new.numpy()
+        return vtrace_targets(ratios, rewards, values[:-1], values[-1], **ends, discount=0.9, gae_lambda=0.8)
 
 
 @pytest.mark.parametrize("mask", [None, "info", "entry"])

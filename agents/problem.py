@@ -1,8 +1,9 @@
-"""Advantage actor-critic as a DPSGD problem: what HSA2C is made of (Mohamad et al. 2022, section 4.2).
+"""An Atari agent as a DPSGD problem: what HSA2C is made of (Mohamad et al. 2022, section 4.2).
 
-A stochastic gradient is that of the actor-critic loss on one minibatch of a rollout. The rollout is played with the
+A stochastic gradient is that of an actor-critic loss on one minibatch of a rollout. The rollout is played with the
 weights u_hat that the first of its gradients is computed at; later minibatches of it are used at newer weights, which
-the clipped importance ratio allows for (Schulman et al. 2017). A minibatch is some time steps of all environments.
+the ratios of ppo and vtrace allow for, and a2c does not. A minibatch is some time steps of all environments; for
+vtrace, all time steps of some.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from hsa2c.agents.fast_network import FastActorCritic, Features, join
-from hsa2c.agents.losses import LossParts, actor_critic_gradient, clip_by_global_norm, explained_variance, normalise
-from hsa2c.agents.returns import Bools, Floats, gae, n_step_returns
+from hsa2c.agents.losses import (
+    LossParts,
+    action_log_prob,
+    actor_critic_gradient,
+    clip_by_global_norm,
+    explained_variance,
+    normalise,
+)
+from hsa2c.agents.returns import Bools, Floats, gae, n_step_returns, vtrace_targets
 from hsa2c.agents.rollout import Environments, Player, Rollout
 from hsa2c.agents.settings import AgentConfig, Precision
 from hsa2c.dpsgd.problem import Problem
@@ -26,7 +34,12 @@ from hsa2c.dpsgd.problem import Problem
 _PARTS = ("loss/policy", "loss/value", "policy/entropy", "policy/approx_kl", "policy/clip_fraction")
 
 
-class A2C(Problem):
+#: Of the arrays of a rollout, [t_max, num_envs]: which time steps of which environments.
+_Part = tuple["slice | NDArray[np.intp]", "slice | NDArray[np.intp]"]
+_ALL = slice(None)
+
+
+class AtariProblem(Problem):
     """One actor-learner's view of the game: a `hsa2c.dpsgd.problem.Problem`.
 
     Args:
@@ -59,7 +72,7 @@ class A2C(Problem):
             seed=int(self._random.integers(2**31)),
         )
         self._targets: _Targets | None = None
-        self._queue: list[NDArray[np.intp]] = []
+        self._queue: list[_Part] = []
         self._told = _Told()
 
     def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
@@ -72,8 +85,7 @@ class A2C(Problem):
             self._targets = self._prepare(rollout)
         assert self._targets is not None
         begin = time.perf_counter()
-        rollout, steps = self._player.rollout, self._queue.pop(0)
-        parts, norm = self._backward(rollout, self._targets, steps)
+        parts, norm = self._backward(self._player.rollout, self._targets, self._queue.pop(0))
         self._told.update(parts, norm, time.perf_counter() - begin)
         return self._network.g
 
@@ -86,29 +98,34 @@ class A2C(Problem):
         self._environments.close()
 
     def _prepare(self, rollout: Rollout) -> _Targets:
-        """What to learn from a rollout, and the queue of its minibatches: time steps, all environments of each."""
+        """What to learn from a rollout, and the queue of its minibatches."""
         targets = _Targets(*estimate(rollout, self._config))
+        sequences = self._config.loss == "vtrace"
         for _ in range(self._config.passes):
-            parts = np.split(self._random.permutation(self._config.t_max), self._minibatches)
-            self._queue += [steps for steps in parts if rollout.valid[steps].any()]
+            dealt = self._random.permutation(rollout.valid.shape[1 if sequences else 0])
+            for chosen in np.array_split(dealt, self._minibatches):
+                part: _Part = (_ALL, chosen) if sequences else (chosen, _ALL)
+                self._queue += [part] if rollout.valid[part].any() else []
         if not self._queue:  # a rollout of resets alone, which only tiny ones can be
-            self._queue = [np.arange(0)]
+            self._queue = [(slice(0), _ALL)]
         self._told.rollout(rollout, targets)
         return targets
 
-    def _backward(self, rollout: Rollout, targets: _Targets, steps: NDArray[np.intp]) -> tuple[LossParts | None, float]:
-        """The gradient of the loss on some time steps, into the network's g; its parts and its norm before clipping."""
+    def _backward(self, rollout: Rollout, targets: _Targets, part: _Part) -> tuple[LossParts | None, float]:
+        """The gradient of the loss on a minibatch, into the network's g; its parts and its norm before clipping."""
         config, network = self._config, self._network
-        chosen = np.flatnonzero(rollout.valid[steps])  # the ignored action of a reset is nothing to learn from
+        chosen = np.flatnonzero(rollout.valid[part])  # the ignored action of a reset is nothing to learn from
         if not chosen.size:
             network.g.zero_()
             return None, 0.0
 
         def of(values: NDArray[Any]) -> torch.Tensor:
-            return torch.from_numpy(values[steps].reshape(-1)[chosen])
+            return torch.from_numpy(values[part].reshape(-1)[chosen])
 
-        features = self._features(rollout, steps)
+        features = self._features(rollout, part)
         logits, values, hidden = network.heads(features)
+        if config.loss == "vtrace":
+            self._correct(targets, rollout, part, logits, values)
         advantages = of(targets.advantages)
         to_logits, to_values, parts = actor_critic_gradient(
             logits[chosen],
@@ -117,7 +134,7 @@ class A2C(Problem):
             behaviour_log_prob=of(rollout.log_probs),
             advantages=normalise(advantages) if config.normalise_advantages else advantages,
             returns=of(targets.returns),
-            policy_clip=config.policy_clip,
+            policy_clip=config.policy_clip if config.loss == "ppo" else None,
             entropy_weight=config.entropy_weight,
             value_weight=config.value_weight,
         )
@@ -130,9 +147,30 @@ class A2C(Problem):
         limit = np.inf if config.max_gradient_norm is None else config.max_gradient_norm
         return parts, clip_by_global_norm(network.g, limit)
 
-    def _features(self, rollout: Rollout, steps: NDArray[np.intp]) -> Features:
-        """What the convolutions make of all observations of some time steps."""
-        acting = join([rollout.features[step] for step in steps])
+    def _correct(
+        self, targets: _Targets, rollout: Rollout, part: _Part, logits: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        """Those of a minibatch anew, by what the network says of it now."""
+        config, actions = self._config, rollout.actions[part]
+        shape = actions.shape
+        log_prob = action_log_prob(logits, torch.from_numpy(actions.reshape(-1))).numpy().reshape(shape)
+        _, bootstrap_value = self._network(torch.from_numpy(rollout.observations[-1][part[1]]))
+        targets.advantages[part], targets.returns[part] = vtrace_targets(
+            np.exp(log_prob - rollout.log_probs[part]),
+            rollout.rewards[part],
+            values.numpy().reshape(shape),
+            bootstrap_value.numpy(),
+            terminated=rollout.terminated[part],
+            truncated=rollout.truncated[part],
+            valid=rollout.valid[part],
+            discount=config.discount,
+            gae_lambda=config.gae_lambda if config.returns == "gae" else 1.0,
+        )
+
+    def _features(self, rollout: Rollout, part: _Part) -> Features:
+        """What the convolutions make of all observations of a minibatch."""
+        steps, environments = part
+        acting = join([rollout.features[step].some(environments) for step in np.arange(len(rollout.features))[steps]])
         # Paper: the whole gradient is at u_hat; with "acting" that of the convolutions is a rollout staler, for speed.
         return acting if self._config.convolutions == "acting" else self._network.renew(acting)
 

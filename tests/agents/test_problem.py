@@ -1,4 +1,4 @@
-"""A2C against a reference that knows only what the environments saw, and adds up one sample after the other."""
+"""The Atari problem against a reference that knows what environments saw, and adds up one sample after the other."""
 
 import json
 from itertools import chain
@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from hsa2c.agents.a2c import A2C
 from hsa2c.agents.fast_network import FastActorCritic
 from hsa2c.agents.network import ActorCritic, initial_vector
+from hsa2c.agents.problem import AtariProblem
 from hsa2c.agents.settings import AgentConfig
 
 ACTIONS = 3
@@ -31,7 +31,7 @@ def vector(seed=0):
 
 def agent_of(envs, seed=3, **settings):
     config = AgentConfig(**(SMALL | {"num_envs": envs.num_envs} | settings))
-    return A2C(config, envs, ACTIONS, precision="float32", seed=seed), config
+    return AtariProblem(config, envs, ACTIONS, precision="float32", seed=seed), config
 
 
 @pytest.fixture
@@ -109,6 +109,36 @@ def samples_of(log, v_acted, config):
     }
 
 
+def correct(samples, log, v, config):
+    """Give samples the advantages and targets of V-trace at v, by its recursion."""
+    policy, last = policy_of(plain_network(v)), len(log) - 1
+
+    def V(observation):
+        return float(policy(observation)[1])
+
+    def parts(t, i):
+        """rho, delta, V of what follows, and whether the episode or the rollout ends there."""
+        before, actions, step = log[t]
+        log_pi = policy(before[i])[0][int(actions[i])]
+        rho = min(1.0, float(torch.exp(log_pi - samples[int(before[i, 0, 0, 0])].behaviour_log_prob)))
+        following = 0.0 if step.terminated[i] else V(step.obs[i])
+        delta = rho * (float(step.reward[i]) + config.discount * following - V(before[i]))
+        return rho, delta, following, step.terminated[i] or step.truncated[i] or t == last
+
+    def target(t, i):
+        rho, delta, following, over = parts(t, i)
+        later = 0.0 if over else config.discount * config.gae_lambda * rho * (target(t + 1, i) - following)
+        return V(log[t][0][i]) + delta + later
+
+    for t, (before, _, step) in enumerate(log):
+        for i in np.flatnonzero(step.valid):
+            rho, delta, following, over = parts(t, i)
+            sample = samples[int(before[i, 0, 0, 0])]
+            gain = 0.0 if over else rho * config.discount * (target(t + 1, i) - following)
+            sample.advantage, sample.returns = delta + gain, target(t, i)
+    return samples
+
+
 def slow_gradient(v, samples, config):
     """The gradient of the mean loss of some samples at v, and the loss of value and the entropy."""
     module = plain_network(v)
@@ -120,7 +150,7 @@ def slow_gradient(v, samples, config):
     for sample, advantage in zip(samples, advantages, strict=True):
         logits, value = module(torch.from_numpy(sample.observation[None]))
         pi = torch.softmax(logits[0], 0)
-        if config.policy_clip is None:
+        if config.policy_clip is None or config.loss != "ppo":
             of_policy = -torch.log(pi[sample.action]) * advantage
         else:
             ratio = pi[sample.action] / np.exp(sample.behaviour_log_prob)
@@ -151,6 +181,7 @@ def assert_close(gradient, expected):
         {"returns": "n-step", "normalise_advantages": False, "policy_clip": None},
         {"returns": "n-step", "normalise_advantages": True, "entropy_weight": 0.5, "value_weight": 3.0},
         {"returns": "gae", "gae_lambda": 0.5, "discount": 0.7, "normalise_advantages": False},
+        {"loss": "a2c", "returns": "n-step"},
     ],
     ids=lambda settings: " ".join(f"{key}={value}" for key, value in settings.items()),
 )
@@ -177,9 +208,11 @@ def test_truncated_episode_is_bootstrapped(make_envs):
     assert_close(gradient, expected)
 
 
-def test_later_minibatches_are_judged_by_the_policy_that_acted(make_envs, learnt):
+@pytest.mark.parametrize("loss", ["a2c", "ppo", "vtrace"])
+def test_later_minibatches_know_the_policy_that_acted_if_their_loss_does(make_envs, learnt, loss):
     envs, v = make_envs([3, None]), vector()
-    agent, config = agent_of(envs, minibatches=2, passes=2, policy_clip=0.1, max_gradient_norm=None)
+    how = {"minibatches": 2, "passes": 2, "policy_clip": 0.1, "max_gradient_norm": None, "gae_lambda": 0.8}
+    agent, config = agent_of(envs, loss=loss, **how)
     first = agent.gradient(v, never).clone()
     samples = samples_of(envs.log, v, config)
     moved = v - 3e-3 * first.sign()
@@ -187,10 +220,14 @@ def test_later_minibatches_are_judged_by_the_policy_that_acted(make_envs, learnt
     assert len(envs.log) == 4, "four gradients of one rollout"
     batches = list(learnt)
     for gradient, batch, at in zip(gradients, batches, [v, moved, moved, moved], strict=True):
+        if loss == "vtrace":
+            correct(samples, envs.log, at, config)
+            assert len({level // 60 for level in batch}) == 1, "a whole environment"
         expected, *_ = slow_gradient(at, [samples[level] for level in batch], config)
         assert_close(gradient, expected)
     report = agent.report()
-    assert report["update_sums"]["policy/clip_fraction"] > 0, "the ratio never left the clip: a weak test"
+    if loss == "ppo":
+        assert report["update_sums"]["policy/clip_fraction"] > 0, "the ratio never left the clip: a weak test"
     assert report["update_sums"]["policy/approx_kl"] > 0
 
 
