@@ -109,7 +109,7 @@ def keep(path: Path, result: dict[str, Any]) -> None:
 def _run(what: dict[str, Any]) -> dict[str, Any]:
     env, seed, system, *limits = _key(what)
     if system == "hsa2c":
-        return _ours(env, seed, *limits)
+        return ours(env, seed, *limits)
     command = [sys.executable, "-m", "bench.gym_peer", env, system, *map(str, (seed, *limits))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -118,7 +118,7 @@ def _run(what: dict[str, Any]) -> dict[str, Any]:
     return {**last, "curve": [point["point"] for point in points]}
 
 
-def _ours(env: str, seed: int, score: float, minutes: float, steps: int) -> dict[str, Any]:
+def ours(env: str, seed: int, score: float, minutes: float, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         limits = ["--minutes", str(minutes), "--agent-steps", str(steps)]
         limits += ["--score", str(score)] if score < _NEVER else []

@@ -33,7 +33,7 @@ def test_a_second_call_goes_on_where_the_first_stopped(tmp_path, monkeypatch, ca
         done.append(seed)
         return {key: result()[key] for key in ("reached_s", "steps", "seconds", "score", "curve")}
 
-    monkeypatch.setattr(gym, "_ours", ours)
+    monkeypatch.setattr(gym, "ours", ours)
     call = ["--envs", "CartPole-v1", "--systems", "hsa2c", "--seeds", "1", "2", "3", "--json", "--out", str(out)]
     with pytest.raises(KeyboardInterrupt):
         gym.main(call)
