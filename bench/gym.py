@@ -119,6 +119,7 @@ def _run(what: dict[str, Any]) -> dict[str, Any]:
 
 
 def ours(env: str, seed: int, score: float, minutes: float, steps: int) -> dict[str, Any]:
+    """One run of ours by command, and its curve: agent steps, seconds and score of each row."""
     with tempfile.TemporaryDirectory() as folder:
         limits = ["--minutes", str(minutes), "--agent-steps", str(steps)]
         limits += ["--score", str(score)] if score < _NEVER else []

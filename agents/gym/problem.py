@@ -76,9 +76,9 @@ class ActorCritic(Problem):
             self._told.seconds["play"] += time.perf_counter() - begin
             if rollout is None:
                 return None
-            self._prepare(rollout, tail)
             if self._statistics.size:
                 self._learn_statistics(rollout, tail)
+            self._prepare(rollout, tail - self._g[self._dim :])  # else the first rewards would be divided by 1
         begin = time.perf_counter()
         self._backward(self._player.rollout, self._queue.pop(0), tail)
         self._told.seconds["gradient"] += time.perf_counter() - begin
