@@ -301,6 +301,7 @@ def _agent(config: GymConfig) -> Agent:
         layers=agent.layers,
         convolution=agent.convolution,
         recurrent=agent.recurrent,
+        log_std=agent.log_std,
         own=own,
     )
 

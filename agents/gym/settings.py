@@ -73,7 +73,10 @@ class ActorCriticConfig:
 
     bounds: Literal["clip", "squash"] = "clip"
     """How an action of a bounded Box is kept within it: clip (OpenAI baselines), or squash by tanh (Haarnoja et al.
-    2018)."""
+    2018). -1 and 1 stand for the bounds."""
+
+    log_std: Annotated[float, Field(ge=-10, le=3)] = 0.0
+    """Logarithm of the deviation that actions of a Box have at first, where bounds are -1 and 1. It is learnt."""
 
     t_max: Annotated[int, Field(ge=1, le=100_000)] = 128
     """Length of a rollout in agent steps of each environment."""
