@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hsa2c import names
-from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig
+from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig, passes_of
 from hsa2c.agents.gym.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.application import Application, ProblemFactory, rule_of
 from hsa2c.cluster.capacity import Footprint
@@ -174,8 +174,8 @@ class Gym(Application):
 
     def work_per_update(self, config: GymConfig) -> float:
         """Agent steps."""
-        passes = config.agent.passes or (4 if config.agent.loss == "ppo" else 1)
-        return config.agent.batch / passes
+        _, actions = _spaces(config)
+        return config.agent.batch / passes_of(config.agent, continuous=type(actions).__name__ == "Box")
 
     def policy(self, config: GymConfig, v: Vector, *, greedy: bool = False, seed: int = 1) -> AgentPolicy:
         """A function from an observation to an action; see `AgentPolicy`."""
