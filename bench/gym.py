@@ -4,7 +4,8 @@ Each environment, each seed, each system in turns on the same cores: ours with i
 A2C with the settings of its zoo. The time is from the command to the row or the step at which the mean of the last 100
 training episodes is at the score, start-up included. Then medians, and the interquartile mean over all seeds of an
 environment with a 95 % bootstrap interval (Agarwal et al. 2021). ``--part mujoco``: no score is waited for, but the
-score after 1M steps, and the time until then.
+score after 1M steps, and the time until then. ``--out FILE.jsonl`` keeps each finished run with its curve, and a second
+call goes on where the first stopped; ``--plot FILE`` draws the curves.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.gym_curves import draw
 from bench.testbed import machine
 from hsa2c.observe.runlog import number, read_history
 
@@ -38,14 +40,23 @@ def main(arguments: list[str] | None = None) -> int:
     facts = machine.describe()
     print(machine.headline(facts), file=sys.stderr)
     wanted = options.envs or (list(CLASSIC) if options.part == "classic" else list(MUJOCO))
+    systems = options.systems or (["hsa2c", "ppo", "a2c"] if options.part == "classic" else ["hsa2c", "ppo"])
+    kept = {} if options.out is None else read(options.out)
     results: list[dict[str, Any]] = []
     for env in wanted:
         for seed in options.seeds:
-            for system in options.systems:
-                result = {"env": env, "seed": seed, "system": system, **_run(options, env, seed, system)}
+            for system in systems:
+                what = {"env": env, "seed": seed, "system": system, **_limits(options, env)}
+                result = kept.get(_key(what))
+                if result is None:
+                    result = {**what, **_run(what)}
+                    if options.out is not None:
+                        keep(options.out, result)
                 results.append(result)
                 print(_line(result), file=sys.stderr, flush=True)
-    table = [_summary(env, system, results) for env in wanted for system in options.systems]
+    table = [_summary(env, system, results) for env in wanted for system in systems]
+    if options.plot is not None:
+        draw(results, options.plot)
     if options.json:
         print(json.dumps({"machine": facts, "runs": results, "table": table}))
     else:
@@ -59,29 +70,56 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="bench.gym", description=__doc__.splitlines()[0] if __doc__ else None)
     p.add_argument("--part", choices=("classic", "mujoco"), default="classic")
     p.add_argument("--envs", nargs="+", metavar="ID", help="others than those of the part")
-    p.add_argument("--systems", nargs="+", default=["hsa2c", "ppo", "a2c"], metavar="NAME", help="hsa2c, ppo, a2c")
+    p.add_argument("--systems", nargs="+", metavar="NAME", help="hsa2c, ppo, a2c (all; mujoco: not a2c)")
     p.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="SEED")
-    p.add_argument("--minutes", type=float, default=5.0, help="give a run up after (5; mujoco: none)")
+    p.add_argument("--minutes", type=float, help="give a run up after (5; mujoco: 60)")
     p.add_argument("--steps", type=int, default=1_000_000, help="of a run of mujoco (1M)")
+    p.add_argument("--out", type=Path, metavar="FILE.jsonl", help="keep finished runs here, and do none of them again")
+    p.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves; the ending tells the format")
     p.add_argument("--json", action="store_true")
     return p.parse_args(arguments)
 
 
-def _run(options: argparse.Namespace, env: str, seed: int, system: str) -> dict[str, Any]:
-    score = CLASSIC.get(env, _NEVER) if options.part == "classic" else _NEVER
-    steps = options.steps if options.part == "mujoco" else 10**8
-    minutes = options.minutes if options.part == "classic" else 60.0
+def _limits(options: argparse.Namespace, env: str) -> dict[str, float]:
+    if options.part == "mujoco":
+        return {"until": _NEVER, "minutes": options.minutes or 60.0, "limit": options.steps}
+    return {"until": CLASSIC.get(env, _NEVER), "minutes": options.minutes or 5.0, "limit": 10**8}
+
+
+def _key(result: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(result[name] for name in ("env", "seed", "system", "until", "minutes", "limit"))
+
+
+def read(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Runs that an earlier call has finished; a last line that is not whole is as if it was not there."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    results = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {_key(result): result for result in results}
+
+
+def keep(path: Path, result: dict[str, Any]) -> None:
+    """Add a finished run, after whole lines alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.read_bytes().rpartition(b"\n")[:2] if path.exists() else ()
+    with path.open("r+b" if path.exists() else "xb") as file:
+        file.truncate(file.seek(sum(map(len, whole))))
+        file.write(json.dumps(result).encode() + b"\n")
+
+
+def _run(what: dict[str, Any]) -> dict[str, Any]:
+    env, seed, system, *limits = _key(what)
     if system == "hsa2c":
-        return _ours(env, seed, score, minutes, steps)
-    command = [sys.executable, "-m", "bench.gym_peer", env, system, *map(str, (seed, score, minutes, steps))]
+        return ours(env, seed, *limits)
+    command = [sys.executable, "-m", "bench.gym_peer", env, system, *map(str, (seed, *limits))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"bench.gym: {env} {system}: {done.stderr.strip().splitlines()[-1:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    *points, last = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {**last, "curve": [point["point"] for point in points]}
 
 
-def _ours(env: str, seed: int, score: float, minutes: float, steps: int) -> dict[str, Any]:
+def ours(env: str, seed: int, score: float, minutes: float, steps: int) -> dict[str, Any]:
+    """One run of ours by command, and its curve: agent steps, seconds and score of each row."""
     with tempfile.TemporaryDirectory() as folder:
         limits = ["--minutes", str(minutes), "--agent-steps", str(steps)]
         limits += ["--score", str(score)] if score < _NEVER else []
@@ -96,11 +134,13 @@ def _ours(env: str, seed: int, score: float, minutes: float, steps: int) -> dict
     best = [number(row.get("score/best_mean_100")) for row in rows]
     at = next((k for k, mean in enumerate(best) if mean is not None and mean >= score), None)
     last = rows[-1]
+    curve = [[row["agent_steps"], row["time"] - began_at, row["score/mean_100"]] for row in rows]
     return {
         "reached_s": None if at is None else rows[at]["time"] - began_at,
         "steps": (last if at is None else rows[at])["agent_steps"],
         "seconds": seconds,
         "score": last["score/mean_100"],
+        "curve": curve,
     }
 
 
@@ -142,7 +182,7 @@ def interquartile_mean(values: Sequence[float]) -> float:
 def bootstrap(values: Sequence[float], draws: int = 2000) -> tuple[float, float]:
     """A 95 % interval of the interquartile mean, by drawing runs anew."""
     random = np.random.default_rng(0)
-    means = [interquartile_mean(random.choice(values, len(values))) for _ in range(draws)]
+    means = [interquartile_mean(random.choice(values, len(values)).tolist()) for _ in range(draws)]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 

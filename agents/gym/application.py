@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hsa2c import names
 from hsa2c.agents.evaluating import AgentApplication
-from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig
+from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig, passes_of
 from hsa2c.agents.gym.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.agents.words import EVALUATION_SUMMARY
 from hsa2c.application import ProblemFactory, rule_of
@@ -176,8 +176,8 @@ class Gym(AgentApplication):
 
     def work_per_update(self, config: GymConfig) -> float:
         """Agent steps."""
-        passes = config.agent.passes or (4 if config.agent.loss == "ppo" else 1)
-        return config.agent.batch / passes
+        _, actions = _spaces(config)
+        return config.agent.batch / passes_of(config.agent, continuous=type(actions).__name__ == "Box")
 
     def policy(self, config: GymConfig, v: Vector, *, greedy: bool = False, seed: int = 1) -> AgentPolicy:
         """A function from an observation to an action; see `AgentPolicy`."""
@@ -298,6 +298,7 @@ def _agent(config: GymConfig) -> Agent:
         layers=agent.layers,
         convolution=agent.convolution,
         recurrent=agent.recurrent,
+        log_std=agent.log_std,
         own=own,
     )
 

@@ -25,7 +25,8 @@ class Actions:
     Args:
         space: Of actions.
         bounds: How an action of a bounded Box is kept within it: clip, as OpenAI baselines do, or squash, by tanh with
-            the density that follows (Haarnoja et al. 2018, appendix C).
+            the density that follows (Haarnoja et al. 2018, appendix C). -1 and 1 stand for the bounds either way, so
+            that a network's first actions have the same part of any range.
     """
 
     def __init__(self, space: Space[Any], bounds: str = "clip") -> None:
@@ -89,10 +90,10 @@ class Actions:
         if isinstance(self.space, Box):
             array = array.reshape(-1, *self.space.shape)
             low, high = self.space.low, self.space.high
-            if self.squash:
-                bounded = self._bounded.numpy().reshape(low.shape)
-                bottom, top = np.where(bounded, low, 0.0), np.where(bounded, high, 0.0)
-                array = np.where(bounded, bottom + (np.tanh(array) + 1) * 0.5 * (top - bottom), array)
+            bounded = self._bounded.numpy().reshape(low.shape)
+            bottom, top = np.where(bounded, low, 0.0), np.where(bounded, high, 0.0)
+            inner = np.tanh(array) if self.squash else np.clip(array, -1, 1)
+            array = np.where(bounded, bottom + (inner + 1) * 0.5 * (top - bottom), array)
             bounded_array: npt.NDArray[Any] = np.clip(array, low, high).astype(self.space.dtype)
             return bounded_array
         if isinstance(self.space, Discrete):

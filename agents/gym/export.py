@@ -76,10 +76,10 @@ class GreedyPolicy(nn.Module):
             return shaped + torch.from_numpy(space.start)
         if not isinstance(space, Box):
             return shaped.long()
-        if self._actions.squash:
-            bounded = self.low.isfinite() & self.high.isfinite()
-            bottom, top = torch.where(bounded, self.low, 0.0), torch.where(bounded, self.high, 0.0)
-            shaped = torch.where(bounded, bottom + (shaped.tanh() + 1) * 0.5 * (top - bottom), shaped)
+        bounded = self.low.isfinite() & self.high.isfinite()
+        bottom, top = torch.where(bounded, self.low, 0.0), torch.where(bounded, self.high, 0.0)
+        inner = shaped.tanh() if self._actions.squash else shaped.clamp(-1, 1)
+        shaped = torch.where(bounded, bottom + (inner + 1) * 0.5 * (top - bottom), shaped)
         return torch.minimum(torch.maximum(shaped, self.low), self.high)
 
 

@@ -110,6 +110,7 @@ class Agent(nn.Module):
         layers: Hidden layers of each tower.
         convolution: mnih or impala.
         recurrent: none, lstm or gru.
+        log_std: Logarithm of the deviation that actions of a Box have at first.
         own: A network of one's own in the place of all of it.
     """
 
@@ -122,12 +123,15 @@ class Agent(nn.Module):
         layers: int = 2,
         convolution: str = "mnih",
         recurrent: str = "none",
+        log_std: float = 0.0,
         own: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self._paths = list(spaces)
         parameters = action_parameters(action_space)
-        self.log_std = nn.Parameter(torch.zeros(parameters)) if isinstance(action_space, Box) else None
+        self.log_std: nn.Parameter | None = None
+        if isinstance(action_space, Box):
+            self.log_std = nn.Parameter(torch.full((parameters,), log_std))
         self.own, self.hidden, self._kind = own, hidden, recurrent
         self.core: nn.LSTMCell | nn.GRUCell | None = None
         self.policy: nn.Module

@@ -15,7 +15,7 @@ from hsa2c.agents.gym.distributions import Actions
 from hsa2c.agents.gym.losses import LOSSES, Batch, Loss, Output
 from hsa2c.agents.gym.networks import Agent, to_tensors
 from hsa2c.agents.gym.rollout import Player, Rollout
-from hsa2c.agents.gym.settings import ActorCriticConfig
+from hsa2c.agents.gym.settings import ActorCriticConfig, passes_of
 from hsa2c.agents.gym.spaces import action_parameters
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.agents.network import bind, num_parameters, parameter_views
@@ -76,9 +76,9 @@ class ActorCritic(Problem):
             self._told.seconds["play"] += time.perf_counter() - begin
             if rollout is None:
                 return None
-            self._prepare(rollout, tail)
             if self._statistics.size:
                 self._learn_statistics(rollout, tail)
+            self._prepare(rollout, tail - self._g[self._dim :])  # else the first rewards would be divided by 1
         begin = time.perf_counter()
         self._backward(self._player.rollout, self._queue.pop(0), tail)
         self._told.seconds["gradient"] += time.perf_counter() - begin
@@ -109,11 +109,10 @@ class ActorCritic(Problem):
             gae_lambda=config.gae_lambda,
         )
         self._advantages, self._returns = torch.from_numpy(advantages), torch.from_numpy(returns)
-        passes = config.passes or (4 if config.loss == "ppo" else 1)
         T, n = r.rewards.shape
         samples = n if self._sequences else T * n
         parts = max(1, round(T * n / config.batch))
-        for _ in range(passes):
+        for _ in range(passes_of(config, continuous=self._actions.continuous)):
             self._queue += np.array_split(self._random.permutation(samples), min(parts, samples))
         self._told.rollouts += 1
 

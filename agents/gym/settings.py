@@ -75,13 +75,17 @@ class ActorCriticConfig:
 
     bounds: Literal["clip", "squash"] = "clip"
     """How an action of a bounded Box is kept within it: clip (OpenAI baselines), or squash by tanh (Haarnoja et al.
-    2018)."""
+    2018). -1 and 1 stand for the bounds."""
+
+    log_std: Annotated[float, Field(ge=-10, le=3)] = -1.0
+    """Logarithm of the deviation that actions of a Box have at first, where bounds are -1 and 1. It is learnt."""
 
     t_max: Annotated[int, Field(ge=1, le=100_000)] = 128
     """Length of a rollout in agent steps of each environment."""
 
     passes: Annotated[int, Field(ge=1, le=100)] | None = None
-    """Times each rollout is used. None: 4 with ppo, 1 with any other loss. K in Schulman et al. 2017."""
+    """Times each rollout is used. None: 4 with ppo, or 10 where actions are a Box; 1 with any other loss. K in Schulman
+    et al. 2017, who had 10 for MuJoCo."""
 
     batch: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Samples of an update, about; where sequences are learnt from, whole environments of a rollout."""
@@ -112,6 +116,11 @@ class ActorCriticConfig:
 
     max_gradient_norm: Annotated[float, Field(gt=0, le=1e6)] | None = 0.5
     """Longest gradient; a longer one is scaled back. None: never."""
+
+
+def passes_of(agent: ActorCriticConfig, *, continuous: bool) -> int:
+    """Times each rollout is used; `continuous`: actions are a Box."""
+    return agent.passes or ((10 if continuous else 4) if agent.loss == "ppo" else 1)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -74,10 +74,10 @@ def test_squashed_gaussian_has_the_density_of_its_tanh():
     np.testing.assert_allclose(given, [[1, 7], [3, -7], [-1, 0]])
 
 
-def test_clipped_actions_stay_in_their_box():
-    space = Box(np.float32([-1, 0]), np.float32([1, np.inf]))
-    given = Actions(space).to_env(torch.tensor([[-5.0, -5.0], [5.0, 5.0]]))
-    assert given.tolist() == [[-1, 0], [1, 5]]
+def test_clipped_actions_stay_in_their_box_whose_bounds_are_one():
+    space = Box(np.float32([-1, 0, 10]), np.float32([1, np.inf, 14]))
+    given = Actions(space).to_env(torch.tensor([[-5.0, -5.0, -5.0], [5.0, 5.0, 5.0], [0.5, 0.5, 0.5]]))
+    assert given.tolist() == [[-1, 0, 10], [1, 5, 14], [0.5, 0.5, 13]]
     assert given.dtype == space.dtype
 
 

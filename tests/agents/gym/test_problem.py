@@ -69,7 +69,7 @@ class World:
         r, config, tail = self.rollout(), self.config, u[self.dim :]
         _, agent, statistics = self.parts()
         bind(agent, u[: self.dim].clone())
-        scale = statistics.reward_scale(self.u[self.dim :])
+        scale = statistics.reward_scale(self.tail_after(r))
         state, logits, values = r.state, [], []
         for t in range(T + 1):
             seen = {
@@ -99,6 +99,14 @@ class World:
         grads = torch.autograd.grad(total, list(agent.parameters()), allow_unused=True)
         zeros = (torch.zeros_like(parameter) for parameter in agent.parameters())
         return torch.cat([(z if g is None else g).reshape(-1) for g, z in zip(grads, zeros, strict=True)])
+
+    def tail_after(self, r):
+        """What the statistics are when they have seen the rollout."""
+        valid, tail = torch.from_numpy(r.valid), self.u[self.dim :]
+        if not self.statistics.size:
+            return tail
+        seen = {path: torch.from_numpy(x[:-1])[valid] for path, x in r.observations.items()}
+        return tail - self.statistics.gradient(tail, seen, torch.from_numpy(r.sums)[valid])
 
     def advantages(self, r, scale, logits, values):
         ends = {"terminated": r.terminated, "truncated": r.truncated, "valid": r.valid}
@@ -134,6 +142,17 @@ def test_statistics_are_learnt_once_from_each_rollout():
     seen, sums = torch.from_numpy(r.observations[""][:-1])[valid], torch.from_numpy(r.sums)[valid]
     torch.testing.assert_close(first, world.statistics.gradient(tail, {"": seen}, sums))
     assert not second.any()
+
+
+def test_the_first_rewards_are_normalised_too():
+    world = World(dataclasses.replace(PLAIN, normalise_observations=True, normalise_rewards=True))
+    world.u[world.dim :] = 0  # nothing is known yet
+    batches, r = [], world.rollout()
+    problem = world.problem(lambda batch, output: batches.append(batch) or output.log_p.mean())
+    problem.gradient(world.u, never)
+    scale = r.sums[r.valid].std()
+    assert scale != pytest.approx(1, rel=0.1)
+    assert batches[0].rewards.abs().max() == pytest.approx(np.abs(r.rewards).max() / scale, rel=1e-3)
 
 
 @pytest.mark.parametrize("recurrent", ["none", "lstm"])

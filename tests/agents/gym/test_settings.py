@@ -1,0 +1,33 @@
+"""Defaults that depend on the kind of space, and what reaches the network and the pace of it."""
+
+import math
+
+import pytest
+
+from hsa2c.agents.gym.application import APPLICATION
+from hsa2c.agents.gym.settings import ActorCriticConfig, EnvironmentConfig, GymConfig, passes_of
+
+
+@pytest.mark.parametrize(
+    ("agent", "continuous", "passes"),
+    [
+        ({}, False, 4),
+        ({}, True, 10),
+        ({"loss": "vtrace"}, True, 1),
+        ({"loss": "mine:loss"}, False, 1),
+        ({"passes": 3}, True, 3),
+    ],
+)
+def test_passes_depend_on_loss_and_actions(agent, continuous, passes):
+    assert passes_of(ActorCriticConfig(**agent), continuous=continuous) == passes
+
+
+@pytest.mark.parametrize(("env", "passes"), [("CartPole-v1", 4), ("Pendulum-v1", 10)])
+def test_an_update_is_worth_the_steps_that_it_is_the_only_one_of(env, passes):
+    assert APPLICATION.work_per_update(GymConfig(env=EnvironmentConfig(id=env))) == pytest.approx(64 / passes)
+
+
+def test_the_first_deviation_is_the_configured_one():
+    given = GymConfig(env=EnvironmentConfig(id="Pendulum-v1"), agent=ActorCriticConfig(log_std=math.log(0.2)))
+    policy = APPLICATION.policy(given, APPLICATION.initial(given))
+    assert policy.parts.agent.log_std.exp().tolist() == [pytest.approx(0.2)]
