@@ -132,6 +132,7 @@ def play(policy: AgentPolicy, make: Make, *, episodes: int, seed: int) -> dict[s
         n = min(_MOST_ENVS, episodes - first)
         envs = Envs(make, n, seed=seed + first)
         policy.reset()
+        observations: Any
         observations, masks = envs.reset()
         found: dict[int, float] = {}
         starts = np.ones(n, bool)

@@ -141,8 +141,9 @@ class Player:
         r = self.rollout
         step = self._envs.step(actions)
         r.rewards[t], r.terminated[t], r.truncated[t], r.valid[t] = step[2:6]
-        self._sum = r.sums[t] = (self._discount * self._sum + step.rewards) * step.valid
-        self._sum = self._sum * ~(step.terminated | step.truncated)
+        if self._statistics.rewards:
+            self._sum = r.sums[t] = (self._discount * self._sum + step.rewards) * step.valid
+            self._sum[step.terminated | step.truncated] = 0.0
         np.logical_not(step.valid, out=r.starts[t + 1])
         self._put(t + 1, step.observations, step.masks)
         self.episodes += step.episodes

@@ -80,7 +80,7 @@ class Statistics:
         """Mean and deviation of all leaves that are normalised, in their order; None where there is none, or nothing is
         known.
         """
-        if not self.paths or tail[0] <= 0:
+        if not self.paths or tail.numpy()[0] <= 0:
             return None
         return self._moments(tail, 1, 1 + sum(self._widths))
 
