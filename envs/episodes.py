@@ -13,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import math
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -45,8 +47,8 @@ class Episode(NamedTuple):
 class EnvStep(NamedTuple):
     """What one action in each environment led to."""
 
-    observations: list[Any]
-    """One of each environment; at the end of an episode its last one."""
+    observations: list[Any] | npt.NDArray[Any]
+    """One of each environment, at the end of an episode its last one; of a Box one array, [num_envs, ...]."""
     masks: list[Any]
     """``info["action_mask"]`` of each, None where it has none."""
     rewards: npt.NDArray[np.float32]
@@ -59,6 +61,19 @@ class EnvStep(NamedTuple):
     """[num_envs]: False where a new episode was started, also after a fault: nothing to learn from."""
     episodes: tuple[Episode, ...]
     """Those that ended in this step."""
+
+
+class _Took(NamedTuple):
+    """What came of a step, by environment."""
+
+    observations: list[Any]
+    masks: list[Any]
+    rewards: list[float]
+    ends: list[tuple[bool, bool, bool]]
+    """terminated, truncated, valid."""
+
+
+_NOTHING = (False, False, False)
 
 
 class Envs:
@@ -82,12 +97,13 @@ class Envs:
         self, make: Make, num_envs: int, *, seed: int, step_limit_s: float | None = None, name: str = "environment"
     ) -> None:
         self._make, self._name = make, name
+        self._limit = _Limit(step_limit_s)
         self._envs = []
         for _ in range(num_envs):
-            with _limited(step_limit_s):
+            self._limit.arm()
+            with self._limit:
                 self._envs.append(make())
         self._seed = seed
-        self._limit_s = step_limit_s
         self.observation_space: Space[Any] = self._envs[0].observation_space
         self.action_space: Space[Any] = self._envs[0].action_space
         self.faults, self.last_fault = 0, ""
@@ -102,40 +118,62 @@ class Envs:
 
     def reset(self) -> tuple[list[Any], list[Any]]:
         """Begin an episode everywhere: the observations and masks of each."""
+        self._limit.arm()
         begun = [self._begin(i, seed=self._seed + i) for i in range(self.num_envs)]
         return [observation for observation, _ in begun], [mask for _, mask in begun]
 
     def step(self, actions: npt.NDArray[Any]) -> EnvStep:
         """Take one action in every environment; [num_envs, ...]."""
         n = self.num_envs
-        observations: list[Any] = [None] * n
-        masks: list[Any] = [None] * n
-        rewards = np.zeros(n, np.float32)
-        ends = np.zeros((3, n), bool)  # terminated, truncated, valid
-        episodes = []
+        took = _Took([None] * n, [None] * n, [0.0] * n, [_NOTHING] * n)
+        self._limit.arm()
         for i, env in enumerate(self._envs):
             if self._over[i]:
-                observations[i], masks[i] = self._begin(i)
+                took.observations[i], took.masks[i] = self._begin(i)
                 continue
             try:
-                with _limited(self._limit_s):
-                    observations[i], reward, terminated, truncated, info = env.step(actions[i])
-                _check(self.observation_space, observations[i], reward)
+                with self._limit:
+                    took.observations[i], reward, terminated, truncated, info = env.step(actions[i])
+                took.masks[i], took.rewards[i] = info.get("action_mask"), float(reward)
+                took.ends[i] = bool(terminated), bool(truncated) and not terminated, True
             except Exception as error:
-                observations[i], masks[i] = self._replace(i, error)
-                continue
-            masks[i], rewards[i] = info.get("action_mask"), reward
-            ends[:, i] = bool(terminated), bool(truncated) and not terminated, True
-            self._scores[i] += float(reward)
-            self._lengths[i] += 1
+                took.observations[i], took.masks[i] = self._replace(i, error)
+        observations = self._checked(took)
+        ends = np.array(took.ends, bool).T
+        rewards = np.array(took.rewards, np.float32)
+        return EnvStep(observations, took.masks, rewards, ends[0], ends[1], ends[2], self._count(took))
+
+    def _checked(self, took: _Took) -> list[Any] | npt.NDArray[Any]:
+        """The observations of all; one that no network can be given, or a reward, costs its environment."""
+        whole = _whole(self.observation_space, took.observations)
+        if whole is not None and math.isfinite(sum(took.rewards)):
+            return whole
+        for i, (_, _, valid) in enumerate(took.ends):
+            try:
+                if valid:
+                    _check(self.observation_space, took.observations[i], took.rewards[i])
+            except Exception as error:
+                took.observations[i], took.masks[i] = self._replace(i, error)
+                took.rewards[i], took.ends[i] = 0.0, _NOTHING
+        whole = _whole(self.observation_space, took.observations)
+        return took.observations if whole is None else whole
+
+    def _count(self, took: _Took) -> tuple[Episode, ...]:
+        """The episodes that have ended."""
+        episodes = []
+        for i, (terminated, truncated, valid) in enumerate(took.ends):
+            if valid:
+                self._scores[i] += took.rewards[i]
+                self._lengths[i] += 1
             if terminated or truncated:
                 self._over[i] = True
                 self._failed.append(False)
                 episodes.append(Episode(self._scores[i], self._lengths[i]))
-        return EnvStep(observations, masks, rewards, ends[0], ends[1], ends[2], tuple(episodes))
+        return tuple(episodes)
 
     def close(self) -> None:
         """Close all; one that fails to is let go."""
+        self._limit.disarm()
         for env in self._envs:
             with contextlib.suppress(Exception):
                 env.close()
@@ -143,7 +181,7 @@ class Envs:
     def _begin(self, i: int, seed: int | None = None) -> tuple[Any, Any]:
         self._scores[i], self._lengths[i] = 0.0, 0
         try:
-            with _limited(self._limit_s):
+            with self._limit:
                 observation, info = self._envs[i].reset(seed=seed)
             _check(self.observation_space, observation)
         except Exception as error:
@@ -167,7 +205,7 @@ class Envs:
             self._envs[i].close()
         self._seed += self.num_envs
         try:
-            with _limited(self._limit_s):
+            with self._limit:
                 self._envs[i] = self._make()
         except Exception as again:
             raise ProblemError(f"{where}: cannot be made anew: {type(again).__name__}: {_line(again)}") from error
@@ -303,18 +341,74 @@ def _check(space: Space[Any], observation: Any, reward: Any = 0.0, where: str = 
 
 @contextlib.contextmanager
 def _limited(limit_s: float | None) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer, where it is Python, or waits."""
-    if limit_s is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def over(signum: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"no answer within {limit_s:g} s (env.step_limit_s)")
-
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    """The same for one block."""
+    limit = _Limit(limit_s)
+    limit.arm()
     try:
-        yield
+        with limit:
+            yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        limit.disarm()
+
+
+def _whole(space: Space[Any], observations: list[Any]) -> npt.NDArray[Any] | None:
+    """Observations of a Box as one array; None where they are something else, or one is not as it must be."""
+    if not isinstance(space, Box):
+        return None
+    try:
+        whole = np.asarray(observations)
+        if whole.shape[1:] == space.shape and (whole.dtype.kind in "biu" or np.isfinite(whole).all()):
+            return whole
+    except (TypeError, ValueError):
+        pass
+    return None
+
+
+class _Limit:
+    """Raises TimeoutError in a block that takes longer, where it is Python, or waits.
+
+    The timer is set once for a step of all environments, and again where it goes off within a block that has time left:
+    to set it for each would cost more than many a step.
+    """
+
+    _in_charge: ClassVar[_Limit | None] = None
+    """Whose handler the process has."""
+    _before: ClassVar[Any] = signal.SIG_DFL
+    """The one that it had."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._limit_s = limit_s
+        self._began_at: float | None = None
+
+    def arm(self) -> None:
+        """Before blocks, now and then."""
+        if self._limit_s is None or threading.current_thread() is not threading.main_thread():
+            return
+        if _Limit._in_charge is not self:
+            before = signal.signal(signal.SIGALRM, self._over)
+            _Limit._before = before if _Limit._in_charge is None else _Limit._before
+            _Limit._in_charge = self
+        signal.setitimer(signal.ITIMER_REAL, self._limit_s)
+
+    def disarm(self) -> None:
+        """Leave the timer to others."""
+        if _Limit._in_charge is self:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, _Limit._before)
+            _Limit._in_charge = None
+
+    def __enter__(self) -> None:
+        self._began_at = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self._began_at = None
+
+    def _over(self, signum: int, frame: FrameType | None) -> None:
+        if self._began_at is None or self._limit_s is None:
+            return
+        left_s = self._began_at + self._limit_s - time.monotonic()
+        if left_s <= 0:
+            self._began_at = None
+            signal.setitimer(signal.ITIMER_REAL, self._limit_s)  # for the others of this step
+            raise TimeoutError(f"no answer within {self._limit_s:g} s (env.step_limit_s)")
+        signal.setitimer(signal.ITIMER_REAL, left_s)

@@ -142,6 +142,7 @@ def play(
         n = min(_MOST_ENVS, episodes - first)
         envs = Envs(make, n, seed=seed + first, step_limit_s=step_limit_s)
         policy.reset()
+        observations: Any
         observations, masks = envs.reset()
         found: dict[int, float] = {}
         starts = np.ones(n, bool)

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hsa2c.agents.gym import closed_form
 from hsa2c.agents.gym.distributions import Actions
 from hsa2c.agents.gym.losses import LOSSES, Batch, Loss, Output
+from hsa2c.agents.gym.mlp import MLP, has_towers
 from hsa2c.agents.gym.networks import Agent, to_tensors
 from hsa2c.agents.gym.rollout import Player, Rollout
 from hsa2c.agents.gym.settings import ActorCriticConfig, passes_of
-from hsa2c.agents.gym.spaces import action_parameters
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.agents.network import bind, num_parameters, parameter_views
 from hsa2c.agents.returns import gae
@@ -45,17 +46,11 @@ class ActorCritic(Problem):
         self._config, self._envs, self._agent, self._statistics = config, envs, agent, statistics
         self._loss = loss
         self._actions = Actions(envs.action_space, config.bounds)
-        self._player = Player(
-            envs,
-            agent,
-            self._actions,
-            statistics,
-            t_max=config.t_max,
-            discount=config.discount,
-            parameters=action_parameters(envs.action_space),
-        )
         self._dim = num_parameters(agent)
         self._g = torch.zeros(self._dim + statistics.size)
+        self._mlp = MLP(agent, statistics, self._g[: self._dim]) if has_towers(agent) else None
+        how: dict[str, Any] = {"t_max": config.t_max, "discount": config.discount, "mlp": self._mlp}
+        self._player = Player(envs, agent, self._actions, statistics, **how)
         self._views = list(zip(agent.parameters(), parameter_views(agent, self._g[: self._dim]), strict=True))
         self._sequences = config.recurrent != "none" or config.loss == "vtrace"
         self._queue: list[NDArray[np.intp]] = []
@@ -67,6 +62,8 @@ class ActorCritic(Problem):
         """See `Problem.gradient`."""
         if u_hat.data_ptr() != self._bound:
             bind(self._agent, u_hat[: self._dim])
+            if self._mlp is not None:
+                self._mlp.bind()
             self._bound = u_hat.data_ptr()
         tail = u_hat[self._dim :]
         self._g.zero_()
@@ -80,7 +77,14 @@ class ActorCritic(Problem):
                 self._learn_statistics(rollout, tail)
             self._prepare(rollout, tail - self._g[self._dim :])  # else the first rewards would be divided by 1
         begin = time.perf_counter()
-        self._backward(self._player.rollout, self._queue.pop(0), tail)
+        if self._mlp is None or self._loss is not None or self._config.loss not in closed_form.LOSSES:
+            losses = self._backward(self._player.rollout, self._queue.pop(0), tail)
+        else:
+            losses = self._closed_form(self._mlp, self._player.rollout, self._queue.pop(0), tail)
+        norm = float(self._g[: self._dim].norm())
+        if self._config.max_gradient_norm is not None and norm > self._config.max_gradient_norm:
+            self._g[: self._dim].mul_(self._config.max_gradient_norm / norm)
+        self._told.update(*losses, norm)
         self._told.seconds["gradient"] += time.perf_counter() - begin
         return self._g
 
@@ -123,7 +127,35 @@ class ActorCritic(Problem):
             sums = torch.from_numpy(r.sums)[valid] if self._statistics.rewards else None
             self._g[self._dim :] = self._statistics.gradient(tail, observations, sums)
 
-    def _backward(self, r: Rollout, chosen: NDArray[np.intp], tail: Tensor) -> None:
+    def _closed_form(
+        self, mlp: MLP, r: Rollout, chosen: NDArray[np.intp], tail: Tensor
+    ) -> tuple[float, float, float, float]:
+        """The same as `_backward` for an MLP, in numpy."""
+
+        def pick(x: Any) -> NDArray[Any]:
+            picked: NDArray[Any] = x.reshape(-1, *x.shape[2:])[chosen]
+            return picked
+
+        mlp.read(tail)
+        seen = mlp.see({path: pick(x[:-1]) for path, x in r.observations.items()})
+        parameters, values = mlp.policy(seen), mlp.value(seen)
+        mask = None if r.masks is None else pick(r.masks[:-1])
+        density = closed_form.density(self._actions, parameters, mlp.log_std, mask, pick(r.actions.numpy()))
+        samples = closed_form.Samples(
+            log_p=pick(r.log_p.numpy()),
+            advantages=pick(self._advantages.numpy()),
+            returns=pick(self._returns.numpy()),
+            valid=pick(r.valid),
+        )
+        loss = closed_form.loss(density, values[:, 0], samples, self._config)
+        mlp.policy.backward(loss.to_parameters)
+        mlp.value.backward(loss.to_values[:, None])
+        if mlp.g_log_std is not None:
+            mlp.g_log_std[:] = loss.to_log_std
+        return loss.policy, loss.value, loss.entropy, loss.kl
+
+    def _backward(self, r: Rollout, chosen: NDArray[np.intp], tail: Tensor) -> tuple[float, float, float, float]:
+        """The gradient of the loss of a minibatch; gives losses of policy and value, the entropy and the KL."""
         config = self._config
         for parameter, view in self._views:
             parameter.grad = view
@@ -140,12 +172,9 @@ class ActorCritic(Problem):
         for parameter, view in self._views:
             if parameter.grad is not None and parameter.grad.data_ptr() != view.data_ptr():
                 view.copy_(parameter.grad)
-        norm = float(self._g[: self._dim].norm())
-        if config.max_gradient_norm is not None and norm > config.max_gradient_norm:
-            self._g[: self._dim].mul_(config.max_gradient_norm / norm)
         with torch.no_grad():
             kl = torch.where(batch.valid, batch.log_p - output.log_p, 0.0).sum() / batch.valid.sum().clamp(min=1)
-        self._told.update(float(policy.detach()), float(value.detach()), float(entropy.detach()), float(kl), norm)
+        return float(policy.detach()), float(value.detach()), float(entropy.detach()), float(kl)
 
     def _samples(self, r: Rollout, chosen: NDArray[np.intp], tail: Tensor) -> tuple[Batch, Output]:
         """Single steps from anywhere in the rollout."""

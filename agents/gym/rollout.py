@@ -7,26 +7,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Dict
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hsa2c.agents.gym.distributions import Actions
+from hsa2c.agents.gym.mlp import MLP
 from hsa2c.agents.gym.networks import Agent, State, to_tensors
-from hsa2c.agents.gym.spaces import Arrays, empty, leaves, mask_of, take
+from hsa2c.agents.gym.spaces import Arrays, action_parameters, empty, leaves, mask_of, take
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.envs.episodes import Envs, Episode
 from hsa2c.errors import ProblemError
 
 
 class Rollout:
-    """t_max steps of num_envs environments: [t_max, num_envs]; observations and starts have one more."""
+    """t_max steps of num_envs environments: [t_max, num_envs]; observations, starts and values have one more."""
 
-    def __init__(self, envs: Envs, agent: Agent, t_max: int, parameters: int) -> None:
-        n = envs.num_envs
+    def __init__(self, envs: Envs, agent: Agent, actions: Actions, t_max: int) -> None:
+        n, P = envs.num_envs, action_parameters(envs.action_space)
         self.observations: Arrays = empty(leaves(envs.observation_space), (t_max + 1, n))
         self.masks: NDArray[np.bool_] | None = None
-        self.parameters = parameters
-        self.actions: Tensor | None = None
+        self.parameters = np.zeros((t_max, n, P), np.float32)
+        """Numbers of the policy that played."""
+        self.actions = actions.empty((t_max, n))
         self.log_p = torch.zeros(t_max, n)
         self.values = torch.zeros(t_max + 1, n)
         self.rewards = np.zeros((t_max, n), np.float32)
@@ -36,6 +39,11 @@ class Rollout:
         """Of a recurrent core, before the first step."""
         self.sums = np.zeros((t_max, n), np.float32)
         """Discounted sums of rewards so far in their episodes: whose deviation rewards are divided by."""
+
+    def begin_at(self, t: int) -> None:
+        """Let the next one go on from here."""
+        for array in (*self.observations.values(), self.starts, *(() if self.masks is None else (self.masks,))):
+            array[0] = array[t]
 
 
 class Player:
@@ -48,7 +56,7 @@ class Player:
         statistics: What observations are normalised by.
         t_max: Length of a rollout.
         discount: gamma.
-        parameters: Numbers of the policy, P.
+        mlp: The agent's towers in numpy, where it has some: they act in its place.
     """
 
     def __init__(
@@ -60,12 +68,12 @@ class Player:
         *,
         t_max: int,
         discount: float,
-        parameters: int,
+        mlp: MLP | None = None,
     ) -> None:
-        self.rollout = Rollout(envs, agent, t_max, parameters)
+        self.rollout = Rollout(envs, agent, actions, t_max)
         self.episodes: list[Episode] = []
         self.agent_steps = 0
-        self._envs, self._agent, self._actions, self._statistics = envs, agent, actions, statistics
+        self._envs, self._agent, self._actions, self._statistics, self._mlp = envs, agent, actions, statistics, mlp
         self._paths = list(self.rollout.observations)
         self._t_max, self._discount = t_max, discount
         observations, masks = envs.reset()
@@ -75,64 +83,98 @@ class Player:
         self._sum = np.zeros(envs.num_envs, np.float32)
         self._at_end = False
 
+    @torch.no_grad()
     def play(self, tail: Tensor, interrupted: Callable[[], bool]) -> Rollout | None:
         """The next rollout; None if interrupted, and what was played is kept for the next one."""
         r = self.rollout
         if self._at_end:
-            for array in (*r.observations.values(), r.starts, *(() if r.masks is None else (r.masks,))):
-                array[0] = array[-1]
+            r.begin_at(self._t_max)
         r.state = self._state
-        with torch.no_grad():
-            for t in range(self._t_max):
-                if interrupted():
-                    for array in (*r.observations.values(), r.starts, *(() if r.masks is None else (r.masks,))):
-                        array[0] = array[t]
-                    self._at_end = False
-                    return None
-                self._step(t, tail)
-            _, r.values[-1], _ = self._agent(self._seen(tail, self._t_max), self._state, torch.from_numpy(r.starts[-1]))
+        noise = self._actions.noise(r.parameters.shape)
+        log_std = None if self._agent.log_std is None else self._agent.log_std.numpy()
+        act = self._torch(tail) if self._mlp is None else self._numpy(self._mlp, tail)
+        taken = r.actions.numpy()
+        self._at_end = False
+        for t in range(self._t_max):
+            if interrupted():
+                r.begin_at(t)
+                return None
+            r.parameters[t] = act(t)
+            mask = None if r.masks is None else r.masks[t]
+            taken[t] = self._actions.choose(r.parameters[t], log_std, mask, noise[t])
+            self._step(t, self._actions.to_env(taken[t]))
+        act(self._t_max)
         self._at_end = True
+        self._evaluate()
         return r
 
-    def _step(self, t: int, tail: Tensor) -> None:
+    def _torch(self, tail: Tensor) -> Callable[[int], NDArray[np.float32]]:
+        """The numbers of the policy at each step in turn, by the network; its values go into the rollout."""
         r = self.rollout
-        starts = torch.from_numpy(r.starts[t])
-        parameters, values, self._state = self._agent(self._seen(tail, t), self._state, starts)
-        mask = None if r.masks is None else torch.from_numpy(r.masks[t])
-        log_std = self._agent.log_std
-        actions = self._actions.sample(parameters, log_std, mask, False)
-        if r.actions is None:
-            r.actions = torch.zeros((self._t_max, *actions.shape), dtype=actions.dtype)
-        r.actions[t], r.values[t] = actions, values
-        r.log_p[t] = self._actions.evaluate(parameters, log_std, mask, actions)[0]
-        step = self._envs.step(self._actions.to_env(actions))
-        r.rewards[t], r.terminated[t], r.truncated[t], r.valid[t] = (
-            step.rewards,
-            step.terminated,
-            step.truncated,
-            step.valid,
-        )
-        self._sum = np.where(step.valid, self._discount * self._sum + step.rewards, 0.0).astype(np.float32)
-        r.sums[t] = self._sum
-        self._sum = np.where(step.terminated | step.truncated, 0.0, self._sum).astype(np.float32)
-        r.starts[t + 1] = ~step.valid
+
+        def act(t: int) -> NDArray[np.float32]:
+            at = to_tensors({path: array[t] for path, array in r.observations.items()})
+            seen = {path: self._statistics.normalise(tail, path, x) for path, x in at.items()}
+            parameters, r.values[t], state = self._agent(seen, self._state, torch.from_numpy(r.starts[t]))
+            if t < self._t_max:  # the last observation is the first of the next rollout
+                self._state = state
+            numbers: NDArray[np.float32] = parameters.numpy()
+            return numbers
+
+        return act
+
+    def _numpy(self, mlp: MLP, tail: Tensor) -> Callable[[int], NDArray[np.float32]]:
+        """The same in numpy; the values of all steps come at the end, for the weights stay the same."""
+        r = self.rollout
+        mlp.read(tail)
+        seen = np.zeros((*r.starts.shape, mlp.size), np.float32)
+
+        def act(t: int) -> NDArray[np.float32]:
+            seen[t] = mlp.see({path: array[t] for path, array in r.observations.items()})
+            if t == self._t_max:
+                r.values.copy_(torch.from_numpy(mlp.value(seen.reshape(-1, mlp.size))).view_as(r.values))
+            return mlp.policy(seen[t])
+
+        return act
+
+    def _step(self, t: int, actions: NDArray[Any]) -> None:
+        r = self.rollout
+        step = self._envs.step(actions)
+        r.rewards[t], r.terminated[t], r.truncated[t], r.valid[t] = step[2:6]
+        if self._statistics.rewards:
+            self._sum = r.sums[t] = (self._discount * self._sum + step.rewards) * step.valid
+            self._sum[step.terminated | step.truncated] = 0.0
+        np.logical_not(step.valid, out=r.starts[t + 1])
         self._put(t + 1, step.observations, step.masks)
         self.episodes += step.episodes
-        self.agent_steps += int(step.valid.sum())
+        self.agent_steps += int(np.count_nonzero(step.valid))
 
-    def _seen(self, tail: Tensor, t: int) -> dict[str, Tensor]:
-        at = to_tensors({path: array[t] for path, array in self.rollout.observations.items()})
-        return {path: self._statistics.normalise(tail, path, x) for path, x in at.items()}
-
-    def _put(self, t: int, observations: Sequence[Any], masks: Sequence[Any]) -> None:
+    def _evaluate(self) -> None:
+        """Log-probabilities of all actions, by the policy that played."""
         r = self.rollout
-        for i, (observation, mask) in enumerate(zip(observations, masks, strict=True)):
-            for path, part in zip(self._paths, take(observation, self._envs.observation_space), strict=True):
-                r.observations[path][t, i] = part
-            there = mask_of(observation, mask)
-            if there is not None and (self._actions.continuous or len(there) != r.parameters):
-                raise ProblemError(f"action_mask of {len(there)} numbers does not fit {self._envs.action_space}")
-            if there is not None and r.masks is None:
-                r.masks = np.ones((self._t_max + 1, len(observations), r.parameters), bool)
+        masks = None if r.masks is None else torch.from_numpy(r.masks[:-1]).flatten(0, 1)
+        parameters, actions = torch.from_numpy(r.parameters).flatten(0, 1), r.actions.flatten(0, 1)
+        log_p, _ = self._actions.evaluate(parameters, self._agent.log_std, masks, actions)
+        r.log_p.copy_(log_p.view_as(r.log_p))
+
+    def _put(self, t: int, observations: Sequence[Any] | NDArray[Any], masks: Sequence[Any]) -> None:
+        r, space = self.rollout, self._envs.observation_space
+        if isinstance(observations, np.ndarray):
+            r.observations[self._paths[0]][t] = observations
+        else:
+            for i, observation in enumerate(observations):
+                for path, part in zip(self._paths, take(observation, space), strict=True):
+                    r.observations[path][t, i] = part
+        if r.masks is None and not isinstance(space, Dict) and not any(mask is not None for mask in masks):
+            return
+        self._put_masks(t, [mask_of(*one) for one in zip(observations, masks, strict=True)])
+
+    def _put_masks(self, t: int, masks: Sequence[NDArray[np.bool_] | None]) -> None:
+        r, P = self.rollout, self.rollout.parameters.shape[-1]
+        for i, mask in enumerate(masks):
+            if mask is not None and (self._actions.continuous or len(mask) != P):
+                raise ProblemError(f"action_mask of {len(mask)} numbers does not fit {self._envs.action_space}")
+            if mask is not None and r.masks is None:
+                r.masks = np.ones((*r.starts.shape, P), bool)
             if r.masks is not None:
-                r.masks[t, i] = True if there is None else there
+                r.masks[t, i] = True if mask is None else mask

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from gymnasium.spaces import Space
 from torch import Tensor
@@ -21,7 +22,10 @@ from hsa2c.node.layout import Access, DenseLayout
 from hsa2c.node.optimiser import Rule, SharedOptimiser, check_gradient
 
 _RATE = 0.01  # of a rollout: what came 100 rollouts ago counts for a third
-_MOST = 10.0  # of a normalised number, both ways (OpenAI baselines' VecNormalize)
+MOST = 10.0
+"""Of a normalised number, both ways (OpenAI baselines' VecNormalize)."""
+
+Floats = npt.NDArray[np.float32]
 
 
 class Statistics:
@@ -69,26 +73,36 @@ class Statistics:
             return None
         k = self.paths.index(path)
         begin = 1 + sum(self._widths[:k])
-        return self._moments(tail, begin, begin + self._widths[k])
+        mean, deviation = self._moments(tail, begin, begin + self._widths[k])
+        return torch.from_numpy(mean), torch.from_numpy(deviation)
+
+    def all_moments(self, tail: Tensor) -> tuple[Floats, Floats] | None:
+        """Mean and deviation of all leaves that are normalised, in their order; None where there is none, or nothing is
+        known.
+        """
+        if not self.paths or tail.numpy()[0] <= 0:
+            return None
+        return self._moments(tail, 1, 1 + sum(self._widths))
 
     def reward_scale(self, tail: Tensor) -> float:
         """By which rewards are divided."""
         if not self.rewards or tail[0] <= 0:
             return 1.0
-        return float(self._moments(tail, self._half, self._half + 1)[1])
+        return self._moments(tail, self._half, self._half + 1)[1].item()
 
-    def _moments(self, tail: Tensor, begin: int, end: int) -> tuple[Tensor, Tensor]:
-        weight = tail[0]
-        mean = tail[begin:end] / weight
-        variance = tail[begin + self._half : end + self._half] / weight - mean.square()
-        rounding = 1e-6 * mean.square()  # the difference of two squares in float32 says no more
-        return mean, torch.maximum(variance, rounding).add(1e-8).sqrt()
+    def _moments(self, tail: Tensor, begin: int, end: int) -> tuple[Floats, Floats]:
+        numbers = tail.numpy()
+        mean = numbers[begin:end] / numbers[0]
+        square = mean * mean
+        variance = numbers[begin + self._half : end + self._half] / numbers[0] - square
+        # 1e-6: the difference of two squares in float32 says no more
+        return mean, np.sqrt(np.maximum(variance, np.float32(1e-6) * square) + np.float32(1e-8))
 
 
 def scaled(x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """Observations [n, ...] shifted and scaled by the mean and deviation of each number, [width]."""
     shape = x.shape[x.dim() - _axes(x, len(mean)) :]
-    return ((x - mean.view(shape)) / deviation.view(shape)).clamp(-_MOST, _MOST)
+    return ((x - mean.view(shape)) / deviation.view(shape)).clamp(-MOST, MOST)
 
 
 def _axes(x: Tensor, width: int) -> int:

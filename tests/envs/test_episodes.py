@@ -1,5 +1,6 @@
 """Several copies of any environment: autoreset, ends, faults, and what makes them."""
 
+import signal
 import sys
 import time
 
@@ -102,6 +103,7 @@ def test_a_fault_costs_its_episode_and_is_counted(fails, said):
     later = [envs.step(ACTIONS) for _ in range(3)]
     assert [episode for step in later for episode in step.episodes] == [(6.0, 3)] * 2, "no score of a lost episode"
     assert envs.faults == 1
+    envs.close()
 
 
 def test_a_reset_that_fails_is_tried_in_a_new_one():
@@ -296,3 +298,39 @@ def test_unknown_ids_are_refused_in_one_line(env, said):
         maker(env)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class Slow(Scripted):
+    """Sleeps in the steps that are named by copy and number."""
+
+    def __init__(self, pauses):
+        super().__init__(9)
+        self.pauses = pauses
+
+    def step(self, action):
+        time.sleep(self.pauses.get((self.copy, self.step_number), 0.0))
+        return super().step(action)
+
+
+def test_the_limit_is_each_environments_own():
+    """Two that take most of it are fine together; one that takes too long is named, and so is the next."""
+    pauses = {(7, 0): 0.2, (8, 0): 0.2, (9, 0): 0.2, (8, 2): 60.0, (9, 2): 60.0}
+    envs = Envs(lambda: Slow(pauses), 3, seed=7, step_limit_s=0.4, name="env mine:Slow")
+    envs.reset()
+    steps = [envs.step(np.zeros(3, np.int64)) for _ in range(3)]
+    assert [step.valid.tolist() for step in steps] == [[True] * 3, [True] * 3, [True, False, False]]
+    assert envs.faults == 2
+    assert envs.last_fault == "env mine:Slow, copy 2, after 2 steps: TimeoutError: no answer within 0.4 s"
+    envs.close()
+
+
+def test_the_alarm_is_left_as_it_was():
+    before = signal.getsignal(signal.SIGALRM)
+    envs, others = (Envs(Scripted, 1, seed=1, step_limit_s=30.0) for _ in range(2))
+    for one in (envs, others, envs, others):
+        one.reset()
+    assert signal.getsignal(signal.SIGALRM) is not before
+    envs.close()
+    others.close()
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

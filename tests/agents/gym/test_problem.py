@@ -61,7 +61,7 @@ class World:
         envs, agent, statistics = self.parts()
         bind(agent, self.u[: self.dim].clone())
         torch.manual_seed(SEED)
-        how = {"t_max": T, "discount": self.config.discount, "parameters": 2}
+        how = {"t_max": T, "discount": self.config.discount}
         return Player(envs, agent, Actions(envs.action_space), statistics, **how).play(self.u[self.dim :], never)
 
     def reference(self, u):

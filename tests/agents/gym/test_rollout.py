@@ -26,7 +26,7 @@ def player(make, t_max=T, recurrent="none", discount=0.5):
     agent = Agent(spaces, envs.action_space, hidden=4, recurrent=recurrent)
     initialise(agent, 1)
     statistics = Statistics(spaces, observations=False, rewards=True)
-    how = {"t_max": t_max, "discount": discount, "parameters": 2}
+    how = {"t_max": t_max, "discount": discount}
     return Player(envs, agent, Actions(envs.action_space), statistics, **how), agent
 
 
@@ -169,8 +169,7 @@ def test_a_mask_that_does_not_fit_ends_the_run(space):
         envs = Envs(lambda: Misfit(mask="info"), N, seed=1)
         agent = Agent(leaves(envs.observation_space), space)
         statistics = Statistics({}, observations=False, rewards=False)
-        numbers = 3 if isinstance(space, Discrete) else 2
-        Player(envs, agent, Actions(space), statistics, t_max=T, discount=0.9, parameters=numbers)
+        Player(envs, agent, Actions(space), statistics, t_max=T, discount=0.9)
 
 
 def test_a_fault_ends_an_episode_without_a_lesson():
