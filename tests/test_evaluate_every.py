@@ -183,7 +183,7 @@ def test_a_broken_environment_ends_evaluation_and_not_training(mine, tmp_path):
     (tmp_path / "raise").touch()
     with mine("--minutes", 5) as run:
         wait_until(lambda: len(failures(run)) == 4, "failures")
-        assert "faults in a row" in failures(run)[0]
+        assert "episodes failed" in failures(run)[0]
         assert "no board" in failures(run)[0]
         assert failures(run)[-1].startswith("3 evaluations in a row failed")
         rows = len(run.rows())
