@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,9 @@ class GameTracker(Tracker):
         work: Agent steps in the whole run.
         quality: Mean score of the last 100 games; None until there were 100.
     """
+
+    played: ClassVar[str] = "games"
+    """What its user calls them."""
 
     def __init__(
         self,
@@ -159,7 +162,7 @@ class GameTracker(Tracker):
             return f"{self.work:,} agent steps (limit {self._limit_agent_steps:,})"
         quality = self.quality
         if self._limit_score is not None and quality is not None and quality >= self._limit_score:
-            return f"mean score {quality:.2f} of the last {_WINDOW} games (goal {self._limit_score:g})"
+            return f"mean score {quality:.2f} of the last {_WINDOW} {self.played} (goal {self._limit_score:g})"
         return None
 
     def progress(self) -> float:

@@ -20,6 +20,8 @@ class EpisodeTracker(GameTracker):
         counters: What `counters` gave before; empty at the start of a run.
     """
 
+    played = "episodes"
+
     def __init__(
         self,
         nodes: int,

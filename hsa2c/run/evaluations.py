@@ -115,7 +115,7 @@ class Evaluations:
         except (EvaluationError, OSError) as error:
             self._fail(str(error))
 
-    def _take(self, values: Mapping[str, float]) -> None:
+    def _take(self, values: Mapping[str, float | None]) -> None:
         """Take in what an evaluation came to; the checkpoint that it was of may be the best one."""
         self._failed = 0
         plan = self._evaluator.plan

@@ -21,6 +21,7 @@ from typing import Any
 
 from hsa2c.errors import EvaluationError, HSA2CError, NodeError
 from hsa2c.node.fork_server import ForkServer
+from hsa2c.observe.runlog import number
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run.task import Task
 from hsa2c.tracker import Evaluation, numbers
@@ -72,7 +73,7 @@ class Evaluator:
         with contextlib.suppress(OSError):  # it has died: `result` says so
             self._connection.send(json.dumps([str(checkpoint), beside_training]).encode())
 
-    def result(self) -> dict[str, float] | None:
+    def result(self) -> dict[str, float | None] | None:
         """What an evaluation came to, once it has ended; None while it goes on.
 
         Raises:
@@ -132,8 +133,8 @@ class Evaluator:
         connection.send(json.dumps(said).encode())
 
 
-def evaluate(path: Path, plan: Evaluation) -> dict[str, float]:
-    """Evaluate a checkpoint, and write the result into it; gives back the same.
+def evaluate(path: Path, plan: Evaluation) -> dict[str, float | None]:
+    """Evaluate a checkpoint, and write the result into it; gives back the same, None for what is not finite.
 
     Raises:
         CheckpointError: It cannot be read.
@@ -141,10 +142,10 @@ def evaluate(path: Path, plan: Evaluation) -> dict[str, float]:
     """
     checkpoint = checkpoints.load(path)
     began_at = time.monotonic()
-    values = numbers(plan.evaluate(checkpoint.v), "evaluate")
+    values = {name: number(value) for name, value in numbers(plan.evaluate(checkpoint.v), "evaluate").items()}
     values["seconds"] = round(time.monotonic() - began_at, 3)
     if plan.quality(values) is None:
-        raise EvaluationError(f"{plan.best.removeprefix('-')} = {values.get(plan.best.removeprefix('-'))}: not finite")
+        raise EvaluationError(f"evaluate gave no finite {plan.best.removeprefix('-')}")
     counters = {**checkpoint.counters, EVALUATED: values}
     checkpoints.save_candidate(path.parent, dataclasses.replace(checkpoint, counters=counters))
     return values

@@ -168,6 +168,8 @@ def test_summary_is_of_the_last_row_and_stop(tmp_path):
         "global_steps": None,
         "mean_score": -19.0,
         "best_mean_score": None,
+        "evaluated_score": None,
+        "best_evaluated_score": None,
     }
 
 

@@ -61,10 +61,10 @@ def failure(evaluator, candidate):
 
 
 def test_values_are_told_and_written_into_the_checkpoint(make, candidate):
-    evaluator = make(lambda v: {"score": v.sum(), "others": 2})
+    evaluator = make(lambda v: {"score": v.sum(), "others": 2, "unknown": math.nan})
     for _ in range(2):
         values = outcome(evaluator, candidate)
-        assert (values["score"], values["others"]) == (3.0, 2.0)
+        assert (values["score"], values["others"], values["unknown"]) == (3.0, 2.0, None)
         assert values["seconds"] >= 0
     checkpoint = checkpoints.load(candidate)
     assert checkpoint.counters == {"updates": 5, EVALUATED: values}
