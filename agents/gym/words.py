@@ -64,6 +64,7 @@ COMMAND = CommandWords(
     example="agent.recurrent=lstm",
     next="python evaluate.py",
     evaluate="hsa2c.agents.gym.evaluate",
+    count=("--games", "--episodes"),
     evaluating="let a trained agent act (as evaluate.py)",
 )
 
