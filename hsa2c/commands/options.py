@@ -60,7 +60,7 @@ def _path(text: str) -> Path:
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """The option by which a user agrees to code that a checkpoint from elsewhere names (`hsa2c.run.hub.check_code`)."""
+    """The option by which a user agrees to code that a checkpoint from elsewhere names (`hsa2c.run.hub.settings`)."""
     parser.add_argument(
         "--trust-code", action="store_true", help="import the code that it names, though it is not in a run's directory"
     )

@@ -118,9 +118,7 @@ def check_upload(repository: str) -> None:
     Raises:
         ConfigError: The name is no repository's, or the package is missing.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII):
-        raise ConfigError(f"--to-hub {repository!r}: must be user/name")
-    _hub(f"--to-hub {repository}")
+    _hub("--to-hub", repository)
 
 
 def upload(folder: Path, repository: str, *, private: bool) -> str:
@@ -135,7 +133,7 @@ def upload(folder: Path, repository: str, *, private: bool) -> str:
         ConfigError: The package is missing.
         HSA2CError: The hub has refused it, or is not reached; the folder stays.
     """
-    hub = _hub(f"--to-hub {repository}")
+    hub = _hub("--to-hub", repository)
     try:
         api = hub.HfApi()
         api.create_repo(repo_id=repository, private=private, exist_ok=True)
@@ -150,23 +148,26 @@ def local(target: Any) -> Any:
     """A target as it is; but of ``hf:user/name`` its checkpoint, fetched from the hub.
 
     Raises:
-        ConfigError: The package is missing.
+        ConfigError: The name is no repository's, or the package is missing.
         HSA2CError: There is no such file, or the hub is not reached.
     """
     if not (isinstance(target, str) and target.startswith(_HERE)):
         return target
-    hub = _hub(target)
+    hub = _hub(_HERE, repository := target.removeprefix(_HERE))
     try:
-        return Path(hub.hf_hub_download(repo_id=target.removeprefix(_HERE), filename=cards.CHECKPOINT))
+        return Path(hub.hf_hub_download(repo_id=repository, filename=cards.CHECKPOINT))
     except Exception as error:  # of the package's, of many kinds
         raise HSA2CError(f"{target}: cannot be fetched: {_line(error)}") from None
 
 
-def _hub(who: str) -> Any:
+def _hub(who: str, repository: str) -> Any:
+    """The hub's package, for a repository of that name."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII):
+        raise ConfigError(f"{who} {repository!r}: must be user/name")
     try:
         return importlib.import_module("huggingface_hub")
     except ModuleNotFoundError:
-        raise ConfigError(f"{who}: needs huggingface_hub: pip install 'hsa2c[hub]'") from None
+        raise ConfigError(f"{who} {repository}: needs huggingface_hub: pip install 'hsa2c[hub]'") from None
 
 
 def _line(error: Exception) -> str:

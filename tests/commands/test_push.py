@@ -319,6 +319,8 @@ def test_a_repository_is_fetched_by_its_name_and_trusted_no_more_than_a_folder(t
     hub.folder = None
     with pytest.raises(hsa2c.HSA2CError, match="hf:user/name: cannot be fetched: ValueError: 404: no user/name"):
         hsa2c.evaluate("hf:user/name")
+    with pytest.raises(hsa2c.ConfigError, match="hf: 'user': must be user/name"):
+        hsa2c.load("hf:user")
 
 
 def test_options_are_those_of_the_application(tmp_path):
