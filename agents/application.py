@@ -22,7 +22,7 @@ from hsa2c.agents.settings import (
     Precision,
     network_identity,
 )
-from hsa2c.agents.words import COMMAND, EVALUATION_SUMMARY, PICTURES, PREFLIGHT
+from hsa2c.agents.words import COMMAND, EVALUATION_SUMMARY, PICTURES, PREFLIGHT, card_of
 from hsa2c.application import ProblemFactory
 from hsa2c.cluster.capacity import Footprint
 from hsa2c.cluster.sharing import cores_here, nodes_here
@@ -32,7 +32,9 @@ from hsa2c.dpsgd.protocols import Vector
 from hsa2c.envs.actions import num_actions
 from hsa2c.envs.names import resolve_game
 from hsa2c.envs.settings import EnvConfig
+from hsa2c.errors import ConfigError
 from hsa2c.observe import shown
+from hsa2c.words import Card
 
 if TYPE_CHECKING:
     from hsa2c.agents.playing import Trained
@@ -205,6 +207,22 @@ class Atari(AgentApplication):
             seed=how.seed,
             beside_training=True,
         )
+
+    def card(
+        self, config: AtariConfig, v: Vector, film: Path, *, games: int = 30, greedy: bool = False, seed: int = 1000
+    ) -> Card:
+        """Scores of whole games, and a film of one."""
+        from hsa2c.envs.film import check_recordable
+
+        remarks = []
+        try:
+            check_recordable(film)
+        except ConfigError as error:
+            remarks = [f"without {film.name}: {error}".replace(str(film), film.name)]
+        video = None if remarks else film
+        result = self.evaluate(config, v, games=games, greedy=greedy, seed=seed, video=video)
+        # Gymnasium's name for the game without sticky actions, whose player skips the frames, as the protocol is.
+        return card_of(f"{config.game}NoFrameskip-v4", result, result["protocol"], remarks)
 
     def export(self, config: AtariConfig, v: Vector, path: Path) -> None:
         """See `hsa2c.agents.export`."""

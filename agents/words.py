@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 from hsa2c.observe.shown import Field
-from hsa2c.words import CommandWords, Option, PictureWords, PreflightWords
+from hsa2c.words import Card, CommandWords, Option, PictureWords, PreflightWords
 
 EVALUATE_EVERY = Option(
     flag="--evaluate-every",
@@ -76,6 +80,7 @@ COMMAND = CommandWords(
     configs="hsa2c.configs",
     next="python evaluate.py",
     evaluate="hsa2c.agents.commands.evaluate",
+    count=("--games",),
     evaluating="let a trained agent play (as evaluate.py)",
 )
 
@@ -104,3 +109,26 @@ PREFLIGHT = PreflightWords(
     packages=("gymnasium", "ale-py"),
     folders=("agents", "envs"),
 )
+
+
+def card_of(subject: str, result: Mapping[str, Any], how: str, remarks: Sequence[str]) -> Card:
+    """A model card's words of an agent's scores.
+
+    Args:
+        subject: The environment.
+        result: As ``evaluate.py --json`` prints it.
+        how: The protocol, in a line.
+        remarks: See `Card`.
+    """
+    if film := result.get("video"):  # which a card has beside it
+        result = {**result, "video": {**film, "file": Path(film["file"]).name}}
+        how = f"{how}; the film's score is {film['score']:g}"
+    return Card(
+        subject=subject,
+        metric="mean_reward",
+        value=f"{result['mean']:.2f} +/- {result['std']:.2f}",
+        measured=how,
+        result=result,
+        tags=("deep-reinforcement-learning", "actor-critic"),
+        remarks=remarks,
+    )

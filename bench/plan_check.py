@@ -147,7 +147,7 @@ def probe_node(sleep_s: float, *, rounds: int = 40, B: Sequence[int] = (1, 5)) -
     """
     import torch
 
-    from hsa2c.application import dense_layout
+    from hsa2c.node.layout import dense_layout
     from hsa2c.node.process_pool import ProcessPool
 
     torch.set_num_threads(1)

@@ -15,6 +15,7 @@ _COMMANDS = {
     "train": "{command.purpose} (as {command.program})",
     "evaluate": "{command.evaluating}",
     "export": "write what was trained as a file for other programs: ONNX, TorchScript",
+    "push": "measure what was trained, and write its folder for the Hugging Face hub",
     "doctor": "find what would stop or spoil a run, before it is started",
     "plan": "how fast a cluster would be: nodes, B, masters over a simulated clock",
     "plot": "draw learning curves of runs into one picture",
@@ -24,7 +25,7 @@ _COMMANDS = {
 }
 
 #: Those that take ``--app``.
-_OF_ANY_APPLICATION = ("train", "evaluate", "export", "doctor", "plot", "replay", "report")
+_OF_ANY_APPLICATION = ("train", "evaluate", "export", "push", "doctor", "plot", "replay", "report")
 
 
 def main() -> int:

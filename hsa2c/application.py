@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from hsa2c import interpreter, names
 from hsa2c.cluster.capacity import Footprint
 from hsa2c.config.loading import build
-from hsa2c.config.sections import Config, OptimiserConfig
+from hsa2c.config.sections import Config
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
 from hsa2c.observe.shown import Field
 from hsa2c.tracker import Evaluation, Tracker
-from hsa2c.words import CommandWords, Option, PictureWords, PreflightWords
+from hsa2c.words import Card, CommandWords, Option, PictureWords, PreflightWords
 
 if TYPE_CHECKING:
     from hsa2c.node.layout import Layout
-    from hsa2c.node.optimiser import Rule
 
 
 class ProblemFactory(Protocol):
@@ -116,6 +115,14 @@ class Application:
         """Write what v stands for as a file that other programs run (``hsa2c export``); its ending says the format."""
         raise ConfigError(f"application {self.name}: has no format to export to")
 
+    def imports(self, config: Any) -> Sequence[str]:
+        """Names of all code that evaluating imports: a stranger's settings may name anything."""
+        return self.code(config)
+
+    def card(self, config: Any, v: Vector, film: Path) -> Card:
+        """V measured, for a model card (``hsa2c push``), and perhaps a film of it, MP4, in the file that is given."""
+        raise ConfigError(f"application {self.name}: has no model card")
+
     def shown(self, config: Any) -> Sequence[Field]:
         """What the console shows of this run."""
         return self.fields
@@ -190,6 +197,8 @@ class Application:
 
     def layout(self, config: Any) -> Layout:
         """How a node holds u: a copy of v that the configured optimiser changes, where an application has no other."""
+        from hsa2c.node.layout import dense_layout
+
         return dense_layout(self.dim(config), config.optimiser)
 
     def problems(self, config: Any, node: int, t: int) -> ProblemFactory:
@@ -260,20 +269,6 @@ def tracker_of(app: Application, config: Any, counters: Mapping[str, Any]) -> Tr
     if not isinstance(tracker, Tracker):
         raise ConfigError(f"application {app.name}: its tracker is a {type(tracker).__name__}, must be a hsa2c.Tracker")
     return tracker
-
-
-def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
-    """The layout of a parameter that is read and changed as a whole."""
-    from hsa2c.node.layout import DenseLayout
-
-    return DenseLayout(dim, rule_of(optimiser))
-
-
-def rule_of(optimiser: OptimiserConfig) -> Rule:
-    """The local optimiser of a configuration."""
-    from hsa2c.node.optimiser import Rule
-
-    return Rule(**{field.name: getattr(optimiser, field.name) for field in dataclasses.fields(Rule)})
 
 
 def load(name: str) -> Application:

@@ -99,8 +99,38 @@ class CommandWords:
     ``prog``.
     """
 
+    count: Sequence[str] = ()
+    """Options of ``push`` for how often it measures, the first one as `Application.card` calls it."""
+
     evaluating: str = "evaluate what was trained"
     """What that does, in a word or two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a model card says of something trained, measured when the card was made (``hsa2c push``)."""
+
+    subject: str
+    """What it was trained for: the hub's data set."""
+
+    metric: str
+    """What was measured: the hub's name of it."""
+
+    value: str
+    """The number and how it spreads, ``18.90 +/- 1.20``."""
+
+    measured: str
+    """How, with seeds, in one line."""
+
+    result: Mapping[str, Any]
+    """Each number, for JSON."""
+
+    task: str = "reinforcement-learning"
+    """The hub's name of the task."""
+
+    tags: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+    """What its maker should be told."""
 
 
 @dataclass(frozen=True, kw_only=True)

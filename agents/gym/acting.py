@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -203,7 +204,9 @@ def record(policy: AgentPolicy, make: Make, path: Path, *, seed: int) -> float:
 def _on_screen(make: Make, path: Path, seed: int) -> tuple[Any, Any, Mapping[str, Any], Any]:
     """An environment at the start of an episode: itself, observation, info, picture."""
     try:
-        env = make()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Gymnasium's, of what becomes a line here
+            env = make()
         observation, info = env.reset(seed=seed)
         image: Any = env.render()
     except Exception as error:  # of the environment's, of any kind

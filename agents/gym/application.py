@@ -13,13 +13,14 @@ from hsa2c import names
 from hsa2c.agents.evaluating import AgentApplication
 from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig, passes_of
 from hsa2c.agents.gym.words import COMMAND, PICTURES, PREFLIGHT
-from hsa2c.agents.words import EVALUATION_SUMMARY
-from hsa2c.application import ProblemFactory, rule_of
+from hsa2c.agents.words import EVALUATION_SUMMARY, card_of
+from hsa2c.application import ProblemFactory
 from hsa2c.cluster.capacity import Footprint
 from hsa2c.config.loading import build, to_dict
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
 from hsa2c.observe.shown import Field
+from hsa2c.words import Card
 
 if TYPE_CHECKING:
     from hsa2c.agents.gym.acting import AgentPolicy
@@ -72,6 +73,10 @@ class Gym(AgentApplication):
         """Environment, network and loss, where they are the user's."""
         given = (config.env.id, config.agent.network, config.agent.loss)
         return tuple(name for name in given if name is not None and _is_code(name))
+
+    def imports(self, config: GymConfig) -> Sequence[str]:
+        """The same, and the package that an id may name."""
+        return tuple(dict.fromkeys((*self.code(config), *([config.env.id] if ":" in config.env.id else ()))))
 
     def label(self, config: GymConfig) -> str:
         """The environment."""
@@ -138,6 +143,7 @@ class Gym(AgentApplication):
     def layout(self, config: GymConfig) -> Layout:
         """The optimiser leaves the statistics alone."""
         from hsa2c.agents.gym.statistics import TailLayout
+        from hsa2c.node.optimiser import rule_of
 
         return TailLayout(self.dim(config), rule_of(config.optimiser), _statistics(config).size)
 
@@ -219,6 +225,23 @@ class Gym(AgentApplication):
             score = record(policy, _maker(config, render_mode="rgb_array"), Path(video), seed=seed)
             result["video"] = {"file": str(video), "score": score}
         return result
+
+    def card(
+        self, config: GymConfig, v: Vector, film: Path, *, games: int = 30, greedy: bool = False, seed: int = 1000
+    ) -> Card:
+        """Scores of whole episodes, and a film where the environment can be rendered."""
+        from hsa2c.agents.gym.acting import check_film
+
+        remarks = []
+        try:
+            check_film(_maker(config, render_mode="rgb_array"), film, seed=seed)
+        except ConfigError as error:
+            remarks = [f"without {film.name}: {error}".replace(str(film), film.name)]
+        video = None if remarks else film
+        result = self.evaluate(config, v, games=games, greedy=greedy, seed=seed, video=video)
+        how = f"{games} whole episodes, sums of rewards, {'greedy' if greedy else 'sampled'} actions"
+        how = f"{how}, seeds {seed} to {seed + games - 1}"
+        return card_of(config.env.id, result, how, remarks)
 
     def export(self, config: GymConfig, v: Vector, path: Path) -> None:
         """See `hsa2c.agents.gym.export`."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from hsa2c.agents.gym.application import APPLICATION
 from hsa2c.commands.files import replacing
-from hsa2c.commands.options import OneLineParser, guarded, tell_skipped
+from hsa2c.commands.options import OneLineParser, add_trust, guarded, tell_skipped
 from hsa2c.errors import CheckpointError
 from hsa2c.run import checkpoint as checkpoints
+from hsa2c.run.hub import settings
 
 PROG = "evaluate.py"
 
@@ -28,6 +29,7 @@ def parser(prog: str = PROG) -> OneLineParser:
     p.add_argument("--greedy", action="store_true", help="take the likeliest action instead of sampling")
     p.add_argument("--seed", type=int, default=1000, help="episode k begins with seed + k (1000)")
     p.add_argument("--video", type=Path, metavar="FILE", help="record an episode: out.mp4 or out.gif")
+    add_trust(p)
     p.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     return p
 
@@ -48,7 +50,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     tell_skipped(options.prog, skipped)
     if options.best and options.target.is_dir() and path.name != "best.safetensors":
         raise CheckpointError(f"{options.target}: has no best checkpoint yet (it takes 100 episodes)")
-    config = APPLICATION.build_config(checkpoint.config)
+    config = settings(APPLICATION, checkpoint, path, trusted=options.trust_code)
     checkpoints.check_identity(checkpoint, APPLICATION.identity(config), source=path)
     with contextlib.ExitStack() as stack:
         if options.video:

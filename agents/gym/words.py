@@ -66,6 +66,7 @@ COMMAND = CommandWords(
     example="agent.recurrent=lstm",
     next="python evaluate.py",
     evaluate="hsa2c.agents.gym.evaluate",
+    count=("--games", "--episodes"),
     evaluating="let a trained agent act (as evaluate.py)",
 )
 

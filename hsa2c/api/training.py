@@ -50,6 +50,10 @@ class Run(RunFiles):
         """See `hsa2c.load`."""
         return loading.load(self.dir, **options)
 
+    def push(self, folder: str | Path, *, to_hub: str | None = None, private: bool = False, **options: Any) -> Path:
+        """See `hsa2c.api.loading.push`."""
+        return loading.push(self.dir, folder, to_hub=to_hub, private=private, **options)
+
     def export(self, path: str | Path) -> Path:
         """See `hsa2c.api.loading.export`."""
         return loading.export(self.dir, path)

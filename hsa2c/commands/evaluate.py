@@ -11,9 +11,10 @@ from hsa2c import application
 from hsa2c.application import Application
 from hsa2c.commands import APPLICATION
 from hsa2c.commands.choice import show
-from hsa2c.commands.options import OneLineParser, guarded, tell_skipped
+from hsa2c.commands.options import OneLineParser, add_trust, guarded, tell_skipped
 from hsa2c.errors import EXIT_DONE, ConfigError
 from hsa2c.run import checkpoint as checkpoints
+from hsa2c.run.hub import settings
 
 PROG = "hsa2c evaluate"
 
@@ -51,6 +52,7 @@ def parser(prog: str) -> OneLineParser:
     p.set_defaults(prog=prog)
     p.add_argument("target", metavar="RUN_OR_CHECKPOINT", type=Path, help="run directory or .safetensors file")
     p.add_argument("--newest", action="store_true", help="the newest checkpoint of the run")
+    add_trust(p)
     p.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     return p
 
@@ -60,8 +62,8 @@ def _evaluate(name: str, app: Application, options: argparse.Namespace) -> int:
         raise ConfigError(f"{name}: has no evaluate, and so no word on how good v is")
     checkpoint, path, skipped = checkpoints.read(options.target, prefer="newest" if options.newest else "best")
     tell_skipped(options.prog, skipped)
-    checkpoints.check_identity(checkpoint, {"application": app.name}, source=path)
-    result = {**app.evaluate(app.build_config(checkpoint.config), checkpoint.v), "checkpoint": str(path)}
+    config = settings(app, checkpoint, path, trusted=options.trust_code)
+    result = {**app.evaluate(config, checkpoint.v), "checkpoint": str(path)}
     if options.json:
         print(json.dumps(result))
     else:

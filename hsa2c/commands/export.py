@@ -8,8 +8,9 @@ from hsa2c import application
 from hsa2c.commands import APPLICATION
 from hsa2c.commands.choice import show
 from hsa2c.commands.files import replacing
-from hsa2c.commands.options import OneLineParser, guarded, tell_skipped
+from hsa2c.commands.options import OneLineParser, add_trust, guarded, tell_skipped
 from hsa2c.run import checkpoint as checkpoints
+from hsa2c.run.hub import settings
 
 PROG = "hsa2c export"
 
@@ -20,6 +21,7 @@ def parser() -> OneLineParser:
     p.add_argument("target", type=Path, metavar="RUN_OR_CHECKPOINT", help="run directory or .safetensors file")
     p.add_argument("file", type=Path, metavar="FILE", help="policy.onnx, or policy.pt for TorchScript")
     p.add_argument("--newest", action="store_true", help="of the newest checkpoint, though there is a best one")
+    add_trust(p)
     return p
 
 
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: st
         found = application.load(app)
         checkpoint, path, skipped = checkpoints.read(options.target, prefer="newest" if options.newest else "best")
         tell_skipped(PROG, skipped)
-        config = found.build_config(checkpoint.config)
+        config = settings(found, checkpoint, path, trusted=options.trust_code)
         checkpoints.check_identity(checkpoint, found.identity(config), source=path)
         with replacing(PROG, options.file):
             found.export(config, checkpoint.v, options.file)

@@ -59,6 +59,13 @@ def _path(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text}: must be {error}") from None
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The option by which a user agrees to code that a checkpoint from elsewhere names (`hsa2c.run.hub.settings`)."""
+    parser.add_argument(
+        "--trust-code", action="store_true", help="import the code that it names, though it is not in a run's directory"
+    )
+
+
 def number_or_auto(text: str) -> int | str:
     """A whole number, or the word auto."""
     try:

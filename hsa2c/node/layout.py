@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from hsa2c.config.sections import OptimiserConfig
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ProblemError
-from hsa2c.node.optimiser import Rule, SharedOptimiser, check_gradient
+from hsa2c.node.optimiser import Rule, SharedOptimiser, check_gradient, rule_of
 
 
 class Access(NamedTuple):
@@ -108,3 +109,8 @@ class DenseLayout(Layout):
             return bool(g.sum().isfinite())
 
         return Access(lambda: u_hat.copy_(u), optimiser.step, optimiser.scale_rate, finite)
+
+
+def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:
+    """The layout of a parameter that is read and changed as a whole."""
+    return DenseLayout(dim, rule_of(optimiser))

@@ -13,6 +13,7 @@ import torch
 from torch.optim.adam import adam
 from torch.optim.rmsprop import rmsprop
 
+from hsa2c.config.sections import OptimiserConfig
 from hsa2c.errors import ProblemError
 
 #: Running means that a rule keeps, of the parameter's length each.
@@ -34,6 +35,18 @@ class Rule:
         """Length of the flat state for a parameter of length `dim`: its running means and the count of updates."""
         means = _MEANS[self.name]
         return means * dim + 1 if means else 0
+
+
+def rule_of(optimiser: OptimiserConfig) -> Rule:
+    """The local optimiser of a configuration."""
+    return Rule(
+        name=optimiser.name,
+        learning_rate=optimiser.learning_rate,
+        beta1=optimiser.beta1,
+        beta2=optimiser.beta2,
+        decay=optimiser.decay,
+        epsilon=optimiser.epsilon,
+    )
 
 
 class SharedOptimiser:

@@ -154,6 +154,9 @@ def application_of(path: Path) -> str | None:
         return None
     folder = path if path.is_dir() else path.parent
     run = folder.parent if folder.name == checkpoints.FOLDER else folder
+    lone = path if path.suffix == ".safetensors" and run is folder else checkpoints.best(run)
+    if lone is not None:  # not in a run: what lies beside it may be a stranger's
+        return earlier.module_of(lone)
     for about_file in sorted(run.glob(f"{Path(ABOUT).stem}*.yaml")):
         if isinstance(name := read_settings(about_file).get("application"), str):
             return name

@@ -13,13 +13,17 @@ from hsa2c.observe.runlog import JOURNAL, read_rows
 from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run.checkpoint_file import read_identity
 
-#: Applications of 0.1, whose runs do not say which module they are of: name in a checkpoint to module.
-_OF_0_1 = {"hsa2c": "hsa2c.agents.application", "lda": "hsa2c.examples.lda.application"}
+#: Applications of this package: name in a checkpoint to module. Runs of 0.1 say no more, nor does a lone checkpoint.
+_OURS = {
+    "hsa2c": "hsa2c.agents.application",
+    "gym": "hsa2c.agents.gym.application",
+    "lda": "hsa2c.examples.lda.application",
+}
 
 
 def module_of(checkpoint: Path | None) -> str | None:
-    """Module of the application that a checkpoint of 0.1 is of; None where it cannot be told."""
-    return _OF_0_1.get(read_identity(checkpoint).get("application", "")) if checkpoint else None
+    """Module of the application of this package that a checkpoint is of; None where it cannot be told."""
+    return _OURS.get(read_identity(checkpoint).get("application", "")) if checkpoint else None
 
 
 def check_same(app: Application, directory: Path, before: Any, now: Any) -> None:

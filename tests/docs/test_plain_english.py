@@ -81,7 +81,7 @@ def test_public_names_are_told_in_short_sentences():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "export", "doctor", "plan", "plot", "rates", "replay", "report"]
+    "command", ["train", "evaluate", "export", "push", "doctor", "plan", "plot", "rates", "replay", "report"]
 )
 def test_help_is_in_short_sentences(command):
     run = [sys.executable, "-m", "hsa2c", command, "--help"]

@@ -1,7 +1,5 @@
 """Agents that act after training: masks, memory, episodes and their scores."""
 
-from typing import ClassVar
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from hsa2c.agents.gym.spaces import leaves
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.agents.network import num_parameters
 from hsa2c.errors import ConfigError
+from tests.agents.gym.filmed import Filmed
 from tests.agents.gym.scripted import Scripted
 
 LENGTH, TAIL = 3, 7  # weight, means and mean squares of three numbers
@@ -87,16 +86,13 @@ def test_a_recurrent_policy_keeps_its_number_of_environments_until_reset():
     assert acting(observation) in Scripted().action_space
 
 
-class Shown(Scripted):
-    metadata: ClassVar = {"render_fps": 10}
-
-    def render(self):
-        return np.full((40, 60, 3), 100, np.uint8)
+def shown():
+    return Filmed(render_mode="rgb_array")
 
 
 def test_a_film_is_written_whole_and_at_the_environments_speed(tmp_path):
     imageio = pytest.importorskip("imageio.v3")
-    assert record(policy(Shown()), Shown, tmp_path / "a.gif", seed=1) == 1 + 2 + 3
+    assert record(policy(shown()), shown, tmp_path / "a.gif", seed=1) == 1 + 2 + 3
     assert imageio.immeta(tmp_path / "a.gif")["duration"] == 100
     assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
 
@@ -104,17 +100,18 @@ def test_a_film_is_written_whole_and_at_the_environments_speed(tmp_path):
 @pytest.mark.parametrize(
     ("make", "file", "said"),
     [
+        (Filmed, "a.mp4", "renders no picture, must render rgb_array"),
         (Scripted, "a.mp4", "does not render rgb_array: NotImplementedError"),
         (lambda: 1 / 0, "a.mp4", "does not render rgb_array: ZeroDivisionError"),
-        (Shown, "a.avi", "must end in"),
-        (Shown, "x.gif/a.gif", "^video = "),
+        (shown, "a.avi", "must end in"),
+        (shown, "x.gif/a.gif", "^video = "),
     ],
 )
 def test_what_cannot_be_filmed_is_known_before_playing(make, file, said, tmp_path):
     (tmp_path / "x.gif").touch()
     with pytest.raises(ConfigError, match=said):
         check_film(make, tmp_path / file, seed=1)
-    check_film(Shown, tmp_path / "a.mp4", seed=1)
+    check_film(shown, tmp_path / "a.mp4", seed=1)
     assert [path.name for path in tmp_path.iterdir()] == ["x.gif"]
 
 
