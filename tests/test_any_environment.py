@@ -105,6 +105,11 @@ def loss(batch, output):
     return -(batch.advantages * output.log_p)[kept].mean() + 0.5 * (batch.returns - output.values)[kept].square().mean()
 
 
+class Licensed(Reach):
+    def __init__(self):
+        raise SystemExit("no licence")
+
+
 def nothing():
     return None
 
@@ -323,8 +328,11 @@ def refused(mine, monkeypatch, capsys):
     ("arguments", "said"),
     [
         ("--env cartpole-v1", "did you mean CartPole-v1"),
-        ("--env=Pong", "--game Pong"),
-        ("--env no_such_boards:Board-v0", "No module named 'no_such_boards'"),
+        ("--env=Pong", "there is --game Pong, or --env ALE/Pong-v5"),
+        ("--env xyzzy", "is registered; one of your own is module:function"),
+        ("--env mine:Licensed", "cannot be made: SystemExit: no licence"),
+        ("--env Hopper-v2", "cannot be made: ImportError"),
+        ("--env no_such_boards:Board-v0", "no module no_such_boards is installed"),
         ("--env mine:Words", "Text is not supported; Box, Discrete"),
         ("--env mine:nothing", "gave a NoneType without observation_space, must be a gymnasium.Env"),
         ("--env mine:number", "is a int, must be a function or class"),
@@ -338,6 +346,8 @@ def refused(mine, monkeypatch, capsys):
         ("--env CartPole-v1 --loss reinforce", "must be a2c, ppo, vtrace, or module:function"),
         ("--env CartPole-v1 --loss mine:absent", "there is no absent in mine"),
         ("--env CartPole-v1 --game Pong", "--game"),
+        ("--game CartPole-v1", "no such game; did you mean --env CartPole-v1?"),
+        ("--game lunarlander", "no such game; did you mean --env LunarLander-v3?"),
         ("--env CartPole-v1 --set agent.foo=1", "agent.foo: no such setting"),
         ("--env CartPole-v1 --set env.options={foo:1}", "unexpected keyword argument"),
         ("--env CartPole-v1 --set agent.recurrent=rnn", "agent.recurrent"),
@@ -353,4 +363,9 @@ def test_a_missing_extra_is_named(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "Box2D", None)
     for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
         monkeypatch.delitem(sys.modules, name)
-    assert 'pip install "gymnasium[box2d]"' in refused("--env", "LunarLander-v3")
+    assert refused("--env", "LunarLander-v3").endswith("needs gymnasium[box2d]: pip install 'hsa2c[gym]'\n")
+
+
+def test_a_missing_emulator_is_named(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    assert "pip install ale-py" in refused("--env", "ALE/Pong-v5")
