@@ -134,9 +134,9 @@ class Gym(Application):
 
     def layout(self, config: GymConfig) -> Layout:
         """The optimiser leaves the statistics alone."""
-        from hsa2c.agents.gym.statistics import TailLayout
+        from hsa2c.node.layout import DenseLayout
 
-        return TailLayout(self.dim(config), rule_of(config.optimiser), _statistics(config).size)
+        return DenseLayout(self.dim(config), rule_of(config.optimiser), _statistics(config).size)
 
     def problems(self, config: GymConfig, node: int, t: int) -> ProblemFactory:
         """Actor-learners; what is random in each depends on the seed, its place and where the run was resumed."""
