@@ -8,8 +8,11 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from torch import nn
 
 import hsa2c
+from hsa2c import names
+from hsa2c.agents.gym.application import APPLICATION
 from hsa2c.commands import train
 from hsa2c.commands.choice import lead
 from tests.commands.conftest import files_of
@@ -298,6 +301,18 @@ def test_too_many_faults_end_the_run_and_say_why(mine):
     assert "20 of the last 20 episodes failed; env mine:Bad, copy " in err
     assert "OSError: no board" in err
     assert "Traceback" not in err
+
+
+def test_the_weights_of_a_network_are_counted_once():
+    made = []
+
+    def network(observations, actions):
+        made.append(actions)
+        return nn.Linear(4, 3)
+
+    config = APPLICATION.build_config({"agent": {"network": names.give(network, "network")}})
+    assert APPLICATION.dim(config) == APPLICATION.dim(config) == 15 + 2 * 5 + 1
+    assert len(made) == 1
 
 
 # Bad input: exit code 2, one line, nothing written

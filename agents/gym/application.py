@@ -112,9 +112,9 @@ class Gym(Application):
 
     def dim(self, config: GymConfig) -> int:
         """Weights of the network, and the running statistics."""
-        from hsa2c.agents.network import num_parameters
-
-        return num_parameters(_agent(config)) + _statistics(config).size
+        values = to_dict(config)
+        text = json.dumps({"env": values["env"], "agent": values["agent"]}, sort_keys=True)
+        return _parameters_of(text) + _statistics(config).size
 
     def initial(self, config: GymConfig) -> Vector:
         """Weights drawn by the run's seed; statistics that know nothing."""
@@ -294,6 +294,14 @@ def _agent(config: GymConfig) -> Agent:
         recurrent=agent.recurrent,
         own=own,
     )
+
+
+@cache
+def _parameters_of(text: str) -> int:
+    """Weights of the network; one is made to count them."""
+    from hsa2c.agents.network import num_parameters
+
+    return num_parameters(_agent(build(GymConfig, json.loads(text))))
 
 
 def _try(config: GymConfig) -> None:
