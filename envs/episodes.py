@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
 import math
+import re
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -27,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple
 
-from hsa2c import interpreter
+from hsa2c import names
 from hsa2c.envs.names import resolve_game
 from hsa2c.errors import ConfigError, ProblemError
 
@@ -228,7 +229,10 @@ def make_one(make: Make, name: str, limit_s: float | None) -> gymnasium.Env[Any,
             env = make()
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        extra = re.search(r"gymnasium\[(box2d|classic-control|mujoco)\]", str(error))
+        if isinstance(error, gymnasium.error.DependencyNotInstalled) and extra:
+            raise ConfigError(f"{name}: needs {extra[0]}: pip install 'hsa2c[gym]'") from None
         raise ConfigError(f"{name}: cannot be made: {type(error).__name__}: {_line(error)}") from None
     for member in ("observation_space", "action_space", "reset", "step"):
         if not hasattr(env, member):
@@ -260,7 +264,7 @@ def try_reset(make: Make, name: str, limit_s: float | None, seed: int) -> None:
             env.close()
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
@@ -297,23 +301,42 @@ def maker(env: Any, **options: Any) -> Make:
         return lambda: env(**options)
     module, _, name = env.rpartition(":")
     try:
-        if module or name.startswith("ALE/"):
-            interpreter.find(module or "ale_py")
-            importlib.import_module(module or "ale_py")  # which registers its environments
+        if name.startswith("ALE/"):
+            _quiet_ale(f"env = {env!r}")
+        if module:
+            names.module_of(module, f"env = {env!r}")  # which registers its environments
         gymnasium.spec(name)
     except ModuleNotFoundError as error:
         raise ConfigError(f"env = {env!r}: {error}") from None
     except gymnasium.error.Error:
         raise ConfigError(f"env = {env!r}: no such environment is registered{_nearest(name)}") from None
-    return lambda: gymnasium.make(env, disable_env_checker=True, **options)
+
+    def make() -> gymnasium.Env[Any, Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of an older version, which was asked for
+            return gymnasium.make(env, disable_env_checker=True, **options)
+
+    return make
+
+
+def _quiet_ale(name: str) -> None:
+    """Register the games of the ALE, which says its version otherwise."""
+    try:
+        import ale_py
+    except ModuleNotFoundError:
+        raise ConfigError(f"{name}: ale_py is not installed: pip install ale-py") from None
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
 
 
 def _nearest(name: str) -> str:
     with contextlib.suppress(ConfigError):
-        return f"; for the game there is --game {resolve_game(name).name}"
+        game = resolve_game(name).name
+        return f"; for the game there is --game {game}, or --env ALE/{game}-v5"
     ids = {known.lower(): known for known in gymnasium.registry}
     found = difflib.get_close_matches(name.lower(), ids, n=3, cutoff=0.5)
-    return f"; did you mean {', '.join(ids[one] for one in found)}?" if found else ""
+    if found:
+        return f"; did you mean {', '.join(ids[one] for one in found)}?"
+    return "; one of your own is module:function"
 
 
 def _check(space: Space[Any], observation: Any, reward: Any = 0.0, where: str = "observation") -> None:

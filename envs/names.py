@@ -59,10 +59,20 @@ def resolve_game(text: str) -> Game:
         return games[key]
     if key in {_key(rom) for rom in _NEED_TWO_PLAYERS}:
         raise ConfigError(f"game = {text!r}: ALE has it for two players only")
+    if env := _environment(key):
+        raise ConfigError(f"game = {text!r}: no such game; did you mean --env {env}?")
     near = difflib.get_close_matches(key, games, cutoff=0.8) or difflib.get_close_matches(key, games, cutoff=0.5)
     if near:
         raise ConfigError(f"game = {text!r}: no such game; did you mean {_either(games[k].name for k in near)}?")
     raise ConfigError(f"game = {text!r}: no such game; {len(games)} are known, Pong and SpaceInvaders among them")
+
+
+def _environment(key: str) -> str | None:
+    """The newest id of Gymnasium's with this name and no game's, however it is typed."""
+    import gymnasium
+
+    ids = [id_ for id_, spec in gymnasium.registry.items() if not spec.namespace and _key(spec.name) == key]
+    return max(ids, key=lambda id_: gymnasium.registry[id_].version or 0, default=None)
 
 
 def _name(rom: str) -> str:

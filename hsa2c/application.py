@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from hsa2c import interpreter, names
+from hsa2c import names
 from hsa2c.cluster.capacity import Footprint
 from hsa2c.config.loading import build
 from hsa2c.config.sections import Config
@@ -298,13 +298,7 @@ def locate(name: str) -> str:
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(f"application {name!r}: must be the name of a module")
-    interpreter.find(name)
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if not f"{name}.".startswith(f"{error.name}."):
-            raise  # of what it imports itself
-        raise ConfigError(f"application {name}: no such module is installed, or in the current directory") from None
+    module = names.module_of(name, "application")
     if hasattr(module, "APPLICATION"):
         return name
     inside = f"{name}.application"

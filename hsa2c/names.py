@@ -66,11 +66,31 @@ def find(name: str) -> Any:
         raise ConfigError(f"{name!r}: must be module:name, or /folder/script.py:name")
     if not reaches_others(name):
         raise ConfigError(f"{name}: was in the process that began this run; others find only what is in a file")
-    module = _script(where) if where.endswith(".py") else _module(where, name)
+    module = _script(where) if where.endswith(".py") else module_of(where, name)
     try:
         return reduce(getattr, attribute.split("."), module)
     except AttributeError:
         raise ConfigError(f"{name}: there is no {attribute} in {where}") from None
+
+
+def module_of(where: str, what: str) -> ModuleType:
+    """A module by its name: it is installed, or lies in the current directory, or where this process's parent finds it.
+
+    Args:
+        where: Its name.
+        what: Who asks for it, for the complaint.
+
+    Raises:
+        ConfigError: There is none.
+        ModuleNotFoundError: It imports one that is not there.
+    """
+    interpreter.find(where)
+    try:
+        return importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        if not f"{where}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigError(f"{what}: no module {where} is installed, or in the current directory") from None
 
 
 def refuse_import(call: str) -> None:
@@ -142,13 +162,3 @@ def _script(path: str) -> ModuleType:
     finally:
         _importing.pop()
     return module
-
-
-def _module(where: str, name: str) -> ModuleType:
-    interpreter.find(where)
-    try:
-        return importlib.import_module(where)
-    except ModuleNotFoundError as error:
-        if not f"{where}.".startswith(f"{error.name}."):
-            raise  # of what it imports itself
-        raise ConfigError(f"{name}: no module {where} is installed, or in the current directory") from None

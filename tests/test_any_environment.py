@@ -8,8 +8,11 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from torch import nn
 
 import hsa2c
+from hsa2c import names
+from hsa2c.agents.gym.application import APPLICATION
 from hsa2c.commands import train
 from hsa2c.commands.choice import lead
 from tests.commands.conftest import files_of
@@ -103,6 +106,11 @@ def wide(observations, actions):
 def loss(batch, output):
     kept = batch.valid
     return -(batch.advantages * output.log_p)[kept].mean() + 0.5 * (batch.returns - output.values)[kept].square().mean()
+
+
+class Licensed(Reach):
+    def __init__(self):
+        raise SystemExit("no licence")
 
 
 def nothing():
@@ -297,6 +305,18 @@ def test_too_many_faults_end_the_run_and_say_why(mine):
     assert "Traceback" not in err
 
 
+def test_the_weights_of_a_network_are_counted_once():
+    made = []
+
+    def network(observations, actions):
+        made.append(actions)
+        return nn.Linear(4, 3)
+
+    config = APPLICATION.build_config({"agent": {"network": names.give(network, "network")}})
+    assert APPLICATION.dim(config) == APPLICATION.dim(config) == 15 + 2 * 5 + 1
+    assert len(made) == 1
+
+
 # Bad input: exit code 2, one line, nothing written
 
 
@@ -325,8 +345,11 @@ def refused(mine, monkeypatch, capsys):
     ("arguments", "said"),
     [
         ("--env cartpole-v1", "did you mean CartPole-v1"),
-        ("--env=Pong", "--game Pong"),
-        ("--env no_such_boards:Board-v0", "No module named 'no_such_boards'"),
+        ("--env=Pong", "there is --game Pong, or --env ALE/Pong-v5"),
+        ("--env xyzzy", "is registered; one of your own is module:function"),
+        ("--env mine:Licensed", "cannot be made: SystemExit: no licence"),
+        ("--env Hopper-v2", "cannot be made: ImportError"),
+        ("--env no_such_boards:Board-v0", "no module no_such_boards is installed"),
         ("--env mine:Words", "Text is not supported; Box, Discrete"),
         ("--env mine:nothing", "gave a NoneType without observation_space, must be a gymnasium.Env"),
         ("--env mine:number", "is a int, must be a function or class"),
@@ -340,6 +363,8 @@ def refused(mine, monkeypatch, capsys):
         ("--env CartPole-v1 --loss reinforce", "must be a2c, ppo, vtrace, or module:function"),
         ("--env CartPole-v1 --loss mine:absent", "there is no absent in mine"),
         ("--env CartPole-v1 --game Pong", "--game"),
+        ("--game CartPole-v1", "no such game; did you mean --env CartPole-v1?"),
+        ("--game lunarlander", "no such game; did you mean --env LunarLander-v3?"),
         ("--env CartPole-v1 --set agent.foo=1", "agent.foo: no such setting"),
         ("--env CartPole-v1 --set env.options={foo:1}", "unexpected keyword argument"),
         ("--env CartPole-v1 --set agent.recurrent=rnn", "agent.recurrent"),
@@ -355,4 +380,9 @@ def test_a_missing_extra_is_named(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "Box2D", None)
     for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
         monkeypatch.delitem(sys.modules, name)
-    assert 'pip install "gymnasium[box2d]"' in refused("--env", "LunarLander-v3")
+    assert refused("--env", "LunarLander-v3").endswith("needs gymnasium[box2d]: pip install 'hsa2c[gym]'\n")
+
+
+def test_a_missing_emulator_is_named(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    assert "pip install ale-py" in refused("--env", "ALE/Pong-v5")

@@ -120,9 +120,9 @@ class Gym(AgentApplication):
 
     def dim(self, config: GymConfig) -> int:
         """Weights of the network, and the running statistics."""
-        from hsa2c.agents.network import num_parameters
-
-        return num_parameters(_agent(config)) + _statistics(config).size
+        values = to_dict(config)
+        text = json.dumps({"env": values["env"], "agent": values["agent"]}, sort_keys=True)
+        return _parameters_of(text) + _statistics(config).size
 
     def initial(self, config: GymConfig) -> Vector:
         """Weights drawn by the run's seed; statistics that know nothing."""
@@ -142,10 +142,10 @@ class Gym(AgentApplication):
 
     def layout(self, config: GymConfig) -> Layout:
         """The optimiser leaves the statistics alone."""
-        from hsa2c.agents.gym.statistics import TailLayout
+        from hsa2c.node.layout import DenseLayout
         from hsa2c.node.optimiser import rule_of
 
-        return TailLayout(self.dim(config), rule_of(config.optimiser), _statistics(config).size)
+        return DenseLayout(self.dim(config), rule_of(config.optimiser), _statistics(config).size)
 
     def problems(self, config: GymConfig, node: int, t: int) -> ProblemFactory:
         """Actor-learners; what is random in each depends on the seed, its place and where the run was resumed."""
@@ -324,6 +324,14 @@ def _agent(config: GymConfig) -> Agent:
         log_std=agent.log_std,
         own=own,
     )
+
+
+@cache
+def _parameters_of(text: str) -> int:
+    """Weights of the network; one is made to count them."""
+    from hsa2c.agents.network import num_parameters
+
+    return num_parameters(_agent(build(GymConfig, json.loads(text))))
 
 
 def _try(config: GymConfig) -> None:

@@ -17,9 +17,6 @@ from gymnasium.spaces import Space
 from torch import Tensor
 
 from hsa2c.agents.gym.spaces import normalised
-from hsa2c.dpsgd.problem import Problem
-from hsa2c.node.layout import Access, DenseLayout
-from hsa2c.node.optimiser import Rule, SharedOptimiser, check_gradient
 
 _RATE = 0.01  # of a rollout: what came 100 rollouts ago counts for a third
 MOST = 10.0
@@ -112,38 +109,3 @@ def _axes(x: Tensor, width: int) -> int:
         axes += 1
         found *= x.shape[-axes]
     return max(axes, 0)
-
-
-class TailLayout(DenseLayout):
-    """As `DenseLayout`; but of the last numbers, a gradient is subtracted as it is.
-
-    Args:
-        dim: Length of v.
-        rule: The local optimiser, for all but the tail.
-        tail: Numbers that it leaves alone.
-    """
-
-    def __init__(self, dim: int, rule: Rule, tail: int) -> None:
-        super().__init__(dim, rule)
-        self._rule_, self._dim_, self._tail = rule, dim, tail
-
-    @property
-    def state_size(self) -> int:
-        """See `hsa2c.node.layout.Layout`."""
-        return self._rule_.state_size(self._dim_ - self._tail)
-
-    def attach(self, u: Tensor, state: Tensor, problem: Problem) -> Access:
-        """See `hsa2c.node.layout.Layout.attach`."""
-        u_hat, dim, head = torch.empty_like(u), self._dim_, self._dim_ - self._tail
-        optimiser = SharedOptimiser(u[:head], state, self._rule_)
-
-        def step(g: Any) -> None:
-            check_gradient(g, dim)
-            optimiser.step(g[:head])
-            u[head:].sub_(g[head:])  # unlocked: a lost write is S_b of Eq. 3
-
-        def finite(g: Any) -> bool:
-            check_gradient(g, dim)
-            return bool(g.sum().isfinite())
-
-        return Access(lambda: u_hat.copy_(u), step, optimiser.scale_rate, finite)

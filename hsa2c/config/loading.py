@@ -74,13 +74,19 @@ def build(config_type: type[T], values: Mapping[str, Any]) -> T:
         name = _flat(wrong[0].removeprefix("configuration."))
         raise ConfigError(f"{name} = {wrong[1]!a}: must be UTF-8 text") from None
     except (TypeError, ValueError, RecursionError) as error:
+        found = flatten("", values) if isinstance(error, TypeError) else {}  # else a mapping holds itself
+        what = next((f"{name[1:]} = {value}" for name, value in found.items() if not _is_plain(value)), error)
         raise ConfigError(
-            f"configuration: holds a value that is neither number, text nor list: {_flat(error)}"
+            f"configuration: holds a value that is neither number, text nor list: {_flat(what)}"
         ) from None
     try:
         return TypeAdapter(config_type).validate_json(text)
     except ValidationError as error:
         raise ConfigError(_flat(_one_line(config_type, error))) from None
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, int, float, list, tuple, Mapping, type(None)))
 
 
 def is_text(value: str) -> bool:

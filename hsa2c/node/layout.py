@@ -70,13 +70,15 @@ class DenseLayout(Layout):
     Args:
         dim: Length of v.
         rule: The local optimiser.
+        tail: So many of the last numbers it leaves alone: a gradient of them is subtracted as it is.
     """
 
     in_place = True
 
-    def __init__(self, dim: int, rule: Rule) -> None:
+    def __init__(self, dim: int, rule: Rule, tail: int = 0) -> None:
         self._dim = dim
         self._rule = rule
+        self._head = dim - tail
 
     @property
     def size(self) -> int:
@@ -86,7 +88,7 @@ class DenseLayout(Layout):
     @property
     def state_size(self) -> int:
         """See `Layout`."""
-        return self._rule.state_size(self._dim)
+        return self._rule.state_size(self._head)
 
     def enter(self, v: Vector, u: Vector) -> None:
         """See `Layout.enter`."""
@@ -100,15 +102,21 @@ class DenseLayout(Layout):
 
     def attach(self, u: torch.Tensor, state: torch.Tensor, problem: Problem) -> Access:
         """See `Layout.attach`."""
-        u_hat = torch.empty_like(u)
-        optimiser = SharedOptimiser(u, state, self._rule)
+        u_hat, head = torch.empty_like(u), self._head
+        optimiser = SharedOptimiser(u[:head], state, self._rule)
+
+        def step(g: Any) -> None:
+            check_gradient(g, self._dim)
+            optimiser.step(g[:head])
+            u[head:].sub_(g[head:])  # unlocked: a lost write is S_b of Eq. 3
 
         def finite(g: Any) -> bool:
             check_gradient(g, self._dim)
             # One number instead of one for each element: a sum is finite only if all that it adds are.
             return bool(g.sum().isfinite())
 
-        return Access(lambda: u_hat.copy_(u), optimiser.step, optimiser.scale_rate, finite)
+        change = step if head < self._dim else optimiser.step
+        return Access(lambda: u_hat.copy_(u), change, optimiser.scale_rate, finite)
 
 
 def dense_layout(dim: int, optimiser: OptimiserConfig) -> Layout:

@@ -74,7 +74,7 @@ MISTAKES = {
     "application NoProblem: NoProblem has no problem, must have one": own.NoProblem,
     "application object: is a object, must be a hsa2c.Application": object,
     "application int: is a int, must be a hsa2c.Application": 3,
-    "application nosuch: no such module is installed": "nosuch",
+    "application: no module nosuch is installed": "nosuch",
     f"{MODULE}:nosuch: there is no nosuch in {MODULE}": f"{MODULE}:nosuch",
     "application tests.api.problems: the module has no APPLICATION": "tests.api.problems",
     "best = 'x': needs evaluate": type("Own", (own.Own,), {"best": "x"}),

@@ -63,7 +63,7 @@ def test_a_run_of_another_is_refused(refused, runs):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("--app no_such", "application no_such: no such module is installed, or in the current directory"),
+        ("--app no_such", "application: no module no_such is installed, or in the current directory"),
         ("--app hsa2c.errors", "application hsa2c.errors: the module has no APPLICATION"),
         ("--app hsa2c.examples", "application hsa2c.examples: the module has no APPLICATION"),
         ("--app ../x", "application '../x': must be the name of a module"),
@@ -76,7 +76,7 @@ def test_what_is_no_application_is_refused(refused, arguments, line):
 
 def test_a_run_of_a_module_that_has_gone_is_refused(refused, tmp_path):
     gone = write_run(tmp_path / "gone", "no_such.application")
-    assert "application no_such.application: no such module" in refuses(refused, gone)
+    assert "application: no module no_such.application is" in refuses(refused, gone)
 
 
 def test_plots_and_pages_have_the_words_of_the_run(runs, tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hsa2c.agents.application import AtariConfig
+from hsa2c.agents.application import APPLICATION, AtariConfig
 from hsa2c.config.loading import (
     assignments,
     at,
@@ -291,7 +291,12 @@ def test_yaml_may_use_anchors_and_merge_keys(read):
 
 @pytest.mark.parametrize("text", ["seed: 2024-01-01", "seed: 2024-01-01 10:00:00", "2024-01-01: 1", "seed: !!set {1}"])
 def test_dates_and_sets_are_no_settings(read, text):
-    assert error_of(read(text)).startswith("configuration: holds a value that is neither number, text nor list")
+    assert error_of(read(text)).startswith("configuration: holds a value that is neither number, text nor list: ")
+
+
+def test_a_setting_that_is_no_plain_value_is_named():
+    with pytest.raises(ConfigError, match=r"nor list: env\.id = <object"):
+        APPLICATION.build_config({"env": {"id": object()}})
 
 
 def test_file_that_cannot_be_read(tmp_path):

@@ -321,9 +321,6 @@ def test_the_limit_is_each_environments_own():
     assert [step.valid.tolist() for step in steps] == [[True] * 3, [True] * 3, [True, False, False]]
     assert envs.faults == 2
     assert envs.last_fault.endswith("copy 2, after 2 steps: TimeoutError: no answer within 0.4 s (env.step_limit_s)")
-        envs.last_fault
-        == "env mine:Slow, copy 2, after 2 steps: TimeoutError: no answer within 0.4 s (env.step_limit_s)"
-    )
     envs.close()
 
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from hsa2c.agents.gym.statistics import Statistics, TailLayout
+from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.steps import GlobalStep, constant_factor_rho
+from hsa2c.node.layout import DenseLayout
 from hsa2c.node.optimiser import Rule
 
 SPACES = {
@@ -96,7 +97,7 @@ def test_mean_of_two_nodes_deltas_is_that_of_all_their_data():
 
 def test_the_optimiser_leaves_the_tail_alone():
     rule = Rule(name="adam", learning_rate=0.1, beta1=0.9, beta2=0.999, decay=0.99, epsilon=1e-8)
-    layout = TailLayout(5, rule, 2)
+    layout = DenseLayout(5, rule, 2)
     assert layout.state_size == rule.state_size(3)
     u, state, g = torch.ones(5), torch.zeros(layout.state_size), torch.tensor([9.0, -9.0, 0.0, 0.25, -0.5])
     access = layout.attach(u, state, Problem())
