@@ -77,6 +77,7 @@ class Atari(AgentApplication):
         shown.Field("master busy", "master/busy", "{:.0%}"),
         shown.Field("entropy", "policy/entropy", "{:.3f}"),
     )
+    best = "score/mean_100"
     curve = shown.Field("mean score", "score/mean_100", "{:,.1f}")
     fixed: ClassVar[Sequence[str]] = ("game", "agent.initialisation")
     earlier_modules: ClassVar[Sequence[str]] = ("hsa2c.atari", "agents.application")

@@ -22,10 +22,11 @@ _COMMANDS = {
     "rates": "learning rates by Corollary 1, and whether its conditions hold",
     "replay": "repeat a recorded run serially, and compare v (as {command.program} --replay)",
     "report": "write a run's page: curves, staleness, faults and story",
+    "tune": "find good values of settings by many short trainings",
 }
 
 #: Those that take ``--app``.
-_OF_ANY_APPLICATION = ("train", "evaluate", "export", "push", "doctor", "plot", "replay", "report")
+_OF_ANY_APPLICATION = ("train", "evaluate", "export", "push", "doctor", "plot", "replay", "report", "tune")
 
 
 def main() -> int:

@@ -42,7 +42,8 @@ class Application:
     config_type: ClassVar[type] = Config
     """The dataclass of its configuration: the sections of `Config`, and its own."""
     best: ClassVar[str | None] = None
-    """Which number of `evaluate` makes a checkpoint the best: the higher the better; after a minus, the lower."""
+    """Which number of `evaluate`, or of its tracker's rows, makes a checkpoint the best, and is what ``tune`` improves:
+    the higher the better; after a minus, the lower."""
     fields: Sequence[Field] = (
         Field("updates", "updates"),
         Field("updates/s", "speed/updates_per_s"),
@@ -130,7 +131,7 @@ class Application:
     def drawn(self, config: Any) -> Sequence[str]:
         """Keys of rows that ``plot`` draws of this run, the first one large: what is best, before all."""
         best = () if self.best is None else (self.best.removeprefix("-"),)
-        return (*best, *(self.pictures.tags or (self.curve.key,)))
+        return tuple(dict.fromkeys((*best, *(self.pictures.tags or (self.curve.key,)))))
 
     def code(self, config: Any) -> Sequence[str]:
         """Names of the user's code that this run needs (`hsa2c.names`)."""

@@ -50,6 +50,7 @@ class Gym(AgentApplication):
         Field("master busy", "master/busy", "{:.0%}"),
         Field("entropy", "policy/entropy", "{:.3f}"),
     )
+    best = "score/mean_100"
     curve = Field("mean score", "score/mean_100", "{:,.1f}")
     fixed: ClassVar[Sequence[str]] = (
         "env.id",

@@ -50,6 +50,7 @@ class LDA(Application):
         shown.Field("eta", "rate/eta", "{:.4f}"),
         shown.Field("negative entries", "guard/negative_entries"),
     )
+    best = "-perplexity/validation"
     curve = shown.Field("perplexity", "perplexity/validation", "{:,.0f}")
     fixed: ClassVar[Sequence[str]] = ("corpus", "model", "optimiser.rule")
     summary: ClassVar[Mapping[str, str]] = {

@@ -19,9 +19,9 @@ from hsa2c.cluster.world import ALONE, find_world
 from hsa2c.commands import APPLICATION
 from hsa2c.commands.run_options import given, options_of
 from hsa2c.errors import EXIT_DONE, ConfigError, HSA2CError
-from hsa2c.observe.runlog import JOURNAL, read_rows
 from hsa2c.run import begin
 from hsa2c.run import directory as rundir
+from hsa2c.run.ending import why
 from hsa2c.run.launcher import Launch, check, launch
 
 _NOT_FIELDS = ("config", "resume", "replay", "recompute", "set", "json", "slurm", "go_on")
@@ -200,19 +200,7 @@ def _launch(what: Launch, feed: Feed) -> None:
             raise KeyboardInterrupt  # itself: by a subclass Python would end with exit code 1
         os.kill(os.getpid(), signum)  # as it would have ended this process
         raise signals.Interrupted(signum)
-    raise HSA2CError(f"{what.directory}: the run failed: {_why(what)}")
-
-
-def _why(what: Launch) -> str:
-    """What the journal says of a failure, with the last line of its traceback, which is the exception; else the log."""
-    journal, log = what.directory / JOURNAL, what.directory / "log.txt"
-    events = read_rows(journal) if journal.exists() else []
-    said = [event for event in events if event.get("kind") == "error" and event.get("session") == what.session]
-    told, text = f"its output is in {log}", log.read_text(encoding="utf-8", errors="replace")
-    if said:
-        told, text = str(said[-1].get("message")), str(said[-1].get("traceback") or "")
-    last = text.strip().rpartition("\n")[2]
-    return f"{told}: {last}" if last else told
+    raise HSA2CError(f"{what.directory}: the run failed: {why(what.directory, what.session)}")
 
 
 def _own_code(name: str, app: Application, config: Any) -> bool:

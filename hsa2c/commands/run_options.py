@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from hsa2c.commands import batch
 from hsa2c.commands.options import OneLineParser, number_or_auto
-from hsa2c.config.loading import assignments
+from hsa2c.config.loading import assignments, parse_assignment
 from hsa2c.words import CommandWords, Group, Option
 
 _DESCRIPTION = """{}
@@ -154,8 +156,8 @@ COMMON = (
 )
 
 
-def parser(words: CommandWords) -> OneLineParser:
-    """The command line of an application."""
+def parser(words: CommandWords, *, slurm: bool = True) -> OneLineParser:
+    """The command line of an application; with `slurm` also as a batch job."""
     p = OneLineParser(words.program, _DESCRIPTION.format(words.description))
     titles = {
         "what": words.what,
@@ -167,7 +169,8 @@ def parser(words: CommandWords) -> OneLineParser:
     groups = {name: p.add_argument_group(title) for name, title in titles.items()}
     for option in options_of(words):
         _add(groups[option.group], option)
-    batch.add_options(p)
+    if slurm:
+        batch.add_options(p)
     return p
 
 
@@ -179,6 +182,21 @@ def given(words: CommandWords, options: argparse.Namespace) -> dict[str, Any]:
         fields |= option.sets if option.sets and on else {}
     fields |= assignments(options.set, words.example)
     return fields | {option.field: value for option, value in typed if option.field is not None}
+
+
+def typed(words: CommandWords, fields: Mapping[str, Any]) -> list[str]:
+    """A command line that sets these fields: by their own options, where they have some, else by ``--set``."""
+    own = {option.field: option.flag for option in options_of(words) if option.field and option.action is None}
+    arguments: list[str] = []
+    for field, value in fields.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        if field in own and value is not None:
+            arguments += [own[field], text]
+            continue
+        if isinstance(value, str) and parse_assignment(f"{field}={value}")[1] != value:
+            text = json.dumps(value)  # else it would be read as a number, for example
+        arguments += ["--set", f"{field}={text}"]
+    return arguments
 
 
 def options_of(words: CommandWords) -> list[Option]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, EXIT_NOT_STARTED
-from hsa2c.observe.runlog import Journal
+from hsa2c.observe.runlog import JOURNAL, Journal, read_rows
 from hsa2c.run import directory as rundir
 from hsa2c.run.supervisor import Supervisor
 
@@ -39,6 +39,27 @@ def report(
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     print(f"the job failed ({how}); its output is in {directory / 'log.txt'}", file=sys.stderr)
     return EXIT_FAILED
+
+
+def why(directory: Path, session: int | None = None) -> str:
+    """What the journal says of a failure, with the last line of its traceback, which is the exception; else what the
+    log says; empty where there is neither.
+
+    Args:
+        directory: The run's.
+        session: The start of the run that has failed; None: the last one that did.
+    """
+    journal, log = directory / JOURNAL, directory / "log.txt"
+    events = read_rows(journal) if journal.exists() else []
+    said = [event for event in events if event.get("kind") == "error" and session in (None, event.get("session"))]
+    if said:
+        told, text = str(said[-1].get("message")), str(said[-1].get("traceback") or "")
+    elif log.exists():
+        told, text = f"its output is in {log}", log.read_text(encoding="utf-8", errors="replace")
+    else:
+        return ""
+    last = text.strip().rpartition("\n")[2]
+    return f"{told}: {last}" if last else told
 
 
 def _report_stop(code: int, supervisor: Supervisor, directory: Path, *, session: int, fresh: bool) -> None:

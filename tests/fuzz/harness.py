@@ -26,7 +26,11 @@ from hsa2c.errors import ConfigError
 from tests.fuzz.mutation import mutated
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MODULES = ("tests.fuzz.corpora", "tests.fuzz.state")  # each with a dict of readers by name, READERS
+MODULES = (
+    "tests.fuzz.corpora",
+    "tests.fuzz.state",
+    "tests.fuzz.studies",
+)  # each with a dict of readers by name, READERS
 MEMORY_BYTES = 2 << 30  # beyond what the process has when it has read the seeds
 INPUT_S = 20.0
 MOST_FAULTS = 20

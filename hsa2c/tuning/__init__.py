@@ -1,0 +1,1 @@
+"""Studies: many trainings, each a trial of other settings, and what is best among them."""
