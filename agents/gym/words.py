@@ -64,6 +64,7 @@ COMMAND = CommandWords(
     helps={"--set": "such as agent.recurrent=lstm", "--name": "name of this run in it (environment, date and time)"},
     limits="--agent-steps or --minutes",
     example="agent.recurrent=lstm",
+    configs="hsa2c.configs",
     next="python evaluate.py",
     evaluate="hsa2c.agents.gym.evaluate",
     count=("--games", "--episodes"),

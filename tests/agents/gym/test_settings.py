@@ -1,11 +1,17 @@
 """Defaults that depend on the kind of space, and what reaches the network and the pace of it."""
 
 import math
+from pathlib import Path
 
 import pytest
 
 from hsa2c.agents.gym.application import APPLICATION
 from hsa2c.agents.gym.settings import ActorCriticConfig, EnvironmentConfig, GymConfig, passes_of
+from hsa2c.cluster.world import World
+from hsa2c.config.loading import read_yaml, to_dict
+from hsa2c.run import begin
+
+SHIPPED = sorted((Path(__file__).resolve().parents[3] / "configs" / "gym").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -20,6 +26,16 @@ from hsa2c.agents.gym.settings import ActorCriticConfig, EnvironmentConfig, GymC
 )
 def test_passes_depend_on_loss_and_actions(agent, continuous, passes):
     assert passes_of(ActorCriticConfig(**agent), continuous=continuous) == passes
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_read_by_its_name(path, tmp_path):
+    name, given = f"gym/{path.stem}", {"output.run_dir": str(tmp_path)}
+    config = begin.prepare(APPLICATION, given, name, World(0, 1, started_by_mpi=False)).config
+    assert config.env.id.lower().startswith(path.stem)
+    for section, fields in read_yaml(path).items():
+        for field, value in fields.items():
+            assert to_dict(config)[section][field] == value, f"{section}.{field}"
 
 
 @pytest.mark.parametrize(("env", "passes"), [("CartPole-v1", 4), ("Pendulum-v1", 10)])
