@@ -14,52 +14,21 @@ import contextlib
 import difflib
 import importlib
 import math
-import signal
-import threading
-import time
 from collections.abc import Callable
-from types import FrameType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple
+from gymnasium.spaces import Space
 
 from hsa2c import interpreter
+from hsa2c.envs.limit import Limit
 from hsa2c.envs.names import resolve_game
+from hsa2c.envs.steps import MOST_FAULTS, Environments, EnvStep, Episode, check, whole
 from hsa2c.errors import ConfigError, ProblemError
 
 Make = Callable[[], "gymnasium.Env[Any, Any]"]
-
-_MOST_FAULTS = 20  # in a row, without a whole step between: then something is wrong for good
-
-
-class Episode(NamedTuple):
-    """One whole episode."""
-
-    score: float
-    """Sum of its rewards, as the environment gave them."""
-    agent_steps: int
-
-
-class EnvStep(NamedTuple):
-    """What one action in each environment led to."""
-
-    observations: list[Any] | npt.NDArray[Any]
-    """One of each environment, at the end of an episode its last one; of a Box one array, [num_envs, ...]."""
-    masks: list[Any]
-    """``info["action_mask"]`` of each, None where it has none."""
-    rewards: npt.NDArray[np.float32]
-    """[num_envs]; 0 where not valid."""
-    terminated: npt.NDArray[np.bool_]
-    """[num_envs]: the episode ended by the environment's rules; nothing follows."""
-    truncated: npt.NDArray[np.bool_]
-    """[num_envs]: cut off by a limit; what would follow has a value. Never together with terminated."""
-    valid: npt.NDArray[np.bool_]
-    """[num_envs]: False where a new episode was started, also after a fault: nothing to learn from."""
-    episodes: tuple[Episode, ...]
-    """Those that ended in this step."""
 
 
 class _Took(NamedTuple):
@@ -75,7 +44,7 @@ class _Took(NamedTuple):
 _NOTHING = (False, False, False)
 
 
-class Envs:
+class Envs(Environments):
     """Several copies of an environment.
 
     Args:
@@ -98,7 +67,7 @@ class Envs:
         self._make, self._name = make, name
         self._envs = [make() for _ in range(num_envs)]
         self._seed = seed
-        self._limit = _Limit(step_limit_s)
+        self._limit = Limit(step_limit_s)
         self.observation_space: Space[Any] = self._envs[0].observation_space
         self.action_space: Space[Any] = self._envs[0].action_space
         self.faults, self.last_fault = 0, ""
@@ -140,18 +109,18 @@ class Envs:
 
     def _checked(self, took: _Took) -> list[Any] | npt.NDArray[Any]:
         """The observations of all; one that no network can be given, or a reward, costs its environment."""
-        whole = _whole(self.observation_space, took.observations)
-        if whole is not None and math.isfinite(sum(took.rewards)):
-            return whole
+        together = whole(self.observation_space, took.observations)
+        if together is not None and math.isfinite(sum(took.rewards)):
+            return together
         for i, (_, _, valid) in enumerate(took.ends):
             try:
                 if valid:
-                    _check(self.observation_space, took.observations[i], took.rewards[i])
+                    check(self.observation_space, took.observations[i], took.rewards[i])
             except Exception as error:
                 took.observations[i], took.masks[i] = self._replace(i, error)
                 took.rewards[i], took.ends[i] = 0.0, _NOTHING
-        whole = _whole(self.observation_space, took.observations)
-        return took.observations if whole is None else whole
+        together = whole(self.observation_space, took.observations)
+        return took.observations if together is None else together
 
     def _count(self, took: _Took) -> tuple[Episode, ...]:
         """The episodes that have ended."""
@@ -178,7 +147,7 @@ class Envs:
         try:
             with self._limit:
                 observation, info = self._envs[i].reset(seed=seed)
-            _check(self.observation_space, observation)
+            check(self.observation_space, observation)
         except Exception as error:
             return self._replace(i, error)
         self._over[i] = False
@@ -194,8 +163,8 @@ class Envs:
         self._in_a_row[i] += 1
         where = f"{self._name}, copy {i}"
         self.last_fault = f"{where}, after {self._lengths[i]} steps: {type(error).__name__}: {error}"
-        if self._in_a_row[i] >= _MOST_FAULTS:
-            raise ProblemError(f"{_MOST_FAULTS} faults in a row; {self.last_fault}")
+        if self._in_a_row[i] >= MOST_FAULTS:
+            raise ProblemError(f"{MOST_FAULTS} faults in a row; {self.last_fault}")
         with contextlib.suppress(Exception):
             self._envs[i].close()
         self._seed += self.num_envs
@@ -257,89 +226,3 @@ def _nearest(name: str) -> str:
     ids = {known.lower(): known for known in gymnasium.registry}
     found = difflib.get_close_matches(name.lower(), ids, n=3, cutoff=0.5)
     return f"; did you mean {', '.join(ids[one] for one in found)}?" if found else ""
-
-
-def _check(space: Space[Any], observation: Any, reward: Any = 0.0, where: str = "observation") -> None:
-    """Refuse what no network can be given.
-
-    Raises:
-        ValueError: The reward is not finite, or the observation is not finite, or not of its space.
-    """
-    if not np.isfinite(reward):
-        raise ValueError(f"reward {reward} is not finite")
-    if isinstance(space, Dict | Tuple):
-        for key, part in space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces):
-            _check(part, observation[key], where=f"{where}.{key}")
-    elif isinstance(space, Box):  # whose bounds many environments do not keep
-        if np.shape(observation) != space.shape:
-            raise ValueError(f"{where} has shape {np.shape(observation)}, must have {space.shape}")
-        if not np.isfinite(observation).all():
-            raise ValueError(f"{where} is not finite")
-    elif isinstance(space, Discrete):
-        if not space.start <= observation < space.start + space.n:
-            raise ValueError(f"{where} is {observation}, must be in {space}")
-    elif not space.contains(np.asarray(observation)):
-        raise ValueError(f"{where} is {observation}, must be in {space}")
-
-
-def _whole(space: Space[Any], observations: list[Any]) -> npt.NDArray[Any] | None:
-    """Observations of a Box as one array; None where they are something else, or one is not as it must be."""
-    if not isinstance(space, Box):
-        return None
-    try:
-        whole = np.asarray(observations)
-        if whole.shape[1:] == space.shape and (whole.dtype.kind in "biu" or np.isfinite(whole).all()):
-            return whole
-    except (TypeError, ValueError):
-        pass
-    return None
-
-
-class _Limit:
-    """Raises TimeoutError in a block that takes longer, where it is Python, or waits.
-
-    The timer is set once for a step of all environments, and again where it goes off within a block that has time left:
-    to set it for each would cost more than many a step.
-    """
-
-    _in_charge: ClassVar[_Limit | None] = None
-    """Whose handler the process has."""
-    _before: ClassVar[Any] = signal.SIG_DFL
-    """The one that it had."""
-
-    def __init__(self, limit_s: float | None) -> None:
-        self._limit_s = limit_s
-        self._began_at: float | None = None
-
-    def arm(self) -> None:
-        """Before blocks, now and then."""
-        if self._limit_s is None or threading.current_thread() is not threading.main_thread():
-            return
-        if _Limit._in_charge is not self:
-            before = signal.signal(signal.SIGALRM, self._over)
-            _Limit._before = before if _Limit._in_charge is None else _Limit._before
-            _Limit._in_charge = self
-        signal.setitimer(signal.ITIMER_REAL, self._limit_s)
-
-    def disarm(self) -> None:
-        """Leave the timer to others."""
-        if _Limit._in_charge is self:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-            signal.signal(signal.SIGALRM, _Limit._before)
-            _Limit._in_charge = None
-
-    def __enter__(self) -> None:
-        self._began_at = time.monotonic()
-
-    def __exit__(self, *error: object) -> None:
-        self._began_at = None
-
-    def _over(self, signum: int, frame: FrameType | None) -> None:
-        if self._began_at is None or self._limit_s is None:
-            return
-        left_s = self._began_at + self._limit_s - time.monotonic()
-        if left_s <= 0:
-            self._began_at = None
-            signal.setitimer(signal.ITIMER_REAL, self._limit_s)  # for the others of this step
-            raise TimeoutError(f"no answer within {self._limit_s:g} s")
-        signal.setitimer(signal.ITIMER_REAL, left_s)
