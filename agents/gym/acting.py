@@ -19,7 +19,8 @@ from hsa2c.agents.gym.spaces import empty, leaves, mask_of, take
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.agents.network import bind, num_parameters
 from hsa2c.dpsgd.protocols import Vector
-from hsa2c.envs.episodes import Envs, Make
+from hsa2c.envs.episodes import Envs
+from hsa2c.envs.making import Make
 from hsa2c.errors import ConfigError
 
 _MOST_ENVS = 16  # episodes played side by side

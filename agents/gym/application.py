@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hsa2c import names
 from hsa2c.agents.evaluating import AgentApplication
-from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig, passes_of
+from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig, ImageConfig, passes_of
 from hsa2c.agents.gym.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.agents.words import EVALUATION_SUMMARY, card_of
 from hsa2c.application import ProblemFactory
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from hsa2c.agents.gym.networks import Agent
     from hsa2c.agents.gym.statistics import Statistics
     from hsa2c.agents.gym.tracker import EpisodeTracker
-    from hsa2c.envs.episodes import Make
+    from hsa2c.envs.making import Make
+    from hsa2c.envs.steps import Environments
+    from hsa2c.envs.vectors import MakeAll
     from hsa2c.node.layout import Layout
 
 _LOSSES = ("a2c", "ppo", "vtrace")
@@ -154,15 +156,19 @@ class Gym(AgentApplication):
 
         from hsa2c.agents.gym.problem import ActorCritic
         from hsa2c.envs.episodes import Envs
+        from hsa2c.envs.vectors import VectorEnvs
 
-        make_env = _maker(config)
+        make_env, make_all = _maker(config), _maker_of_all(config)
         loss = names.find(config.agent.loss) if _is_code(config.agent.loss) else None
 
         def make(index: int) -> ActorCritic:
             seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
-            limit_s = config.env.step_limit_s
-            seed, name = int(seeds[0]) % 2**30, f"env {config.env.id}"
-            envs = Envs(make_env, config.env.num_envs, seed=seed, step_limit_s=limit_s, name=name)
+            how: dict[str, Any] = {"step_limit_s": config.env.step_limit_s, "name": f"env {config.env.id}"}
+            seed = int(seeds[0]) % 2**30
+            if make_all is not None:
+                envs: Environments = VectorEnvs(make_all, seed=seed, **how)
+            else:
+                envs = Envs(make_env, config.env.num_envs, seed=seed, **how)
             return ActorCritic(config.agent, envs, _agent(config), _statistics(config), loss, int(seeds[1]))
 
         return make
@@ -262,11 +268,20 @@ def _maker(config: GymConfig, **more: Any) -> Make:
 
 
 def _make_of(env: EnvironmentConfig, more: Mapping[str, Any]) -> Make:
-    from hsa2c.envs.episodes import maker, of_pixels
+    from hsa2c.envs.making import maker, of_pixels
 
     image = env.image
     make = maker(names.find(env.id) if _is_code(env.id) else env.id, **env.options, **more)
     return of_pixels(make, grey=image.grey, size=image.size, stack=image.stack)
+
+
+def _maker_of_all(config: GymConfig) -> MakeAll | None:
+    from hsa2c.envs.vectors import make_all_of
+
+    env = config.env
+    if _is_code(env.id) or env.image != ImageConfig():
+        return None
+    return make_all_of(env.id, env.num_envs, **env.options)
 
 
 def _spaces(config: GymConfig) -> tuple[Any, Any]:
@@ -278,7 +293,7 @@ def _spaces(config: GymConfig) -> tuple[Any, Any]:
 def _spaces_of(text: str) -> tuple[Any, Any]:
     """The same; an environment is made to ask it."""
     from hsa2c.agents.gym.spaces import action_parameters, leaves
-    from hsa2c.envs.episodes import make_one
+    from hsa2c.envs.making import make_one
 
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame asks for no display
     config = build(EnvironmentConfig, json.loads(text))
@@ -339,7 +354,7 @@ def _try(config: GymConfig) -> None:
     """Begin an episode, and let a network of the user's own see observations, before anything is written."""
     from hsa2c.agents.gym.networks import check
     from hsa2c.agents.gym.spaces import action_parameters, leaves
-    from hsa2c.envs.episodes import try_reset
+    from hsa2c.envs.making import try_reset
 
     observations, actions = _spaces(config)
     try_reset(_maker(config), f"env = {config.env.id!r}", config.env.step_limit_s, config.seed)

@@ -22,7 +22,7 @@ from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.agents.network import bind, num_parameters, parameter_views
 from hsa2c.agents.returns import gae
 from hsa2c.dpsgd.problem import Problem
-from hsa2c.envs.episodes import Envs
+from hsa2c.envs.steps import Environments
 from hsa2c.errors import ProblemError
 
 
@@ -39,7 +39,13 @@ class ActorCritic(Problem):
     """
 
     def __init__(
-        self, config: ActorCriticConfig, envs: Envs, agent: Agent, statistics: Statistics, loss: Loss | None, seed: int
+        self,
+        config: ActorCriticConfig,
+        envs: Environments,
+        agent: Agent,
+        statistics: Statistics,
+        loss: Loss | None,
+        seed: int,
     ) -> None:
         torch.manual_seed(seed)
         self._random = np.random.default_rng(seed)
@@ -246,7 +252,7 @@ class _Told:
             if np.isfinite(number):
                 self._sums[name] = self._sums.get(name, 0.0) + number
 
-    def take(self, player: Player, envs: Envs) -> dict[str, Any]:
+    def take(self, player: Player, envs: Environments) -> dict[str, Any]:
         """All of it, which is forgotten here."""
         told = {
             "agent_steps": player.agent_steps,

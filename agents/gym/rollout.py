@@ -16,14 +16,14 @@ from hsa2c.agents.gym.mlp import MLP
 from hsa2c.agents.gym.networks import Agent, State, to_tensors
 from hsa2c.agents.gym.spaces import Arrays, action_parameters, empty, leaves, mask_of, take
 from hsa2c.agents.gym.statistics import Statistics
-from hsa2c.envs.episodes import Envs, Episode
+from hsa2c.envs.steps import Environments, Episode
 from hsa2c.errors import ProblemError
 
 
 class Rollout:
     """t_max steps of num_envs environments: [t_max, num_envs]; observations, starts and values have one more."""
 
-    def __init__(self, envs: Envs, agent: Agent, actions: Actions, t_max: int) -> None:
+    def __init__(self, envs: Environments, agent: Agent, actions: Actions, t_max: int) -> None:
         n, P = envs.num_envs, action_parameters(envs.action_space)
         self.observations: Arrays = empty(leaves(envs.observation_space), (t_max + 1, n))
         self.masks: NDArray[np.bool_] | None = None
@@ -61,7 +61,7 @@ class Player:
 
     def __init__(
         self,
-        envs: Envs,
+        envs: Environments,
         agent: Agent,
         actions: Actions,
         statistics: Statistics,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from hsa2c.envs.episodes import Envs, make_one, maker, try_reset
+from hsa2c.envs.episodes import Envs
+from hsa2c.envs.making import make_one, maker, try_reset
 from hsa2c.errors import ConfigError, ProblemError
 from tests.agents.gym.scripted import Scripted
 
