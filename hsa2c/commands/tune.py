@@ -223,6 +223,8 @@ def _finish(study: Study, name: str, words: CommandWords, options: argparse.Name
     if not ranked:
         whys = [why for trial in study.trials() if (why := failure_of(trial)) is not None]
         raise HSA2CError(f"{study.directory}: no trial has succeeded{': ' + whys[-1] if whys else ''}")
+    if elsewhere := sum(not trial.state.is_finished() for trial in study.trials()):
+        _say(f"{elsewhere} of its trials still under way in other processes")
     app, picture = application.load(name), study.directory / _PICTURE
     key = study.plan.key
     draw(study, picture, app.pictures.labels.get(key, key))

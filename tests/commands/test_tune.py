@@ -1,5 +1,7 @@
 """``hsa2c tune``: what is refused, what goes on, what is said; and whole studies of real trainings."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import shlex
@@ -90,6 +92,13 @@ def studied(tmp_path, monkeypatch, capsys):
     return tmp_path / "s", *capsys.readouterr()
 
 
+def opened(directory, app, **changes):
+    plan = read_plan(directory)
+    typed = [f"{field}={text}" for field, text in plan.ranges.items()]
+    ranges = read_all(typed, application.load(app), plan.asked)
+    return Study(directory, dataclasses.replace(plan, **changes), ranges)
+
+
 class Done:
     """In the place of `hsa2c.tuning.runner.Runner`: trials whose score is their learning rate."""
 
@@ -130,6 +139,13 @@ def test_it_goes_on_with_the_words_it_began_with_or_with_none(studied, capsys):
     assert read_plan(studied[0]).trials == 4
 
 
+def test_trials_of_others_that_are_under_way_are_told(studied, capsys):
+    with contextlib.closing(opened(studied[0], GYM, trials=3)) as other:
+        other.begin()
+        assert gym("--study", "s", "--trials", 3) == 0
+    assert "1 of its trials still under way" in capsys.readouterr().err
+
+
 def test_another_study_needs_another_folder(studied, refused):
     for arguments, named in (
         (["--minutes", 2], "stop.minutes = 2.0: s has 1.0"),
@@ -164,13 +180,8 @@ COMMAND = (
 
 
 def trials_of(study):
-    plan = read_plan(study)
-    found = read_all([f"{field}={text}" for field, text in plan.ranges.items()], application.load(OWN), plan.asked)
-    opened = Study(study, plan, found)
-    try:
-        return opened.trials()
-    finally:
-        opened.close()
+    with contextlib.closing(opened(study, OWN)) as found:
+        return found.trials()
 
 
 @pytest.mark.slow
