@@ -133,6 +133,10 @@ class GymOptimiserConfig(OptimiserConfig):
     half_after: Annotated[float, Field(gt=0, le=1e15)] | None = 1e6
     """Agent steps of a node after which the local learning rate has fallen to a half; see `OptimiserConfig`."""
 
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Adam: decay of the mean of gradients, its momentum. 0: none, for processes that share u without a lock are a
+    momentum of their own."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EpisodeStopConfig(StopConfig):
