@@ -43,7 +43,8 @@ class EnvironmentConfig:
     """What is made of pixels."""
 
     num_envs: Annotated[int, Field(ge=1, le=4096)] = 8
-    """Environments that each actor-learner process has side by side."""
+    """Environments that each actor-learner process has side by side. From 8 on, an id that has a vector implementation
+    steps them all at once."""
 
     step_limit_s: Annotated[float, Field(gt=0, le=86_400)] | None = 60.0
     """Seconds that one step or reset may take. Then the environment is made anew, which may take as long. None: as long
