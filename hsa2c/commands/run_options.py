@@ -211,7 +211,8 @@ def options_of(words: CommandWords) -> list[Option]:
         if option.after is None:
             place, begin = begin, begin + 1
         else:
-            place = 1 + [other.flag for other in found].index(option.after)
+            flags = [other.flag for other in found]
+            place = 1 + flags.index(option.after) if option.after in flags else len(found)  # a command may be without
         found.insert(place, option)
     return sorted(found, key=lambda option: get_args(Group).index(option.group))
 
