@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hsa2c import names
 from hsa2c.agents.evaluating import AgentApplication
-from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig, ImageConfig, passes_of
+from hsa2c.agents.gym.parts import (
+    agent_of,
+    is_code,
+    maker_of,
+    maker_of_all,
+    parameters_of,
+    spaces_of,
+    statistics_of,
+    try_out,
+)
+from hsa2c.agents.gym.settings import GymConfig, passes_of
 from hsa2c.agents.gym.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.agents.words import EVALUATION_SUMMARY, card_of
 from hsa2c.application import ProblemFactory
 from hsa2c.cluster.capacity import Footprint
-from hsa2c.config.loading import build, to_dict
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.errors import ConfigError
 from hsa2c.observe.shown import Field
@@ -24,12 +30,8 @@ from hsa2c.words import Card
 
 if TYPE_CHECKING:
     from hsa2c.agents.gym.acting import AgentPolicy
-    from hsa2c.agents.gym.networks import Agent
-    from hsa2c.agents.gym.statistics import Statistics
     from hsa2c.agents.gym.tracker import EpisodeTracker
-    from hsa2c.envs.making import Make
     from hsa2c.envs.steps import Environments
-    from hsa2c.envs.vectors import MakeAll
     from hsa2c.node.layout import Layout
 
 _LOSSES = ("a2c", "ppo", "vtrace")
@@ -75,7 +77,7 @@ class Gym(AgentApplication):
     def code(self, config: GymConfig) -> Sequence[str]:
         """Environment, network and loss, where they are the user's."""
         given = (config.env.id, config.agent.network, config.agent.loss)
-        return tuple(name for name in given if name is not None and _is_code(name))
+        return tuple(name for name in given if name is not None and is_code(name))
 
     def imports(self, config: GymConfig) -> Sequence[str]:
         """The same, and the package that an id may name."""
@@ -93,17 +95,17 @@ class Gym(AgentApplication):
 
     def resolve(self, config: GymConfig) -> GymConfig:
         """Nothing is left to rules; but names must stand for what they are to be."""
-        if config.agent.loss not in _LOSSES and not _is_code(config.agent.loss):
+        if config.agent.loss not in _LOSSES and not is_code(config.agent.loss):
             raise ConfigError(f"agent.loss = {config.agent.loss!r}: must be {', '.join(_LOSSES)}, or module:function")
         for name in self.code(config):
             if not callable(names.find(name)):
                 raise ConfigError(f"{name}: is a {type(names.find(name)).__name__}, must be a function or class")
-        _try(config)
+        try_out(config)
         return config
 
     def identity(self, config: GymConfig) -> dict[str, str]:
         """Environment and spaces."""
-        observations, actions = _spaces(config)
+        observations, actions = spaces_of(config)
         return {
             "application": self.name,
             "environment": config.env.id,
@@ -123,9 +125,7 @@ class Gym(AgentApplication):
 
     def dim(self, config: GymConfig) -> int:
         """Weights of the network, and the running statistics."""
-        values = to_dict(config)
-        text = json.dumps({"env": values["env"], "agent": values["agent"]}, sort_keys=True)
-        return _parameters_of(text) + _statistics(config).size
+        return parameters_of(config) + statistics_of(config).size
 
     def initial(self, config: GymConfig) -> Vector:
         """Weights drawn by the run's seed; statistics that know nothing."""
@@ -135,7 +135,7 @@ class Gym(AgentApplication):
         from hsa2c.agents.network import bind, num_parameters
 
         torch.manual_seed(config.seed)
-        agent, tail = _agent(config), _statistics(config).size
+        agent, tail = agent_of(config), statistics_of(config).size
         initialise(agent, config.seed)
         drawn = torch.cat([parameter.detach().reshape(-1) for parameter in agent.parameters()])
         flat = torch.zeros(num_parameters(agent) + tail)
@@ -148,7 +148,7 @@ class Gym(AgentApplication):
         from hsa2c.node.layout import DenseLayout
         from hsa2c.node.optimiser import rule_of
 
-        return DenseLayout(self.dim(config), rule_of(config.optimiser), _statistics(config).size)
+        return DenseLayout(self.dim(config), rule_of(config.optimiser), statistics_of(config).size)
 
     def problems(self, config: GymConfig, node: int, t: int) -> ProblemFactory:
         """Actor-learners; what is random in each depends on the seed, its place and where the run was resumed."""
@@ -158,8 +158,8 @@ class Gym(AgentApplication):
         from hsa2c.envs.episodes import Envs
         from hsa2c.envs.vectors import VectorEnvs
 
-        make_env, make_all = _maker(config), _maker_of_all(config)
-        loss = names.find(config.agent.loss) if _is_code(config.agent.loss) else None
+        make_env, make_all = maker_of(config), maker_of_all(config)
+        loss = names.find(config.agent.loss) if is_code(config.agent.loss) else None
 
         def make(index: int) -> ActorCritic:
             seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
@@ -169,7 +169,7 @@ class Gym(AgentApplication):
                 envs: Environments = VectorEnvs(make_all, seed=seed, **how)
             else:
                 envs = Envs(make_env, config.env.num_envs, seed=seed, **how)
-            return ActorCritic(config.agent, envs, _agent(config), _statistics(config), loss, int(seeds[1]))
+            return ActorCritic(config.agent, envs, agent_of(config), statistics_of(config), loss, int(seeds[1]))
 
         return make
 
@@ -177,7 +177,7 @@ class Gym(AgentApplication):
         """Learning curves."""
         from hsa2c.agents.gym.tracker import EpisodeTracker
 
-        _, actions = _spaces(config)
+        _, actions = spaces_of(config)
         return EpisodeTracker(
             config.cluster.nodes,
             int(getattr(actions, "n", 1)) if type(actions).__name__ == "Discrete" else 1,
@@ -189,18 +189,18 @@ class Gym(AgentApplication):
 
     def work_per_update(self, config: GymConfig) -> float:
         """Agent steps."""
-        _, actions = _spaces(config)
+        _, actions = spaces_of(config)
         return config.agent.batch / passes_of(config.agent, continuous=type(actions).__name__ == "Box")
 
     def policy(self, config: GymConfig, v: Vector, *, greedy: bool = False, seed: int = 1) -> AgentPolicy:
         """A function from an observation to an action; see `AgentPolicy`."""
         from hsa2c.agents.gym.acting import AgentPolicy
 
-        observations, actions = _spaces(config)
+        observations, actions = spaces_of(config)
         return AgentPolicy(
-            _agent(config),
+            agent_of(config),
             v,
-            _statistics(config),
+            statistics_of(config),
             observations,
             actions,
             bounds=config.agent.bounds,
@@ -224,12 +224,12 @@ class Gym(AgentApplication):
         if games < 1:
             raise ConfigError(f"games = {games}: must be at least 1")
         if video is not None:
-            check_film(_maker(config, render_mode="rgb_array"), Path(video), seed=seed)
+            check_film(maker_of(config, render_mode="rgb_array"), Path(video), seed=seed)
         policy = self.policy(config, v, greedy=greedy, seed=seed)
-        played = play(policy, _maker(config), episodes=games, seed=seed, step_limit_s=config.env.step_limit_s)
+        played = play(policy, maker_of(config), episodes=games, seed=seed, step_limit_s=config.env.step_limit_s)
         result = {"environment": config.env.id, **played}
         if video is not None:
-            score = record(policy, _maker(config, render_mode="rgb_array"), Path(video), seed=seed)
+            score = record(policy, maker_of(config, render_mode="rgb_array"), Path(video), seed=seed)
             result["video"] = {"file": str(video), "score": score}
         return result
 
@@ -241,7 +241,7 @@ class Gym(AgentApplication):
 
         remarks = []
         try:
-            check_film(_maker(config, render_mode="rgb_array"), film, seed=seed)
+            check_film(maker_of(config, render_mode="rgb_array"), film, seed=seed)
         except ConfigError as error:
             remarks = [f"without {film.name}: {error}".replace(str(film), film.name)]
         video = None if remarks else film
@@ -255,111 +255,6 @@ class Gym(AgentApplication):
         from hsa2c.agents.gym.export import export
 
         export(self.policy(config, v, greedy=True), path)
-
-
-def _is_code(name: str) -> bool:
-    """Whether a name is that of the user's code: an id such as package:Id-v0 has a version at its end."""
-    where, colon, attribute = name.rpartition(":")
-    return bool(colon and where) and not attribute.rpartition("-v")[2].isdigit()
-
-
-def _maker(config: GymConfig, **more: Any) -> Make:
-    return _make_of(config.env, more)
-
-
-def _make_of(env: EnvironmentConfig, more: Mapping[str, Any]) -> Make:
-    from hsa2c.envs.making import maker, of_pixels
-
-    image = env.image
-    make = maker(names.find(env.id) if _is_code(env.id) else env.id, **env.options, **more)
-    return of_pixels(make, grey=image.grey, size=image.size, stack=image.stack)
-
-
-def _maker_of_all(config: GymConfig) -> MakeAll | None:
-    from hsa2c.envs.vectors import make_all_of
-
-    env = config.env
-    if _is_code(env.id) or env.image != ImageConfig():
-        return None
-    return make_all_of(env.id, env.num_envs, **env.options)
-
-
-def _spaces(config: GymConfig) -> tuple[Any, Any]:
-    """Of observations and actions."""
-    return _spaces_of(json.dumps(to_dict(config.env), sort_keys=True))
-
-
-@cache
-def _spaces_of(text: str) -> tuple[Any, Any]:
-    """The same; an environment is made to ask it."""
-    from hsa2c.agents.gym.spaces import action_parameters, leaves
-    from hsa2c.envs.making import make_one
-
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame asks for no display
-    config = build(EnvironmentConfig, json.loads(text))
-    made = make_one(_make_of(config, {}), f"env = {config.id!r}", config.step_limit_s)
-    leaves(made.observation_space)
-    action_parameters(made.action_space)
-    spaces = made.observation_space, made.action_space
-    made.close()
-    return spaces
-
-
-def _statistics(config: GymConfig) -> Statistics:
-    from hsa2c.agents.gym.spaces import leaves
-    from hsa2c.agents.gym.statistics import Statistics
-
-    observations, _ = _spaces(config)
-    agent = config.agent
-    return Statistics(leaves(observations), observations=agent.normalise_observations, rewards=agent.normalise_rewards)
-
-
-def _agent(config: GymConfig) -> Agent:
-    from torch import nn
-
-    from hsa2c.agents.gym.networks import Agent
-    from hsa2c.agents.gym.spaces import leaves
-
-    observations, actions = _spaces(config)
-    own = None
-    if config.agent.network is not None:
-        try:
-            own = names.find(config.agent.network)(observations, actions)
-        except Exception as error:
-            raise ConfigError(f"agent.network: cannot be made: {type(error).__name__}: {error}") from None
-        if not isinstance(own, nn.Module):
-            raise ConfigError(f"agent.network: gave a {type(own).__name__}, must give a torch.nn.Module")
-    agent = config.agent
-    return Agent(
-        leaves(observations),
-        actions,
-        hidden=agent.hidden,
-        layers=agent.layers,
-        convolution=agent.convolution,
-        recurrent=agent.recurrent,
-        log_std=agent.log_std,
-        own=own,
-    )
-
-
-@cache
-def _parameters_of(text: str) -> int:
-    """Weights of the network; one is made to count them."""
-    from hsa2c.agents.network import num_parameters
-
-    return num_parameters(_agent(build(GymConfig, json.loads(text))))
-
-
-def _try(config: GymConfig) -> None:
-    """Begin an episode, and let a network of the user's own see observations, before anything is written."""
-    from hsa2c.agents.gym.networks import check
-    from hsa2c.agents.gym.spaces import action_parameters, leaves
-    from hsa2c.envs.making import try_reset
-
-    observations, actions = _spaces(config)
-    try_reset(_maker(config), f"env = {config.env.id!r}", config.env.step_limit_s, config.seed)
-    if config.agent.network is not None:
-        check(_agent(config), leaves(observations), action_parameters(actions))
 
 
 APPLICATION = Gym()
