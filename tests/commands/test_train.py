@@ -89,13 +89,16 @@ def launched(monkeypatch, tmp_path):
         ),
         (
             "--config nosuch",
-            "train.py: --config nosuch: no such file; shipped are paper/ddrl_a3c, paper/hsa2c, pong, smoke",
+            "train.py: --config nosuch: no such file; shipped are gym/halfcheetah, gym/hopper, gym/walker2d, paper/ddrl_a3c, paper/hsa2c, pong, smoke",
         ),
         (
             "--config /no/such.yaml",
-            "train.py: --config /no/such.yaml: no such file; shipped are paper/ddrl_a3c, paper/hsa2c, pong, smoke",
+            "train.py: --config /no/such.yaml: no such file; shipped are gym/halfcheetah, gym/hopper, gym/walker2d, paper/ddrl_a3c, paper/hsa2c, pong, smoke",
         ),
-        ("--config /", "train.py: --config /: no such file; shipped are paper/ddrl_a3c, paper/hsa2c, pong, smoke"),
+        (
+            "--config /",
+            "train.py: --config /: no such file; shipped are gym/halfcheetah, gym/hopper, gym/walker2d, paper/ddrl_a3c, paper/hsa2c, pong, smoke",
+        ),
         ("--nods 2", "train.py: unrecognized arguments: --nods 2 (--help shows all options)"),
         ("--node 2", "train.py: unrecognized arguments: --node 2 (--help shows all options)"),
         ("Pong", "train.py: unrecognized arguments: Pong (--help shows all options)"),

@@ -427,7 +427,10 @@ def test_file_that_is_not_there(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
         find_config(name, "hsa2c.configs")
-    assert str(caught.value) == f"--config {name}: no such file; shipped are paper/ddrl_a3c, paper/hsa2c, pong, smoke"
+    assert (
+        str(caught.value)
+        == f"--config {name}: no such file; shipped are gym/halfcheetah, gym/hopper, gym/walker2d, paper/ddrl_a3c, paper/hsa2c, pong, smoke"
+    )
     with pytest.raises(ConfigError) as caught:
         find_config(name)
     assert str(caught.value) == f"--config {name}: no such file", "an application that ships none"
