@@ -9,6 +9,8 @@ from hsa2c.agents.settings import AgentConfig
 from hsa2c.commands import run_options, train
 from hsa2c.config.loading import read_yaml
 
+SHIPPED = "gym/halfcheetah, gym/hopper, gym/walker2d, paper/ddrl_a3c, paper/hsa2c, pong, smoke"
+
 MPI = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
 
 
@@ -89,15 +91,15 @@ def launched(monkeypatch, tmp_path):
         ),
         (
             "--config nosuch",
-            "train.py: --config nosuch: no such file; shipped are gym/halfcheetah, gym/hopper, gym/walker2d, paper/ddrl_a3c, paper/hsa2c, pong, smoke",
+            f"train.py: --config nosuch: no such file; shipped are {SHIPPED}",
         ),
         (
             "--config /no/such.yaml",
-            "train.py: --config /no/such.yaml: no such file; shipped are gym/halfcheetah, gym/hopper, gym/walker2d, paper/ddrl_a3c, paper/hsa2c, pong, smoke",
+            f"train.py: --config /no/such.yaml: no such file; shipped are {SHIPPED}",
         ),
         (
             "--config /",
-            "train.py: --config /: no such file; shipped are gym/halfcheetah, gym/hopper, gym/walker2d, paper/ddrl_a3c, paper/hsa2c, pong, smoke",
+            f"train.py: --config /: no such file; shipped are {SHIPPED}",
         ),
         ("--nods 2", "train.py: unrecognized arguments: --nods 2 (--help shows all options)"),
         ("--node 2", "train.py: unrecognized arguments: --node 2 (--help shows all options)"),

@@ -25,6 +25,8 @@ from hsa2c.config.loading import (
 from hsa2c.config.sections import ClusterConfig, DPSGDConfig, OptimiserConfig, OutputConfig
 from hsa2c.errors import ConfigError
 
+SHIPPED = "gym/halfcheetah, gym/hopper, gym/walker2d, paper/ddrl_a3c, paper/hsa2c, pong, smoke"
+
 
 def error_of(values, config_type=AtariConfig):
     """The message of the ConfigError that building gives; it must be one line."""
@@ -427,10 +429,7 @@ def test_file_that_is_not_there(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
         find_config(name, "hsa2c.configs")
-    assert (
-        str(caught.value)
-        == f"--config {name}: no such file; shipped are gym/halfcheetah, gym/hopper, gym/walker2d, paper/ddrl_a3c, paper/hsa2c, pong, smoke"
-    )
+    assert str(caught.value) == f"--config {name}: no such file; shipped are {SHIPPED}"
     with pytest.raises(ConfigError) as caught:
         find_config(name)
     assert str(caught.value) == f"--config {name}: no such file", "an application that ships none"
