@@ -30,6 +30,7 @@ def test_passes_depend_on_loss_and_actions(agent, continuous, passes):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_configuration_is_read_by_its_name(path, tmp_path):
+    pytest.importorskip("mujoco", reason="these environments need hsa2c[gym]")
     name, given = f"gym/{path.stem}", {"output.run_dir": str(tmp_path)}
     config = begin.prepare(APPLICATION, given, name, World(0, 1, started_by_mpi=False)).config
     assert config.env.id.lower().startswith(path.stem)
