@@ -48,7 +48,6 @@ class A2C(Problem):
     ) -> None:
         self._config = config
         self._environments = environments
-        self._minibatches = config.updates_per_pass(environments.num_envs)
         self._network = FastActorCritic(num_actions, config.pixels, precision)
         self._random = np.random.default_rng(seed)
         self._player = Player(
@@ -64,6 +63,8 @@ class A2C(Problem):
 
     def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
         """See `hsa2c.dpsgd.problem.Problem.gradient`."""
+        if self._targets is not None:  # the first update is not to wait for games that join later
+            self._environments.load()
         self._network.read(u_hat)
         if not self._queue:
             rollout = self._player.play(interrupted)
@@ -88,8 +89,9 @@ class A2C(Problem):
     def _prepare(self, rollout: Rollout) -> _Targets:
         """What to learn from a rollout, and the queue of its minibatches: time steps, all environments of each."""
         targets = _Targets(*estimate(rollout, self._config))
+        minibatches = self._config.updates_per_pass(self._environments.num_envs)
         for _ in range(self._config.passes):
-            parts = np.split(self._random.permutation(self._config.t_max), self._minibatches)
+            parts = np.split(self._random.permutation(self._config.t_max), minibatches)
             self._queue += [steps for steps in parts if rollout.valid[steps].any()]
         if not self._queue:  # a rollout of resets alone, which only tiny ones can be
             self._queue = [np.arange(0)]

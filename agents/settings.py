@@ -26,7 +26,7 @@ act, and samples of more are older when they are learnt from (docs/lab/2026-11-p
 
 _GAMES_OF_A_CORE, _FEWEST_SHARING = 128, 4
 """The same on a host with many processes for a core: its games for each core, and the fewest of a process. A game takes
-0.2 s of a core and 1 MB to start."""
+0.1 s of a core and 1 MB to start."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

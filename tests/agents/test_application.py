@@ -130,7 +130,7 @@ def test_initialisation_is_a_choice():
 def seeds_of(monkeypatch):
     """The seeds of environments and agent that a process is given."""
 
-    def fake_envs(game, config, num_envs, *, seed):
+    def fake_envs(game, config, num_envs, *, seed, begin_with):
         return seed
 
     def fake_agent(config, environments, num_actions, *, precision, seed):
@@ -161,7 +161,7 @@ def test_seeds_are_in_range(seeds_of):
 
 
 def test_games_are_shared_out_to_the_processes_of_each_node(monkeypatch):
-    monkeypatch.setattr("hsa2c.envs.atari.AtariEnvs", lambda game, config, num_envs, *, seed: num_envs)
+    monkeypatch.setattr("hsa2c.envs.atari.AtariEnvs", lambda game, config, num_envs, *, seed, begin_with: num_envs)
     monkeypatch.setattr("hsa2c.agents.a2c.A2C", lambda config, environments, *_, **__: environments)
     config = APPLICATION.build_config({"agent": {"precision": "float32"}})
     for nodes, p, num_envs in ((1, 2, 64), (1, 3, 32), (1, 28, 16), (20, 1, 16), (40, 2, 4)):
