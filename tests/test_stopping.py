@@ -96,6 +96,15 @@ def test_stop_while_a_run_starts_ends_it_and_leaves_nothing(tmp_path, nodes, pha
         assert_nothing_is_left(run)
 
 
+def test_stop_while_games_join_ends_in_good_order(tmp_path):
+    with training(tmp_path, "--set", "agent.num_envs=64") as run:
+        wait_until(lambda: run.events("training"), "training")
+        run.launcher.send_signal(signal.SIGINT)
+        assert end_within_limit(run) == 130
+        run.assert_gone()
+        assert run.events("stop")[-1]["message"] == "asked to stop"
+
+
 def test_resumed_run_that_is_stopped_while_it_starts_keeps_what_it_had(tmp_path):
     with training(tmp_path) as run:
         run.wait_for_checkpoint()

@@ -170,6 +170,19 @@ def test_games_are_shared_out_to_the_processes_of_each_node(monkeypatch):
         assert APPLICATION.work_per_update(config_there) == 64
 
 
+def test_games_join_while_it_learns_and_a_seed_decides_all():
+    config = config_of(agent={"num_envs": 6, "t_max": 4, "minibatches": 2})
+    u = torch.from_numpy(APPLICATION.initial(config))
+
+    def gradients(problem):
+        yield from (problem.gradient(u, lambda: False).clone() for _ in range(6))
+        yield problem.report()["agent_steps"]
+
+    first, second = (list(gradients(APPLICATION.problems(config, 0, 0)(0))) for _ in range(2))
+    assert first.pop() == second.pop() == 4 * 4 + 2 * 4 * 6  # one rollout with 4 games, and two with 6
+    assert all(map(torch.equal, first, second))
+
+
 def test_problem_learns_from_the_game():
     config = config_of()
     problem = APPLICATION.problems(config, 0, 0)(0)
