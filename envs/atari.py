@@ -1,4 +1,4 @@
-"""Many copies of one Atari game, stepped together by ALE's native vector environment.
+"""Many copies of one Atari game, stepped together by ALE's native vector environment or by `hsa2c.envs.emulators`.
 
 Pre-processing is native code and that of Mnih et al. 2015: each action is held for 4 frames, the last two are
 max-pooled, made grey and reduced to 84x84, and the 4 newest such images are one observation (black before the game's
