@@ -23,6 +23,8 @@ FRAMES_PER_AGENT_STEP = 4
 SCREEN = 84
 STACK = 4
 
+_COLOURS = 4  # as many as OpenCV reduces at a time
+
 Images = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
@@ -115,9 +117,16 @@ class Emulators:
 
 
 def _show(games: list[_Played], images: Images) -> None:
-    """Set the newest images to what the games show. All at once: between two games it would take half as long again."""
-    for game, image in zip(games, images[:, -1], strict=True):
-        cv2.resize(game.screen, (SCREEN, SCREEN), image, interpolation=cv2.INTER_AREA)
+    """Set the newest images to what the games show.
+
+    All at once: between two games each would take half as long again. And 4 as one picture of 4 colours: OpenCV reduces
+    it with the same arithmetic in four fifths of the time.
+    """
+    screens, newest = [game.screen for game in games], list(images[:, -1])
+    for first in range(0, len(games), _COLOURS):
+        some = slice(first, first + _COLOURS)
+        reduced = cv2.resize(cv2.merge(screens[some]), (SCREEN, SCREEN), interpolation=cv2.INTER_AREA)
+        cv2.split(reduced, newest[some])
 
 
 class _Rules(NamedTuple):
