@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from hsa2c.agents.playing import Trained
     from hsa2c.agents.policy import Policy
 
+_BEGIN_WITH = 4
+"""Games that each process begins with: learning does not wait until all emulators are loaded."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AtariConfig:
@@ -121,9 +124,9 @@ class Atari(AgentApplication):
         )
 
     def footprint(self, config: AtariConfig) -> Footprint:
-        """Two thirds of what was measured with 4 and with 64 environments; emulators have a thread of their own."""
+        """Two thirds of what was measured with 4 and with 64 environments."""
         num_envs = _num_envs(config)
-        return Footprint(memory_bytes=(24 << 20) + num_envs * ((768 << 10) + config.agent.t_max * (150 << 10)), tasks=2)
+        return Footprint(memory_bytes=(24 << 20) + num_envs * ((768 << 10) + config.agent.t_max * (150 << 10)), tasks=1)
 
     def on_host(self, config: AtariConfig, processes: int, cores: int) -> AtariConfig:
         """Environments of each actor-learner."""
@@ -155,19 +158,23 @@ class Atari(AgentApplication):
 
     def problems(self, config: AtariConfig, node: int, t: int) -> ProblemFactory:
         """Actor-learners; what is random in each depends on the seed, its place and where the run was resumed."""
-        import ale_py.vector_env  # noqa: F401 - before the fork, so that the processes share it
         import numpy as np
 
         from hsa2c.agents.problem import AtariProblem
+        from hsa2c.envs import roms
         from hsa2c.envs.atari import MAX_SEED, AtariEnvs
 
         precision = _precision(config)
         game = resolve_game(config.game)
+        begin_with = min(_BEGIN_WITH, _num_envs(config))
+        if config.env.sticky_actions == 0:  # else each emulator has a seed of its own
+            roms.preload(game, begin_with)  # before the fork, so that the processes share them
 
         def make(index: int) -> AtariProblem:
             seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
             num_envs = _num_envs(config)
-            environments = AtariEnvs(game, config.env, num_envs, seed=int(seeds[0]) % (MAX_SEED - num_envs))
+            seed = int(seeds[0]) % (MAX_SEED - num_envs)
+            environments = AtariEnvs(game, config.env, num_envs, seed=seed, begin_with=begin_with)
             return AtariProblem(config.agent, environments, _actions(config), precision=precision, seed=int(seeds[1]))
 
         return make

@@ -61,7 +61,6 @@ class AtariProblem(Problem):
     ) -> None:
         self._config = config
         self._environments = environments
-        self._minibatches = config.updates_per_pass(environments.num_envs)
         self._network = FastActorCritic(num_actions, config.pixels, precision)
         self._random = np.random.default_rng(seed)
         self._player = Player(
@@ -77,6 +76,8 @@ class AtariProblem(Problem):
 
     def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
         """See `hsa2c.dpsgd.problem.Problem.gradient`."""
+        if self._targets is not None:  # the first update is not to wait for games that join later
+            self._environments.load()
         self._network.read(u_hat)
         if not self._queue:
             rollout = self._player.play(interrupted)
@@ -101,9 +102,10 @@ class AtariProblem(Problem):
         """What to learn from a rollout, and the queue of its minibatches."""
         targets = _Targets(*estimate(rollout, self._config))
         sequences = self._config.loss == "vtrace"
+        minibatches = self._config.updates_per_pass(self._environments.num_envs)
         for _ in range(self._config.passes):
             dealt = self._random.permutation(rollout.valid.shape[1 if sequences else 0])
-            for chosen in np.array_split(dealt, self._minibatches):
+            for chosen in np.array_split(dealt, minibatches):
                 part: _Part = (_ALL, chosen) if sequences else (chosen, _ALL)
                 self._queue += [part] if rollout.valid[part].any() else []
         if not self._queue:  # a rollout of resets alone, which only tiny ones can be

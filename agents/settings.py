@@ -27,7 +27,7 @@ act, and samples of more are older when they are learnt from (docs/lab/2026-11-p
 
 _GAMES_OF_A_CORE, _FEWEST_SHARING = 128, 4
 """The same on a host with many processes for a core: its games for each core, and the fewest of a process. A game takes
-0.2 s of a core and 1 MB to start."""
+0.1 s of a core and 1 MB to start."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -37,7 +37,8 @@ class AgentConfig:
     num_envs: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Environments that each actor-learner process plays side by side. None: 64 with one or two processes on a node, 32
     with three or four, 16 with more. So a sample is not much older where many processes learn. The processes of all
-    nodes on a host have at most 128 for each of its cores. Where it would be more, each plays fewer, but 4 at least."""
+    nodes on a host have at most 128 for each of its cores. Where it would be more, each plays fewer, but 4 at least.
+    A process begins with 4, and the others join while it learns."""
 
     t_max: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Length of a rollout in agent steps of each environment. t_max in Mnih et al. 2016."""

@@ -1,4 +1,4 @@
-"""Many copies of one Atari game, stepped together by ALE's native vector environment.
+"""Many copies of one Atari game, stepped together by ALE's native vector environment or by `hsa2c.envs.emulators`.
 
 Pre-processing is native code and that of Mnih et al. 2015: each action is held for 4 frames, the last two are
 max-pooled, made grey and reduced to 84x84, and the 4 newest such images are one observation (black before the game's
@@ -7,24 +7,20 @@ first). It equals gymnasium's `AtariPreprocessing` and `FrameStackObservation` t
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from ale_py import ALEInterface, LoggerMode, roms
-from ale_py.vector_env import AtariVectorEnv
-from gymnasium.spaces import Discrete
 
+from hsa2c.envs import roms
+from hsa2c.envs.actions import num_actions
+from hsa2c.envs.emulators import FRAMES_PER_AGENT_STEP, SCREEN, STACK, Emulators
 from hsa2c.envs.names import Game
 from hsa2c.envs.settings import EnvConfig
 from hsa2c.errors import ConfigError
 
-FRAMES_PER_AGENT_STEP = 4
-SCREEN = 84
-STACK = 4
+if TYPE_CHECKING:
+    from ale_py.vector_env import AtariVectorEnv
 
 #: Seeds go to the emulator as signed 32-bit numbers; a negative one would mean "none".
 MAX_SEED = 2**31 - 1
@@ -80,14 +76,26 @@ class AtariEnvs:
     Environment i is seeded with ``seed + i``: its no-op starts and sticky actions. Equal seeds and actions give equal
     games, whatever `num_envs` and `num_threads` are.
 
-    The emulators run in threads that do not survive a fork: make the object in the process that uses it.
+    The emulators run in threads that do not survive a fork: make the object in the process that uses it. With
+    `begin_with` they run in the caller's thread, and a process has those that were loaded before it was forked.
 
     Attributes:
+        num_envs: Games that are played.
+        most_envs: The same once all have joined.
         start_frame: Emulator frame at which each game began, that is no-ops played before, int32 [num_envs]; from the
             first `reset` on.
     """
 
-    def __init__(self, game: Game, config: EnvConfig, num_envs: int, *, seed: int, num_threads: int = 1) -> None:
+    def __init__(
+        self,
+        game: Game,
+        config: EnvConfig,
+        num_envs: int,
+        *,
+        seed: int,
+        num_threads: int = 1,
+        begin_with: int | None = None,
+    ) -> None:
         """Load the game.
 
         Args:
@@ -96,16 +104,20 @@ class AtariEnvs:
             num_envs: Copies.
             seed: Of the first copy.
             num_threads: Native threads beside the caller's, which sleeps meanwhile.
+            begin_with: Play so many at first, without threads; the others join (`load`, `join`). None: all at once.
 
         Raises:
             ConfigError: The seed is out of range, or the ROM is missing or damaged.
         """
-        self.num_envs = num_envs
+        self.most_envs = num_envs
+        self.num_envs = num_envs if begin_with is None else min(begin_with, num_envs)
         self._seed = _checked_seed(seed, num_envs)
-        self._native: AtariVectorEnv | None = open_native(game, config, num_envs, num_threads)
-        space = self._native.single_action_space
-        assert isinstance(space, Discrete)
-        self.num_actions = int(space.n)
+        self.num_actions = num_actions(game, full_action_set=config.full_action_set)
+        self._native: AtariVectorEnv | Emulators | None = (
+            open_native(game, config, num_envs, num_threads)
+            if begin_with is None
+            else Emulators(game, config, num_envs, begin_with)
+        )
         self._clip_rewards = config.clip_rewards
         self._life_loss_episodes = config.life_loss_episodes
         self._in_flight = False
@@ -132,7 +144,32 @@ class AtariEnvs:
         self._start_clock = np.zeros(self.num_envs, np.int64)
         self._playing = np.ones(self.num_envs, np.bool_)
         self._all_playing = True
-        return obs  # type: ignore[no-any-return]
+        return obs
+
+    def load(self) -> None:
+        """Load the emulator of one more game, if any is to come (`begin_with`): 0.1 s."""
+        if self.num_envs < self.most_envs:
+            assert isinstance(self._open, Emulators)
+            self._open.load()
+
+    def join(self) -> npt.NDArray[np.uint8] | None:
+        """Start the games whose emulators are loaded, if that doubles the number of games or if they are the last.
+
+        Returns:
+            Their first observations, uint8 [new, 4, 84, 84]; None: no game has joined.
+        """
+        coming = self.most_envs - self.num_envs
+        if coming == 0 or not isinstance(self._open, Emulators) or self._open.waiting < min(self.num_envs, coming):
+            return None
+        assert not self._in_flight, "join between send and recv"
+        obs, info = self._open.join()
+        self._lives = np.concatenate([self._lives, info["lives"]])
+        self.start_frame = np.concatenate([self.start_frame, info["episode_frame_number"]])
+        self._score = np.concatenate([self._score, np.zeros(len(obs), np.int64)])
+        self._start_clock = np.concatenate([self._start_clock, np.full(len(obs), self._clock)])
+        self._playing = np.concatenate([self._playing, np.ones(len(obs), np.bool_)])
+        self.num_envs += len(obs)
+        return obs
 
     def step(self, actions: npt.NDArray[np.int64]) -> Step:
         """Take one action, of 4 frames, in every environment: `send` and `recv`."""
@@ -189,7 +226,7 @@ class AtariEnvs:
         self.close()
 
     @property
-    def _open(self) -> AtariVectorEnv:
+    def _open(self) -> AtariVectorEnv | Emulators:
         assert self._native is not None, "used after close"
         return self._native
 
@@ -228,8 +265,10 @@ def open_native(game: Game, config: EnvConfig, num_envs: int, num_threads: int =
     Raises:
         ConfigError: The ROM is missing or damaged.
     """
+    from ale_py.vector_env import AtariVectorEnv
+
     assert num_envs >= 1, num_envs
-    with _reading_rom(game):
+    with roms.reading(game):
         return AtariVectorEnv(
             game.rom,
             num_envs,
@@ -252,24 +291,8 @@ def screen_size(game: Game) -> tuple[int, int]:
     Raises:
         ConfigError: The ROM is missing or damaged.
     """
-    ALEInterface.setLoggerMode(LoggerMode.Error)
-    ale = ALEInterface()
-    with _reading_rom(game):
-        path = roms.get_rom_path(game.rom)
-        assert path is not None, game
-        ale.loadROM(path)
-    height, width = ale.getScreenDims()
+    height, width = roms.preload(game, 1)[0].getScreenDims()
     return height, width
-
-
-@contextlib.contextmanager
-def _reading_rom(game: Game) -> Iterator[None]:
-    """Turn ale_py's errors about a ROM into ours, and keep it from printing the folder that ALE_ROMS_DIR names."""
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    except OSError as error:
-        raise ConfigError(f"game = {game.name!r}: its ROM cannot be read: {' '.join(str(error).split())}") from None
 
 
 def _checked_seed(seed: int, num_envs: int) -> int:

@@ -14,7 +14,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from hsa2c.envs.atari import FRAMES_PER_AGENT_STEP, AtariEnvs, GameResult, open_native, screen_size
+from hsa2c.envs.atari import AtariEnvs, GameResult, open_native, screen_size
+from hsa2c.envs.emulators import FRAMES_PER_AGENT_STEP
 from hsa2c.envs.film import Image, check_recordable, film
 from hsa2c.envs.names import Game
 from hsa2c.envs.settings import EnvConfig
