@@ -57,6 +57,7 @@ class A2C(Problem):
             t_max=config.t_max,
             num_actions=num_actions,
             seed=int(self._random.integers(2**31)),
+            keep_features=config.convolutions == "acting",
         )
         self._targets: _Targets | None = None
         self._queue: list[NDArray[np.intp]] = []
@@ -76,6 +77,15 @@ class A2C(Problem):
         parts, norm = self._backward(rollout, self._targets, steps)
         self._told.update(parts, norm, time.perf_counter() - begin)
         return self._network.g
+
+    @property
+    def gathers(self) -> bool:
+        """See `hsa2c.dpsgd.problem.Problem.gathers`: with a rollout."""
+        return not self._queue
+
+    def share(self, scratch: dict[str, Any]) -> None:
+        """See `hsa2c.dpsgd.problem.Problem.share`: the network, which reads its weights before each use."""
+        self._network = self._player.network = scratch.setdefault("network", self._network)
 
     def report(self) -> Mapping[str, Any]:
         """See `hsa2c.dpsgd.problem.Problem.report`; read by `hsa2c.agents.games.GameTracker`."""
@@ -132,9 +142,12 @@ class A2C(Problem):
 
     def _features(self, rollout: Rollout, steps: NDArray[np.intp]) -> Features:
         """What the convolutions make of all observations of some time steps."""
-        acting = join([rollout.features[step] for step in steps])
         # Paper: the whole gradient is at u_hat; with "acting" that of the convolutions is a rollout staler, for speed.
-        return acting if self._config.convolutions == "acting" else self._network.renew(acting)
+        if self._config.convolutions == "acting":
+            return join([rollout.features[step] for step in steps])
+        seen = rollout.observations
+        observations = seen[steps[0]] if len(steps) == 1 else seen[steps].reshape(-1, *seen.shape[2:])
+        return self._network.at(torch.from_numpy(observations), join([rollout.levels[step] for step in steps]))
 
 
 def estimate(rollout: Rollout, config: AgentConfig) -> tuple[Floats, Floats]:

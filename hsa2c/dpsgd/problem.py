@@ -28,6 +28,18 @@ class Problem:
         """
         raise NotImplementedError
 
+    @property
+    def gathers(self) -> bool:
+        """Whether the next gradient begins with gathering data for itself and others, which takes longer."""
+        return False
+
+    def share(self, scratch: dict[str, Any]) -> None:
+        """Put into `scratch`, or take from there, memory that holds nothing from one gradient to the next.
+
+        Called where many problems of a run live in one process, which asks one after the other, and is done with a
+        gradient before it asks another problem (`hsa2c.simulation.gradients`). Other processes have one, and never do.
+        """
+
     def report(self) -> Mapping[str, Any]:
         """What happened since the last call, as JSON values by name; the application's tracker at the master reads it.
 
