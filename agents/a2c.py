@@ -83,6 +83,11 @@ class A2C(Problem):
         """See `hsa2c.dpsgd.problem.Problem.gathers`: with a rollout."""
         return not self._queue
 
+    @property
+    def gathered_for(self) -> int:
+        """See `hsa2c.dpsgd.problem.Problem.gathered_for`."""
+        return self._minibatches * self._config.passes
+
     def share(self, scratch: dict[str, Any]) -> None:
         """See `hsa2c.dpsgd.problem.Problem.share`: the network, which reads its weights before each use."""
         self._network = self._player.network = scratch.setdefault("network", self._network)
@@ -144,10 +149,13 @@ class A2C(Problem):
         """What the convolutions make of all observations of some time steps."""
         # Paper: the whole gradient is at u_hat; with "acting" that of the convolutions is a rollout staler, for speed.
         if self._config.convolutions == "acting":
-            return join([rollout.features[step] for step in steps])
+            acted: Features = join([rollout.features[step] for step in steps])
+            return acted
         seen = rollout.observations
         observations = seen[steps[0]] if len(steps) == 1 else seen[steps].reshape(-1, *seen.shape[2:])
-        return self._network.at(torch.from_numpy(observations), join([rollout.levels[step] for step in steps]))
+        levels = join([rollout.levels[step] for step in steps])
+        features: Features = self._network.at(torch.from_numpy(observations), levels)
+        return features
 
 
 def estimate(rollout: Rollout, config: AgentConfig) -> tuple[Floats, Floats]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,6 +38,7 @@ class RunMonitor(Monitor):
         step: The global step, whose velocity is part of a checkpoint.
         counters: Those of the checkpoint that this run resumes; empty at the start.
         states: Optimiser states by node, of that checkpoint.
+        clocks: Seconds, and those of a processor that the master's thread has had; a simulated run has its own.
     """
 
     def __init__(
@@ -53,16 +54,16 @@ class RunMonitor(Monitor):
         step: GlobalStep,
         counters: Mapping[str, Any],
         states: tuple[Vector, ...],
+        clocks: tuple[Callable[[], float], Callable[[], float]] = (time.monotonic, time.thread_time),
     ) -> None:
-        self._config = config
+        self._config, self._nodes, self._session = config, config.cluster.nodes, session
+        self._clock, self._processor_clock = clocks
         self._log, self._tracker, self._step = log, tracker, step
-        self._nodes = config.cluster.nodes
-        self._session = session
         self._elapsed_before_s = float(counters.get("elapsed_s", 0.0))
         self._updates = int(counters.get("updates_applied", 0))
         self._t = int(counters.get("global_steps", 0))
         self._started_at: float | None = None
-        self._record_at = now = time.monotonic()
+        self._record_at = now = self._clock()
         self._reason: str | None = None
         self._worried = False
         self._activity = Activity(self._nodes, int(counters.get("exchanges", 0)), now)
@@ -96,7 +97,7 @@ class RunMonitor(Monitor):
         """Seconds of training so far, start-up excluded, earlier sessions included."""
         if self._started_at is None:
             return self._elapsed_before_s
-        return self._elapsed_before_s + time.monotonic() - self._started_at
+        return self._elapsed_before_s + self._clock() - self._started_at
 
     def begin(self, transport: str) -> None:
         """Every node is ready: the clock starts.
@@ -104,8 +105,8 @@ class RunMonitor(Monitor):
         Args:
             transport: What carries the messages, for the journal.
         """
-        self._started_at = self._record_at = time.monotonic()
-        self._activity.begin(self._started_at, time.thread_time())
+        self._started_at = self._record_at = self._clock()
+        self._activity.begin(self._started_at, self._processor_clock())
         self._keeper.begin(self._started_at)
         self._log.event("training", "training", nodes=self._nodes, transport=transport)
 
@@ -129,7 +130,7 @@ class RunMonitor(Monitor):
 
     def stopping(self) -> bool:
         """See `Monitor.stopping`; also writes the row that is due."""
-        now = time.monotonic()
+        now = self._clock()
         if self._started_at is not None:
             if now - self._activity.row_at >= self._config.output.log_every_s:
                 self._write_row(now)
@@ -208,7 +209,7 @@ class RunMonitor(Monitor):
         self._t = t
         self._activity.stepped()
         try:
-            self._keeper.stepped(v, time.monotonic(), working=self._faults.working)
+            self._keeper.stepped(v, self._clock(), working=self._faults.working)
         except StorageError as error:  # the disk may have room again in a while: better go on than lose the work
             self._faults.checkpoint_unwritten(error, self._config.output.checkpoint_every_s)
 
@@ -216,13 +217,13 @@ class RunMonitor(Monitor):
 
     def save(self, v: Vector, *, measured: bool = False) -> Path:
         """Write a checkpoint now, and the best one if this is it; `measured` says that the tracker has looked at v."""
-        return self._keeper.save(v, time.monotonic(), measured=measured)
+        return self._keeper.save(v, self._clock(), measured=measured)
 
     def finish(self, v: Vector) -> Path:
         """The last row and the last checkpoint."""
         self._tracker.measure(v, due=True)
         if self._started_at is not None:
-            now = time.monotonic()
+            now = self._clock()
             self._write_row(now)
             self._record_nodes(now)
             if slowest := self._activity.book.slowest():
@@ -272,7 +273,7 @@ class RunMonitor(Monitor):
     def _write_row(self, now: float) -> None:
         seconds = max(now - self._activity.row_at, 1e-9)
         progress = self._progress()
-        values, samples = self._activity.row(now, time.thread_time())
+        values, samples = self._activity.row(now, self._processor_clock())
         eta = self._config.optimiser.learning_rate
         row: Values = {
             "elapsed_s": round(self.elapsed_s, 3),
