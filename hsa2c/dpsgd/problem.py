@@ -33,6 +33,11 @@ class Problem:
         """Whether the next gradient begins with gathering data for itself and others, which takes longer."""
         return False
 
+    @property
+    def gathered_for(self) -> int:
+        """Gradients that the data of one gathering are for."""
+        return 1
+
     def share(self, scratch: dict[str, Any]) -> None:
         """Put into `scratch`, or take from there, memory that holds nothing from one gradient to the next.
 
