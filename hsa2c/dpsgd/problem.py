@@ -35,8 +35,8 @@ class Problem:
 
     @property
     def gathered_for(self) -> int:
-        """Gradients that the data of one gathering are for."""
-        return 1
+        """Gradients that the data of one gathering are for; 0: all gradients are alike."""
+        return 0
 
     def share(self, scratch: dict[str, Any]) -> None:
         """Put into `scratch`, or take from there, memory that holds nothing from one gradient to the next.

@@ -44,7 +44,7 @@ def time_gradients(problem: Problem, u_hat: Any, seconds: float) -> Durations:
     problem.close()
     gradient_s = fmean(spent[False]) if spent[False] else 0.0
     gathering_s = fmean(spent[True]) - gradient_s if spent[True] else 0.0
-    return Durations(gradient_s, max(0.0, gathering_s) / problem.gathered_for)
+    return Durations(gradient_s, max(0.0, gathering_s) / (problem.gathered_for or 1))
 
 
 def _round(problem: Problem, u_hat: Any, rounds: bool) -> list[tuple[bool, float]]:

@@ -79,7 +79,7 @@ class Gradients:
         whole = torch.frombuffer(self._memory, dtype=torch.float32)
         self._vectors = list(whole.view(len(makes), dim).unbind())
         self._gathers = [True] * len(makes)
-        self._gathered_for = 0  # not known yet
+        self._gathered_for: int | None = None  # not known yet
         self._computed: dict[int, bytes] = {}
         self._times: list[Durations] = []
         self._processes: list[_Computing] = []
@@ -100,10 +100,10 @@ class Gradients:
         return self._gathers[learner]
 
     def gathered_for(self, learner: int) -> int:
-        """For how many gradients the data of one gathering are, of every learner: may wait for this one's gradient."""
-        if not self._gathered_for:
-            self._wait(self._processes[learner % len(self._processes)], lambda: bool(self._gathered_for))
-        return self._gathered_for or 1
+        """For how many gradients the data of one gathering are, of every learner; waits for this one's if need be."""
+        if self._gathered_for is None:
+            self._wait(self._processes[learner % len(self._processes)], lambda: self._gathered_for is not None)
+        return self._gathered_for or 0
 
     def begin(self, learner: int, u: torch.Tensor) -> None:
         """Let the gradient of a learner be computed at u, float32 [dim], as it is now."""

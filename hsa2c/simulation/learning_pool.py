@@ -63,8 +63,11 @@ class LearningPool(SteppedPool):
         def wait(learner: int) -> None:
             gathers = gradients.gathers(learner)
             clock.sleep(slowness * times.gradient.one())
-            if gathers and times.gathering:
-                clock.sleep(slowness * times.gathering.one() * gradients.gathered_for(learner))
+            if times.gathering is None:
+                return
+            gathered_for = gradients.gathered_for(learner)
+            if gathers or not gathered_for:  # where nothing is gathered apart, all have their share of it
+                clock.sleep(slowness * times.gathering.one() * (gathered_for or 1))
 
         problems = [_Elsewhere(gradients, learner, wait, self._reports.append) for learner in learners]
         super().__init__(problems, self._change, layout.size, clock, None, slowness=slowness, **options)

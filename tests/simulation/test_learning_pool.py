@@ -116,6 +116,26 @@ def play(clock: SimulatedClock, pools: list[Any], loop: Callable[..., None], ste
     return v, monitor
 
 
+class Alike(Rows):
+    """All gradients are alike."""
+
+    gathers = False
+    gathered_for = 0
+
+
+@pytest.mark.parametrize("problem", [Rows, Alike])
+def test_gathering_has_its_share_of_the_time_of_an_update(problem: type[Rows]) -> None:
+    clock = SimulatedClock()
+    gradients = Gradients([partial(problem, 0)], 4, 1)
+    try:
+        pool = LearningPool(gradients, range(1), LAYOUT, clock, Times(UpdateTimes(0.01), UpdateTimes(0.02)))
+        play(clock, [pool], worker, 15)  # of 4 updates each: 20 gatherings
+    finally:
+        gradients.close()
+    assert pool.updates >= 60
+    assert clock.now == pytest.approx(0.03 * pool.updates, rel=0.05)
+
+
 def learners(gradients: Gradients, clock: SimulatedClock, times: Times, **options: Any) -> list[LearningPool]:
     return [
         LearningPool(gradients, range(node * P, (node + 1) * P), LAYOUT, clock, times, **options)
