@@ -96,16 +96,21 @@ def test_results_do_not_depend_on_the_processes_that_compute(play, tmp_path, opt
 
 
 @pytest.mark.slow
-def test_slow_nodes_are_slow_and_dead_ones_lost(play, tmp_path):
-    options = ["--stragglers", "0.5,4", "--node-hours", "0.001", "--set", "cluster.absence_s=2"]
-    code, found, errors = play(*CARTPOLE, *options, "--cluster-minutes", "0.1")
-    assert code in (0, 1), errors  # 1: both are dead
-    (ready,) = {event["host"] for event in events(tmp_path / "run", "node_ready") if event["node"] == 1}
-    assert ready == "simulated-1"
-    assert events(tmp_path / "run", "node_lost") or code == 1
-    nodes = [line["nodes"] for line in read_rows(tmp_path / "run" / "nodes.jsonl") if line.get("nodes")]
-    updates = [sum(each["updates"] for line in nodes for each in line if each["node"] == node) for node in (0, 1)]
-    assert updates[1] > 2 * updates[0]
+def test_slow_nodes_are_slow(play, tmp_path):
+    code, _, errors = play(*CARTPOLE, "--stragglers", "0.5,4", "--cluster-minutes", "0.02")
+    assert code == 0, errors
+    lines = [line["nodes"] for line in read_rows(tmp_path / "run" / "nodes.jsonl")]
+    slow, fast = (sum(each["updates"] for line in lines for each in line if each["node"] == node) for node in (0, 1))
+    assert fast / slow == pytest.approx(4, rel=0.2)
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_is_missed_after_its_silence(play, tmp_path):
+    options = ["--node-hours", "0.001", "--set", "cluster.absence_s=2"]  # node 1 dies after 1.1 s, node 0 after 3.9 s
+    code, _, errors = play(*CARTPOLE, *options, "--cluster-minutes", "0.06")
+    assert code == 0, errors
+    (lost,) = events(tmp_path / "run", "node_lost")
+    assert lost["node"] == 1
 
 
 def wait_until_it_trains(process, directory):
