@@ -41,8 +41,8 @@ class Problem:
     def share(self, scratch: dict[str, Any]) -> None:
         """Put into `scratch`, or take from there, memory that holds nothing from one gradient to the next.
 
-        Called where many problems of a run live in one process, which asks one after the other, and is done with a
-        gradient before it asks another problem (`hsa2c.simulation.gradients`). Other processes have one, and never do.
+        Only a simulation calls it, where many problems of a run live in one process (`hsa2c.simulation.gradients`). It
+        asks one after the other, and is done with a gradient before it asks another problem.
         """
 
     def report(self) -> Mapping[str, Any]:
