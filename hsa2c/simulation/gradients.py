@@ -2,7 +2,8 @@
 
 A simulated update lasts from when it reads u to when it changes u, and its gradient is needed only then. So those of
 all updates under way are computed side by side. What comes out does not depend on how many processes do it, or how
-fast: each problem lives in one of them, and is asked for one gradient after the other.
+fast: each problem lives in one of them, and is asked for one gradient after the other. The gradient that is needed
+first is computed first.
 
 Vectors lie in anonymous shared memory, one for each learner: first its u_hat, then the gradient in the same place.
 Numbers and reports go through pipes, and nothing is pickled.
@@ -11,6 +12,7 @@ Numbers and reports go through pipes, and nothing is pickled.
 from __future__ import annotations
 
 import fcntl
+import heapq
 import json
 import mmap
 import multiprocessing
@@ -35,7 +37,7 @@ from hsa2c.node.orders import MAX_MESSAGE, to_json
 from hsa2c.simulation.durations import Durations, time_gradients
 
 _FORK = multiprocessing.get_context("fork")
-_REQUEST = struct.Struct("=cqd")  # what, learner, seconds
+_REQUEST = struct.Struct("=cqd")  # what, learner, when it is needed (or for how many seconds)
 _REPLY = struct.Struct("=cq?q")  # what, learner, whether its next gradient gathers, for how many it gathered
 _GRADIENT, _TIMES, _FAILED = b"G", b"T", b"F"
 _LOOK_S = 0.2  # how often one who waits asks whether that is still wanted
@@ -66,6 +68,7 @@ class Gradients:
         abandoned: Asked now and then by one who waits: whether nobody wants gradients any more.
         failure: Why there are no more gradients; None while there are.
         waited_s: Seconds that were spent waiting for gradients.
+        known_gathered_for: `Problem.gathered_for`; None before the first gradient.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Gradients:
         whole = torch.frombuffer(self._memory, dtype=torch.float32)
         self._vectors = list(whole.view(len(makes), dim).unbind())
         self._gathers = [True] * len(makes)
-        self._gathered_for: int | None = None  # not known yet
+        self.known_gathered_for: int | None = None
         self._computed: dict[int, bytes] = {}
         self._times: list[Durations] = []
         self._processes: list[_Computing] = []
@@ -101,15 +104,21 @@ class Gradients:
 
     def gathered_for(self, learner: int) -> int:
         """For how many gradients the data of one gathering are, of every learner; waits for this one's if need be."""
-        if self._gathered_for is None:
-            self._wait(self._processes[learner % len(self._processes)], lambda: self._gathered_for is not None)
-        return self._gathered_for or 0
+        if self.known_gathered_for is None:
+            self._wait(self._processes[learner % len(self._processes)], lambda: self.known_gathered_for is not None)
+        return self.known_gathered_for or 0
 
-    def begin(self, learner: int, u: torch.Tensor) -> None:
-        """Let the gradient of a learner be computed at u, float32 [dim], as it is now."""
+    def begin(self, learner: int, u: torch.Tensor, until: float) -> None:
+        """Let the gradient of a learner be computed at u, float32 [dim], as it is now.
+
+        Args:
+            learner: Which.
+            u: See above.
+            until: When it is needed, about: of two that wait for a process, the earlier one is computed first.
+        """
         if not self._over():
             self._vectors[learner].copy_(u)
-            self._ask(learner, _GRADIENT, learner)
+            self._ask(learner, _GRADIENT, learner, until)
 
     def end(self, learner: int) -> Computed | None:
         """The gradient that began last; None where nobody wants it, or something has failed."""
@@ -147,7 +156,7 @@ class Gradients:
     def _over(self) -> bool:
         return self.failure is not None or self.abandoned()
 
-    def _ask(self, number: int, what: bytes, learner: int, seconds: float = 0.0) -> None:
+    def _ask(self, number: int, what: bytes, learner: int, seconds: float) -> None:
         """A pipe holds thousands of requests: this waits for nobody."""
         computing = self._processes[number % len(self._processes)]
         try:
@@ -183,7 +192,7 @@ class Gradients:
         elif what == _TIMES:
             self._times.append(Durations(**json.loads(body)))
         else:
-            self._gathers[learner], self._gathered_for = gathers, gathered_for
+            self._gathers[learner], self.known_gathered_for = gathers, gathered_for
             self._computed[learner] = body
 
     def _died(self, computing: _Computing) -> None:
@@ -245,9 +254,12 @@ def _live(
     torch.set_num_threads(1)
     learner = -1
     try:
-        answer = _Answers(makes, vectors)
+        answer, waiting = _Answers(makes, vectors), list[tuple[float, bytes, int]]()
         while True:
-            what, learner, seconds = _REQUEST.unpack(requests.recv_bytes())
+            while not waiting or requests.poll(0):
+                what, learner, seconds = _REQUEST.unpack(requests.recv_bytes())
+                heapq.heappush(waiting, (seconds, what, learner))
+            seconds, what, learner = heapq.heappop(waiting)
             replies.send_bytes(answer.times(learner, seconds) if what == _TIMES else answer.gradient(learner))
     except EOFError:
         pass

@@ -60,16 +60,9 @@ class LearningPool(SteppedPool):
         self._reports: list[bytes] = []
         self._applied = self._refused = self._refused_in_a_row = 0
 
-        def wait(learner: int) -> None:
-            gathers = gradients.gathers(learner)
-            clock.sleep(slowness * times.gradient.one())
-            if times.gathering is None:
-                return
-            gathered_for = gradients.gathered_for(learner)
-            if gathers or not gathered_for:  # where nothing is gathered apart, all have their share of it
-                clock.sleep(slowness * times.gathering.one() * (gathered_for or 1))
-
-        problems = [_Elsewhere(gradients, learner, wait, self._reports.append) for learner in learners]
+        problems = [
+            _Elsewhere(gradients, learner, clock, times, slowness, self._reports.append) for learner in learners
+        ]
         super().__init__(problems, self._change, layout.size, clock, None, slowness=slowness, **options)
         self._state = torch.zeros(layout.state_size)
         if state is not None:
@@ -123,16 +116,35 @@ class _Elsewhere(Problem):
     """A problem that lives in another process; its gradients are there when their modelled time is over."""
 
     def __init__(
-        self, gradients: Gradients, learner: int, wait: Callable[[int], None], tell: Callable[[bytes], None]
+        self,
+        gradients: Gradients,
+        learner: int,
+        clock: SimulatedClock,
+        times: Times,
+        slowness: float,
+        tell: Callable[[bytes], None],
     ) -> None:
         self._gradients, self._learner = gradients, learner
-        self._wait, self._tell = wait, tell
+        self._clock, self._times, self._slowness = clock, times, slowness
+        self._tell = tell
 
     def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any | None:
-        self._gradients.begin(self._learner, torch.from_numpy(u_hat))
-        self._wait(self._learner)
+        gradient_s = self._slowness * self._times.gradient.one()
+        gathering_s = self._slowness * self._gathering_s()
+        known = self._gradients.known_gathered_for or 1
+        self._gradients.begin(
+            self._learner, torch.from_numpy(u_hat), self._clock.now + gradient_s + gathering_s * known
+        )
+        self._clock.sleep(gradient_s)
+        if gathering_s:
+            self._clock.sleep(gathering_s * (self._gradients.gathered_for(self._learner) or 1))
         # What is under way when the run stops nobody waits for: it may take minutes, of many processes together.
         if interrupted() or (computed := self._gradients.end(self._learner)) is None:
             return None
         self._tell(computed.report)
         return computed.g
+
+    def _gathering_s(self) -> float:
+        """Of gathering for one gradient, where the next one gathers; or where nothing is gathered apart."""
+        gathers = self._gradients.gathers(self._learner) or not self._gradients.known_gathered_for
+        return self._times.gathering.one() if gathers and self._times.gathering else 0.0

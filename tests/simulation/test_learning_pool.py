@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -212,7 +213,7 @@ def unlucky(problem: type[Rows], **limits: float) -> Gradients:
         u = torch.zeros(4)
         for _ in range(5):
             for learner in range(3):
-                gradients.begin(learner, u)
+                gradients.begin(learner, u, 0.0)
             found = [gradients.end(learner) for learner in range(3)]
         assert found[1] is None
     finally:
@@ -240,12 +241,31 @@ def test_a_process_that_hangs_is_waited_for_so_long_and_no_longer() -> None:
 def test_nobody_waits_for_what_nobody_wants() -> None:
     gradients = Gradients([partial(Hangs, 0)], 4, 1)
     try:
-        gradients.begin(0, torch.zeros(4))
+        gradients.begin(0, torch.zeros(4), 0.0)
         gradients.abandoned = lambda: True
         assert gradients.end(0) is None
         assert gradients.failure is None
     finally:
         gradients.close()
+
+
+class Notes(Rows):
+    """Reports when it was asked."""
+
+    def report(self) -> Mapping[str, Any]:
+        return {"at": time.monotonic()}
+
+
+def test_what_is_needed_first_is_computed_first() -> None:
+    gradients = Gradients([partial(Sleeps, 0), partial(Notes, 1), partial(Notes, 2)], 4, 1)
+    try:
+        for learner, until in ((0, 0.0), (1, 9.0), (2, 3.0)):  # the first keeps the process busy meanwhile
+            gradients.begin(learner, torch.zeros(4), until)
+        computed = [gradients.end(learner) for learner in range(3)]
+    finally:
+        gradients.close()
+    late, early = (json.loads(each.report)["at"] for each in computed[1:] if each)
+    assert early < late
 
 
 def test_times_are_measured_in_all_processes() -> None:
