@@ -123,7 +123,6 @@ class Shown(threading.Thread):
         monitor: Of the run.
         gradients: What computes.
         config: The run's.
-        limit: Where it ends by itself, besides, in words; "" where nothing more is known.
         minutes: See `VirtualMonitor`.
     """
 
