@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -39,13 +39,28 @@ _convolution_backward = torch.ops.aten.convolution_backward.default
 _relu_backward = torch.ops.aten.threshold_backward.default
 
 
+class Levels(NamedTuple):
+    """What n observations are looked at by; of the precision of the hidden layers."""
+
+    zero: Tensor
+    """[n, 1, 1, 1]: the grey level that becomes 0."""
+    scale: Tensor
+    """[n, 1, 1, 1]: what the first convolution of them is multiplied by."""
+
+    def some(self, which: slice | NDArray[np.intp]) -> Levels:
+        """Of some of the observations; not copied for a slice."""
+        return Levels(*(tensor[which] for tensor in self))
+
+
 class Features(NamedTuple):
     """What the convolutions made of n observations; of the precision of the hidden layers."""
 
     pixels: Tensor
     """[n, 4, 84, 84]: what went in, less the grey level that becomes 0."""
+    zero: Tensor
+    """See `Levels`."""
     scale: Tensor
-    """[n, 1, 1, 1]: what the first convolution of them was multiplied by."""
+    """See `Levels`."""
     conv1: Tensor
     """[n, 16, 20, 20], after ReLU."""
     conv2: Tensor
@@ -56,9 +71,14 @@ class Features(NamedTuple):
         return Features(*(tensor[which] for tensor in self))
 
 
-def join(parts: Sequence[Features]) -> Features:
-    """Features of all observations of several; not copied if there is one."""
-    return parts[0] if len(parts) == 1 else Features(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+Part = TypeVar("Part", Features, Levels)
+
+
+def join(parts: Sequence[Part]) -> Part:
+    """Those of all observations of several; not copied if there is one."""
+    if len(parts) == 1:
+        return parts[0]
+    return type(parts[0])(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
 class FastActorCritic:
@@ -97,21 +117,18 @@ class FastActorCritic:
     @torch.no_grad()
     def features(self, observations: Tensor) -> Features:
         """What the convolutions make of observations, uint8 [n, 4, 84, 84]."""
-        pixels = observations.to(self.dtype)
         zero, deviation = grey_levels(observations, self._pixels)
-        return self._convolve(pixels.sub_(zero.to(self.dtype)), (1 / deviation).to(self.dtype))
+        return self.at(observations, Levels(zero.to(self.dtype), (1 / deviation).to(self.dtype)))
 
     @torch.no_grad()
-    def renew(self, older: Features) -> Features:
-        """What the convolutions make now of the observations of older features."""
-        return self._convolve(older.pixels, older.scale)
-
-    def _convolve(self, pixels: Tensor, scale: Tensor) -> Features:
+    def at(self, observations: Tensor, levels: Levels) -> Features:
+        """The same where their levels are known."""
+        pixels = observations.to(self.dtype).sub_(levels.zero)
         w1, b1, w2, b2 = self._weights[:_CONVOLUTIONS]
         conv1 = functional.conv2d(pixels, w1, stride=CONV1_STRIDE)
-        conv1.mul_(scale).add_(b1[:, None, None]).relu_()
+        conv1.mul_(levels.scale).add_(b1[:, None, None]).relu_()
         conv2 = functional.conv2d(conv1, w2, b2, stride=CONV2_STRIDE).relu_()
-        return Features(pixels, scale, conv1, conv2)
+        return Features(pixels, *levels, conv1, conv2)
 
     @torch.no_grad()
     def heads(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:

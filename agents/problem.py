@@ -69,6 +69,7 @@ class AtariProblem(Problem):
             t_max=config.t_max,
             num_actions=num_actions,
             seed=int(self._random.integers(2**31)),
+            keep_features=config.convolutions == "acting",
         )
         self._targets: _Targets | None = None
         self._queue: list[_Part] = []
@@ -89,6 +90,20 @@ class AtariProblem(Problem):
         parts, norm = self._backward(self._player.rollout, self._targets, self._queue.pop(0))
         self._told.update(parts, norm, time.perf_counter() - begin)
         return self._network.g
+
+    @property
+    def gathers(self) -> bool:
+        """See `hsa2c.dpsgd.problem.Problem.gathers`: with a rollout."""
+        return not self._queue
+
+    @property
+    def gathered_for(self) -> int:
+        """See `hsa2c.dpsgd.problem.Problem.gathered_for`."""
+        return int(self._config.updates_per_pass(self._environments.num_envs)) * self._config.passes
+
+    def share(self, scratch: dict[str, Any]) -> None:
+        """See `hsa2c.dpsgd.problem.Problem.share`: the network, which reads its weights before each use."""
+        self._network = self._player.network = scratch.setdefault("network", self._network)
 
     def report(self) -> Mapping[str, Any]:
         """See `hsa2c.dpsgd.problem.Problem.report`; read by `hsa2c.agents.games.GameTracker`."""
@@ -172,9 +187,17 @@ class AtariProblem(Problem):
     def _features(self, rollout: Rollout, part: _Part) -> Features:
         """What the convolutions make of all observations of a minibatch."""
         steps, environments = part
-        acting = join([rollout.features[step].some(environments) for step in np.arange(len(rollout.features))[steps]])
+        numbers = np.arange(len(rollout.levels))[steps]
         # Paper: the whole gradient is at u_hat; with "acting" that of the convolutions is a rollout staler, for speed.
-        return acting if self._config.convolutions == "acting" else self._network.renew(acting)
+        if self._config.convolutions == "acting":
+            acted: Features = join([rollout.features[step].some(environments) for step in numbers])
+            return acted
+        seen = rollout.observations[:-1]
+        one = len(numbers) == 1  # a view then
+        observations = seen[numbers[0]][environments] if one else seen[part].reshape(-1, *seen.shape[2:])
+        levels = join([rollout.levels[step].some(environments) for step in numbers])
+        made: Features = self._network.at(torch.from_numpy(observations), levels)
+        return made
 
 
 def estimate(rollout: Rollout, config: AgentConfig) -> tuple[Floats, Floats]:

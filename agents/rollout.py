@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hsa2c.agents.fast_network import FastActorCritic, Features
+from hsa2c.agents.fast_network import FastActorCritic, Features, Levels
 from hsa2c.agents.losses import action_log_prob
 from hsa2c.agents.policy import gumbel_noise
 from hsa2c.agents.returns import Bools, Floats
@@ -99,8 +99,10 @@ class Rollout:
     """See `hsa2c.agents.returns`."""
     bootstrap_value: Floats
     """V of the state after the last step, [num_envs]."""
+    levels: list[Levels]
+    """Of the observations of each step; t_max of them once it was played."""
     features: list[Features]
-    """Of the observations of each step, with the weights that acted; t_max of them once it was played."""
+    """The same, with the weights that acted; none where the player does not keep them."""
 
 
 def empty_rollout(t_max: int, num_envs: int) -> Rollout:
@@ -116,15 +118,17 @@ def empty_rollout(t_max: int, num_envs: int) -> Rollout:
         truncated=np.empty(shape, dtype=np.bool_),
         valid=np.empty(shape, dtype=np.bool_),
         bootstrap_value=np.empty(num_envs, dtype=np.float32),
+        levels=[],
         features=[],
     )
 
 
 def first_environments(rollout: Rollout, number: int) -> Rollout:
-    """The first environments of a rollout: a view of its arrays, without features."""
-    arrays = {field.name: getattr(rollout, field.name) for field in fields(rollout) if field.name != "features"}
+    """The first environments of a rollout: a view of its arrays, without levels and features."""
+    lists = ("levels", "features")
+    arrays = {field.name: getattr(rollout, field.name) for field in fields(rollout) if field.name not in lists}
     alone = {"bootstrap_value": arrays.pop("bootstrap_value")[:number]}
-    return Rollout(**alone, **{name: array[:, :number] for name, array in arrays.items()}, features=[])
+    return Rollout(**alone, **{name: array[:, :number] for name, array in arrays.items()}, levels=[], features=[])
 
 
 class Player:
@@ -136,8 +140,10 @@ class Player:
         t_max: Length of a rollout, agent steps.
         num_actions: Of the game.
         seed: Of the sampling of actions.
+        keep_features: Whether the rollout has the features of its steps: 3 to 5 times the memory of the observations.
 
     Attributes:
+        network: See above.
         rollout: The last one; overwritten by the next.
         games: Whole games that ended since this list was last emptied.
         agent_steps: Actions taken so far; the ignored ones of resets do not count.
@@ -146,10 +152,18 @@ class Player:
     """
 
     def __init__(
-        self, environments: Environments, network: FastActorCritic, *, t_max: int, num_actions: int, seed: int
+        self,
+        environments: Environments,
+        network: FastActorCritic,
+        *,
+        t_max: int,
+        num_actions: int,
+        seed: int,
+        keep_features: bool = False,
     ) -> None:
         self._environments = environments
-        self._network = network
+        self.network = network
+        self._keep_features = keep_features
         self._generator = torch.Generator().manual_seed(seed)
         self._all_logits = torch.empty(t_max, environments.most_envs, num_actions)
         self._whole = empty_rollout(t_max, environments.most_envs)
@@ -168,6 +182,7 @@ class Player:
             self._fit()
         rollout = self.rollout
         rollout.observations[0] = rollout.observations[-1]
+        rollout.levels.clear()
         rollout.features.clear()
         noise = gumbel_noise(tuple(self._logits.shape), self._generator)
         for t in range(len(rollout.actions)):
@@ -176,7 +191,7 @@ class Player:
                 return None
             self._step(t, noise[t])
         begin = time.perf_counter()
-        _, values = self._network(torch.from_numpy(rollout.observations[-1]))
+        _, values = self.network(torch.from_numpy(rollout.observations[-1]))
         rollout.bootstrap_value[:] = values.numpy()
         rollout.log_probs[:] = action_log_prob(self._logits, torch.from_numpy(rollout.actions)).numpy()
         self.acting_s += time.perf_counter() - begin
@@ -191,10 +206,12 @@ class Player:
     def _step(self, t: int, noise: torch.Tensor) -> None:
         rollout = self.rollout
         begin = time.perf_counter()
-        features = self._network.features(torch.from_numpy(rollout.observations[t]))
-        logits, values, _ = self._network.heads(features)
+        features = self.network.features(torch.from_numpy(rollout.observations[t]))
+        logits, values, _ = self.network.heads(features)
         self._logits[t] = logits
-        rollout.features.append(features)
+        rollout.levels.append(Levels(features.zero, features.scale))
+        if self._keep_features:
+            rollout.features.append(features)
         rollout.actions[t] = (logits + noise).argmax(dim=1).numpy()
         rollout.values[t] = values.numpy()
         acted = time.perf_counter()

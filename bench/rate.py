@@ -32,7 +32,8 @@ from hsa2c.dpsgd.worker import worker
 from hsa2c.simulation.clock import SimulatedClock
 from hsa2c.simulation.links import Link, Sizes
 from hsa2c.simulation.network import connect
-from hsa2c.simulation.process_pool import SteppedPool, UpdateTimes
+from hsa2c.simulation.process_pool import UpdateTimes
+from hsa2c.simulation.stepped_pool import SteppedPool
 
 _LINK = Link(bytes_per_s=125e6, latency_s=1e-4)
 _SIZES = Sizes(v=270_000, delta=270_000, state=0, text=100)

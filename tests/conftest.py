@@ -14,8 +14,10 @@ hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Two for the whole suite, which waits as much as it computes; none for tests that somebody names."""
-    return 2 if config.args == config.getini("testpaths") else 0
+    """Two for the quick lane, three for the slow one, which waits for processes; none for tests that somebody names."""
+    if config.args != config.getini("testpaths"):
+        return 0
+    return 3 if config.option.markexpr == "slow" else 2
 
 
 @pytest.fixture(autouse=True)

@@ -127,7 +127,7 @@ def test_a_run_is_evaluated_and_remembers_the_best_when_it_is_resumed(mine, node
     assert said["evaluated_score"] == before["evaluate/score_mean"]
     assert said["best_evaluated_score"] == before["evaluate/best_score_mean"]
     assert "| evaluated " in run.stderr()
-    again = hsa2c.resume(run.directory, agent_steps=3000, progress=False, force=True)
+    again = hsa2c.resume(run.directory, agent_steps=said["agent_steps"] + 1000, progress=False, force=True)
     after = check_best(again.dir)
     assert after["evaluate/best_score_mean"] >= before["evaluate/best_score_mean"]
     assert again.plot(tags=["evaluate/score_mean"]).exists()

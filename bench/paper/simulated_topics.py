@@ -36,7 +36,8 @@ from hsa2c.examples.lda.rates import paper_rate  # noqa: E402
 from hsa2c.simulation.clock import SimulatedClock  # noqa: E402
 from hsa2c.simulation.links import Link, Sizes, Work  # noqa: E402
 from hsa2c.simulation.network import connect  # noqa: E402
-from hsa2c.simulation.process_pool import SteppedPool, UpdateTimes  # noqa: E402
+from hsa2c.simulation.process_pool import UpdateTimes  # noqa: E402
+from hsa2c.simulation.stepped_pool import SteppedPool  # noqa: E402
 
 _VARIATION = 0.3  # standard deviation of an update's time over its mean
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from hsa2c import application
 from hsa2c.commands import APPLICATION
+from hsa2c.commands.cluster_options import numbers, read_link, update_times, within
 from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded, number_or_auto
 from hsa2c.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
-    from hsa2c.simulation.links import Link
     from hsa2c.simulation.parallel import Progress
     from hsa2c.simulation.planning import Cluster, Outcome
 
@@ -31,9 +31,6 @@ _CLEAR = "\r\033[K"
 
 _DESCRIPTION = """How fast a cluster would be: the algorithms over a simulated clock, for each combination of nodes, B
 and masters. docs/explanation/planning.md has the model and its limits."""
-
-_BITS_PER_S = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 def parser(unit: str = "data points") -> OneLineParser:
@@ -144,21 +141,21 @@ def _clusters(options: argparse.Namespace) -> list[Cluster]:
 
     o = options
     _check(o)
-    master_speed = None if o.master_link is None else _link("--master-link", f"{o.master_link},0ms")
-    share, times = _numbers("--stragglers", o.stragglers, 2)
-    _within("--stragglers", share, 0, 1)
-    _within("--stragglers", times, 1, 1e6)
-    push_ms, answer_ms = _numbers("--master-ms", o.master_ms, 2)
+    master_speed = None if o.master_link is None else read_link("--master-link", f"{o.master_link},0ms")
+    share, times = numbers("--stragglers", o.stragglers, 2)
+    within("--stragglers", share, 0, 1)
+    within("--stragglers", times, 1, 1e6)
+    push_ms, answer_ms = numbers("--master-ms", o.master_ms, 2)
     for milliseconds in (push_ms, answer_ms):
-        _within("--master-ms", milliseconds, 0, 1e6)
+        within("--master-ms", milliseconds, 0, 1e6)
     shared: dict[str, Any] = {
         "cores": o.cores,
-        "link": _link("--link", o.link),
+        "link": read_link("--link", o.link),
         "master_link": master_speed,
         "exchange": o.exchange,
         "update_s": o.update_ms / 1000,
         "variation": o.variation,
-        "update_times_s": None if o.update_times is None else _update_times(o.update_times),
+        "update_times_s": None if o.update_times is None else update_times(o.update_times),
         "samples": o.samples,
         "stragglers": (share, times),
         "node_hours": o.node_hours,
@@ -196,13 +193,7 @@ def _check(o: argparse.Namespace) -> None:
         ("seed", 0, 2**63),
     ):
         if getattr(o, name) is not None:
-            _within(f"--{name.replace('_', '-')}", getattr(o, name), least, most)
-
-
-def _within(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        upper = "" if most == math.inf else f", at most {most:g}"
-        raise ConfigError(f"{name} {value:g}: must be at least {least:g}{upper}")
+            within(f"--{name.replace('_', '-')}", getattr(o, name), least, most)
 
 
 def _whole(name: str, text: str, most: int) -> list[Any]:
@@ -219,51 +210,6 @@ def _whole(name: str, text: str, most: int) -> list[Any]:
         if number not in found:
             found.append(number)
     return found
-
-
-def _numbers(name: str, text: str, count: int) -> list[float]:
-    try:
-        numbers = [float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count:
-        raise ConfigError(f"{name} {text}: must be {count} numbers with a comma between")
-    return numbers
-
-
-def _link(name: str, text: str) -> Link:
-    """A speed and a latency, such as 10Gbit,0.1ms."""
-    from hsa2c.simulation.links import Link
-
-    speed, _, latency = text.replace(" ", "").lower().partition(",")
-    bits_per_s, latency_s = _measure(speed, _BITS_PER_S), _measure(latency, _SECONDS)
-    if bits_per_s is None or latency_s is None or bits_per_s == 0:
-        asked = "such as 40Gbit" if name == "--master-link" else "such as 10Gbit,0.1ms or 100Mbit,2ms"
-        raise ConfigError(f"{name} {text.removesuffix(',0ms') if name == '--master-link' else text}: must be {asked}")
-    return Link(bytes_per_s=bits_per_s / 8, latency_s=latency_s)
-
-
-def _measure(text: str, units: dict[str, float]) -> float | None:
-    for unit in sorted(units, key=len, reverse=True):
-        if text.endswith(unit):
-            try:
-                value = float(text.removesuffix(unit))
-            except ValueError:
-                return None
-            return value * units[unit] if 0 <= value < math.inf else None
-    return None
-
-
-def _update_times(path: Path) -> tuple[float, ...]:
-    try:
-        times_ms = [float(line) for line in path.read_text(encoding="utf-8").split()]
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: must hold numbers, one a line: {error}") from None
-    if not times_ms or not all(0 < time_ms < math.inf for time_ms in times_ms):
-        raise ConfigError(f"{path}: must hold numbers greater than 0, one a line")
-    return tuple(time_ms / 1000 for time_ms in times_ms)
 
 
 # What was found.

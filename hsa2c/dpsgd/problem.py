@@ -28,6 +28,23 @@ class Problem:
         """
         raise NotImplementedError
 
+    @property
+    def gathers(self) -> bool:
+        """Whether the next gradient begins with gathering data for itself and others, which takes longer."""
+        return False
+
+    @property
+    def gathered_for(self) -> int:
+        """Gradients that the data of one gathering are for; 0: all gradients are alike."""
+        return 0
+
+    def share(self, scratch: dict[str, Any]) -> None:
+        """Put into `scratch`, or take from there, memory that holds nothing from one gradient to the next.
+
+        Only a simulation calls it, where many problems of a run live in one process (`hsa2c.simulation.gradients`). It
+        asks one after the other, and is done with a gradient before it asks another problem.
+        """
+
     def report(self) -> Mapping[str, Any]:
         """What happened since the last call, as JSON values by name; the application's tracker at the master reads it.
 

@@ -50,6 +50,8 @@ def direct(
     transport: str,
     links: Sequence[MasterLink] = (),
     evaluator: Evaluator | None = None,
+    *,
+    monitor_type: Callable[..., RunMonitor] | None = None,  # makes what looks on, where it is no usual one
 ) -> int:
     """The master, from the first message to the last checkpoint; with links to others, the lead of several."""
     config, checkpoint = task.config, task.checkpoint()
@@ -58,7 +60,7 @@ def direct(
         return EXIT_FAILED
     step = _first_step(config, v.size, checkpoint)
     followers = Followers(links, v=v, z=step.z, t=t, limits=task.limits) if links else None
-    log, monitor = _monitor(task, checkpoint, step, followers, evaluator)
+    log, monitor = _monitor(task, checkpoint, step, followers, evaluator, monitor_type)
     if followers is not None:
         v, step = followers.own_v, global_step(config, followers.own_v.size)
         step.z = followers.own_z
@@ -66,15 +68,10 @@ def direct(
     seen: tuple[MasterPort, Monitor] = (port, monitor) if recorder is None else recorder.around(port, monitor)
     try:
         start_nodes()
-        if not seen[0].assemble(seen[1]):
-            monitor.give_up()
-            return EXIT_NOT_STARTED
-        monitor.begin(transport)
-        master(v, step, *seen, deltas(config), max_delay=config.dpsgd.max_delay, t=t)
-        monitor.finish(v)
-        if followers is not None:
+        code = _train(config, seen, monitor, v, step, transport, t)
+        if followers is not None and code == EXIT_DONE:
             port.unscathed = followers.dismiss(port.unscathed)
-        return EXIT_DONE
+        return code
     except Exception as error:
         said = str(error) if isinstance(error, HSA2CError) else f"the master failed\n{traceback.format_exc()}"
         monitor.fail(said, v)
@@ -90,6 +87,24 @@ def _first_step(config: RunConfig, size: int, checkpoint: checkpoints.Checkpoint
     if checkpoint:
         step.z[:] = checkpoint.momentum
     return step
+
+
+def _train(
+    config: RunConfig,
+    seen: tuple[MasterPort, Monitor],
+    monitor: RunMonitor,
+    v: Vector,
+    step: GlobalStep,
+    transport: str,
+    t: int,
+) -> int:
+    if not seen[0].assemble(seen[1]):
+        monitor.give_up()
+        return EXIT_NOT_STARTED
+    monitor.begin(transport)
+    master(v, step, *seen, deltas(config), max_delay=config.dpsgd.max_delay, t=t)
+    monitor.finish(v)
+    return EXIT_DONE
 
 
 def _first_v(task: Task, checkpoint: checkpoints.Checkpoint | None) -> Vector | None:
@@ -143,6 +158,7 @@ def _monitor(
     step: GlobalStep,
     followers: Followers | None,
     evaluator: Evaluator | None,
+    make_monitor: Callable[..., RunMonitor] | None,
 ) -> tuple[RunLog, RunMonitor]:
     """Open the run's log, and what looks on and writes it; from here on it hears signals."""
     from hsa2c.observe.runlog import RunLog
@@ -153,7 +169,8 @@ def _monitor(
     tracker = tracker_of(task.app, task.config, counters)
     purge_step = tracker.work if checkpoint or task.session > 1 else None
     log = RunLog(task.directory, session=task.session, purge_step=purge_step)
-    make_monitor = RunMonitor if followers is None else partial(LeadMonitor, followers=followers)
+    if make_monitor is None:
+        make_monitor = RunMonitor if followers is None else partial(LeadMonitor, followers=followers)
     monitor = make_monitor(
         config=task.config,
         plain=to_dict(task.config),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,7 +40,11 @@ class RunMonitor(Monitor):
         step: The global step, whose velocity is part of a checkpoint.
         counters: Those of the checkpoint that this run resumes; empty at the start.
         states: Optimiser states by node, of that checkpoint.
+        clocks: Seconds, and those of a processor that the master's thread has had; a simulated run has its own.
     """
+
+    _started_at: float | None = None
+    _ended_at: float | None = None
 
     def __init__(
         self,
@@ -55,15 +59,14 @@ class RunMonitor(Monitor):
         step: GlobalStep,
         counters: Mapping[str, Any],
         states: tuple[Vector, ...],
+        clocks: tuple[Callable[[], float], Callable[[], float]] = (time.monotonic, time.thread_time),
     ) -> None:
-        self._config = config
+        self._config, self._nodes, self._session = config, config.cluster.nodes, session
+        self._clock, self._processor_clock = clocks
         self._log, self._tracker, self._step = log, tracker, step
-        self._nodes, self._session = config.cluster.nodes, session
         self._elapsed_before_s = float(counters.get("elapsed_s", 0.0))
         self._updates, self._t = (int(counters.get(name, 0)) for name in ("updates_applied", "global_steps"))
-        self._started_at: float | None = None
-        self._ended_at: float | None = None
-        self._record_at = now = time.monotonic()
+        self._record_at = now = self._clock()
         self._reason: str | None = None
         self._worried = self._signalled = False
         self._activity = Activity(self._nodes, int(counters.get("exchanges", 0)), now)
@@ -102,7 +105,7 @@ class RunMonitor(Monitor):
         """Seconds of training so far, start-up excluded, earlier sessions included."""
         if self._started_at is None:
             return self._elapsed_before_s
-        until = time.monotonic() if self._ended_at is None else self._ended_at
+        until = self._clock() if self._ended_at is None else self._ended_at
         return self._elapsed_before_s + until - self._started_at
 
     def begin(self, transport: str) -> None:
@@ -111,8 +114,8 @@ class RunMonitor(Monitor):
         Args:
             transport: What carries the messages, for the journal.
         """
-        self._started_at = self._record_at = time.monotonic()
-        self._activity.begin(self._started_at, time.thread_time())
+        self._started_at = self._record_at = self._clock()
+        self._activity.begin(self._started_at, self._processor_clock())
         self._keeper.begin(self._started_at)
         if self._evaluations is not None:
             self._evaluations.begin(self._started_at)
@@ -139,7 +142,7 @@ class RunMonitor(Monitor):
 
     def stopping(self) -> bool:
         """See `Monitor.stopping`; also writes the row that is due."""
-        now = time.monotonic()
+        now = self._clock()
         if self._evaluations is not None:
             self._evaluations.attend(now)
         if self._started_at is not None:
@@ -220,23 +223,23 @@ class RunMonitor(Monitor):
         self._t = t
         self._activity.stepped()
         try:
-            self._keeper.stepped(v, time.monotonic(), working=self._faults.working)
+            self._keeper.stepped(v, self._clock(), working=self._faults.working)
         except StorageError as error:  # the disk may have room again in a while: better go on than lose the work
             self._faults.checkpoint_unwritten(error, self._config.output.checkpoint_every_s)
         if self._evaluations is not None and self._reason is None:
-            now, work = time.monotonic(), self._tracker.work
+            now, work = self._clock(), self._tracker.work
             self._evaluations.stepped(v, now, step=work, elapsed_s=self.elapsed_s)
 
     # What the monitor writes.
 
     def save(self, v: Vector, *, measured: bool = False) -> Path:
         """Write a checkpoint now, and the best one if this is it; `measured` says that the tracker has looked at v."""
-        return self._keeper.save(v, time.monotonic(), measured=measured)
+        return self._keeper.save(v, self._clock(), measured=measured)
 
     def finish(self, v: Vector) -> Path:
         """The last row and the last checkpoint."""
         self._tracker.measure(v, due=True)
-        self._ended_at = now = time.monotonic()
+        self._ended_at = now = self._clock()
         path = self._evaluated_last(v, now)
         if self._started_at is not None:
             self._write_row(now)
@@ -297,7 +300,7 @@ class RunMonitor(Monitor):
     def _write_row(self, now: float) -> None:
         seconds = max(now - self._activity.row_at, 1e-9)
         progress = self._progress()
-        values, samples = self._activity.row(now, time.thread_time())
+        values, samples = self._activity.row(now, self._processor_clock())
         eta = self._config.optimiser.learning_rate
         row: Values = {
             "elapsed_s": round(self.elapsed_s, 3),

@@ -7,6 +7,7 @@ import os
 import socket
 from typing import Any
 
+from hsa2c.config.sections import DPSGDConfig
 from hsa2c.dpsgd.protocols import WorkerPort
 from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.errors import CheckpointError
@@ -56,14 +57,13 @@ def work(task: Task, pool: Any, port: WorkerPort, node: int) -> None:
     }
     port.tell(json.dumps([{"ready": ready}]).encode())
     loop = overlapping_worker if task.config.dpsgd.exchange == "overlap" else worker
-    pace = _pace(task, len(pool.pids))
+    pace = pace_of(task.config.dpsgd, len(pool.pids))
     with WorkingClock() as clock:
         loop(port, PacedPool(pool, pace, clock=clock), pace.B)
 
 
-def _pace(task: Task, p: int) -> Pace:
-    """B, as configured or to be chosen."""
-    dpsgd = task.config.dpsgd
+def pace_of(dpsgd: DPSGDConfig, p: int) -> Pace:
+    """B of a node of p processes, as configured or to be chosen."""
     overlapping = dpsgd.exchange == "overlap"
     if dpsgd.local_updates != "auto":
         return Pace(dpsgd.local_updates, p, overlapping=overlapping)

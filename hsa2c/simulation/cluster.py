@@ -180,3 +180,17 @@ def slowest_s(c: Cluster, B: int) -> float:
 def update_times(c: Cluster) -> UpdateTimes:
     """How long an update takes there."""
     return UpdateTimes(c.update_s, c.variation, samples=c.update_times_s, seed=c.seed)
+
+
+def slowness(c: Cluster) -> list[float]:
+    """How many times as long as the others' each node's updates take."""
+    slow = round(c.nodes * c.stragglers[0])
+    return [c.stragglers[1] if node < slow else 1.0 for node in range(c.nodes)]
+
+
+def lives_s(c: Cluster) -> list[float]:
+    """After how many seconds each node dies; infinite where none does."""
+    if c.node_hours == math.inf:
+        return [math.inf] * c.nodes
+    lives: list[float] = np.random.default_rng(c.seed).exponential(3600 * c.node_hours, c.nodes).tolist()
+    return lives

@@ -20,7 +20,7 @@ from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.errors import HSA2CError
 from hsa2c.node.pace import Pace, PacedPool
 from hsa2c.simulation.clock import SimulatedClock
-from hsa2c.simulation.cluster import Bound, Cluster, bound, kept_every_s, slowest_s, update_times
+from hsa2c.simulation.cluster import Bound, Cluster, bound, kept_every_s, lives_s, slowest_s, slowness, update_times
 from hsa2c.simulation.network import SimulatedMaster, SimulatedWorker, connect
 from hsa2c.simulation.process_pool import TimedPool, UpdateTimes
 from hsa2c.simulation.steady import steady_since
@@ -118,9 +118,9 @@ class _Simulation(Monitor):
             work=c.work(),
             seed=c.seed,
         )
-        slowness, times = _slowness(c), update_times(c)
-        self._pools = [self._pool(node, slow, times) for node, slow in enumerate(slowness)]
-        self._full_speed = c.cores / times.mean_s * sum(1 / slow for slow in slowness)
+        slow, times = slowness(c), update_times(c)
+        self._pools = [self._pool(node, each, times) for node, each in enumerate(slow)]
+        self._full_speed = c.cores / times.mean_s * sum(1 / each for each in slow)
         self._start(workers)
 
     def _pool(self, node: int, slowness: float, times: UpdateTimes) -> TimedPool:
@@ -142,9 +142,8 @@ class _Simulation(Monitor):
         c = self._cluster
         self.clock.start(self._master, self._port)
         nodes = [self.clock.start(self._node, *each) for each in zip(workers, self._pools, strict=True)]
-        if c.node_hours < math.inf:
-            lives_s = np.random.default_rng(c.seed).exponential(3600 * c.node_hours, c.nodes)
-            for process, life_s in zip(nodes, lives_s.tolist(), strict=True):
+        for process, life_s in zip(nodes, lives_s(c), strict=True):
+            if life_s < math.inf:
                 self.clock.call_at(life_s, self.clock.kill, process)
 
     def run(self) -> Outcome:
@@ -265,12 +264,6 @@ class _Simulation(Monitor):
             ended=ended,
             limit=bound(self._cluster),
         )
-
-
-def _slowness(c: Cluster) -> list[float]:
-    """How many times as long as the others' each node's updates take."""
-    slow = round(c.nodes * c.stragglers[0])
-    return [c.stragglers[1] if node < slow else 1.0 for node in range(c.nodes)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,22 +1,20 @@
 """Nodes on a simulated clock: processes whose updates take time drawn from a distribution.
 
-`TimedPool` has no problem: its vectors never change, only time passes, and B updates of p processes are one draw.
-`SteppedPool` has one, runs `actor_learner` p times on the clock, and so is what `TimedPool` is held to.
+`TimedPool` has no problem: its vectors never change, only time passes, and B updates of p processes are one draw. What
+it is held to, `hsa2c.simulation.stepped_pool`, has one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hsa2c.dpsgd.problem import Problem
 from hsa2c.dpsgd.protocols import Listener, Vector
-from hsa2c.dpsgd.worker import actor_learner
-from hsa2c.simulation.clock import Process, SimulatedClock
+from hsa2c.simulation.clock import SimulatedClock
 
 _POOL = 16_384  # draws that are made at once
 _EXACT = 64  # a sum of more draws is taken to be gamma-distributed, of the same mean and variance
@@ -86,7 +84,7 @@ class UpdateTimes:
         return np.asarray(each.sum(axis=1))
 
 
-class _Node:
+class SimulatedNode:
     """What both process pools have in common: signs of life, the optimiser's state, and what an exchange takes.
 
     Args:
@@ -139,6 +137,10 @@ class _Node:
         """See `hsa2c.dpsgd.worker.Pool.report`."""
         return b"[]"
 
+    def news(self) -> bytes:
+        """What happened since the last report, between two deltas."""
+        return b"[]"
+
     def state(self) -> Vector:
         """See `hsa2c.dpsgd.worker.Pool.state`."""
         return np.zeros(0, np.float32)
@@ -150,7 +152,7 @@ class _Node:
         while not listener.stopping() and clock.now < until and not enough():
             clock.wait(min(until, tell_at))
             if clock.now >= tell_at:
-                listener.tell(b"[]")
+                listener.tell(self.news())
                 tell_at = clock.now + self._tell_s
 
     def _exchange(self, listener: Listener) -> None:
@@ -160,8 +162,8 @@ class _Node:
             self._keep_at = self._clock.now + self._keep_s
 
 
-class TimedPool(_Node):
-    """A node that only takes time; see `_Node` for what it is made of. Its u is v."""
+class TimedPool(SimulatedNode):
+    """A node that only takes time; see `SimulatedNode` for what it is made of. Its u is v."""
 
     _since: float | None = None  # the beginning of the updates that are under way
     _owed = 0.0  # a part of an update, not yet counted
@@ -214,125 +216,3 @@ class TimedPool(_Node):
         """See `hsa2c.dpsgd.worker.RunningPool.halt`."""
         self.updates, self._since = int(self.made), None
         return self._u
-
-
-class Step(Protocol):
-    """Line 6: change u, float32 [dim], by a gradient, in place."""
-
-    def __call__(self, u: Vector, g: Any, rate_scale: float) -> None: ...  # noqa: D102
-
-
-class SteppedPool(_Node):
-    """A node whose p processes minimise a problem, update by update.
-
-    An update reads u_hat when it begins and changes u when it ends; whatever the others did meanwhile it has not seen.
-
-    Args:
-        problems: One for each process; a gradient is of the form that `step` takes.
-        step: Line 6.
-        dim: Length of u.
-        clock: See `_Node`.
-        times: See `_Node`.
-        options: See `_Node`.
-    """
-
-    def __init__(
-        self,
-        problems: Sequence[Problem],
-        step: Step,
-        dim: int,
-        clock: SimulatedClock,
-        times: UpdateTimes,
-        **options: Any,
-    ) -> None:
-        super().__init__(clock, len(problems), times, **options)
-        self._problems = [_Slow(problem, self._sleep) for problem in problems]
-        self._step = step
-        self._u = np.zeros(dim, np.float32)
-        self._rate_scale = 1.0
-        self._interrupted = False
-        self._shares_done = 0  # of B updates each
-        self._working = 0
-        self._parent: Process | None = None
-
-    def run(self, v: Vector, B: int, *, rate_scale: float, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.Pool.run`."""
-        self.start(v, B, rate_scale=rate_scale, forever=False)
-        self._wait(lambda: not self._working, math.inf, listener)
-        self.halt()
-        self._clock.sleep(self._exchange_s)
-        self._exchange(listener)
-        return self._u
-
-    def start(self, v: Vector, B: int, *, rate_scale: float, forever: bool = True) -> None:
-        """See `hsa2c.dpsgd.worker.RunningPool.start`."""
-        self._u[:] = v
-        self._rate_scale = rate_scale
-        self.local_updates = B
-        self._interrupted = False
-        self._parent = self._clock.current()
-        self._working = self._p
-        for problem in self._problems:
-            self._clock.start(self._live, problem, forever)
-
-    def after_updates(self, *, listener: Listener) -> Vector:
-        """See `hsa2c.dpsgd.worker.RunningPool.after_updates`."""
-        self._wait(lambda: self._shares_done >= self._p, math.inf, listener)
-        self._shares_done = 0
-        self._exchange(listener)
-        return self._u.copy()
-
-    def add(self, difference: Vector, *, rate_scale: float) -> None:
-        """See `hsa2c.dpsgd.worker.RunningPool.add`."""
-        self._rate_scale = rate_scale
-        self._u += difference
-
-    def halt(self) -> Vector:
-        """See `hsa2c.dpsgd.worker.RunningPool.halt`."""
-        self._interrupted = True
-        while self._working:
-            self._clock.wait(math.inf)
-        return self._u.copy()
-
-    def _live(self, problem: Problem, forever: bool) -> None:
-        """One actor-learner process."""
-
-        def step(g: Any) -> None:
-            self._step(self._u, g, self._rate_scale)
-            self.updates += 1
-
-        while True:
-            actor_learner(self._u.copy, problem, step, self.local_updates, lambda: self._interrupted)
-            if self._interrupted or not forever:
-                break
-            self._shares_done += 1
-            if self._shares_done >= self._p:
-                self._wake_parent()
-        self._working -= 1
-        self._wake_parent()
-
-    def _sleep(self) -> None:
-        self._clock.sleep(self._slowness * self._times.one())
-
-    def _wake_parent(self) -> None:
-        if self._parent is not None:
-            self._clock.wake(self._parent)
-
-
-class _Slow(Problem):
-    """A problem whose gradients take time."""
-
-    def __init__(self, problem: Problem, sleep: Callable[[], None]) -> None:
-        self._problem = problem
-        self._sleep = sleep
-
-    def gradient(self, u_hat: Any, interrupted: Callable[[], bool]) -> Any | None:
-        g = self._problem.gradient(u_hat, interrupted)
-        self._sleep()
-        return g
-
-    def report(self) -> Mapping[str, Any]:
-        return self._problem.report()
-
-    def close(self) -> None:
-        self._problem.close()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from hsa2c.agents.fast_network import FastActorCritic, choose_precision, join
+from hsa2c.agents.fast_network import FastActorCritic, Levels, choose_precision, join
 from hsa2c.agents.network import ActorCritic, initial_vector
 from hsa2c.agents.settings import Pixels
 
@@ -113,7 +113,7 @@ def test_renewed_features_are_those_of_the_present_weights(pixels, precision):
     network = fast(pixels, precision)
     older = join([network.features(part) for part in x.split([4, 2])])
     network.read(weights(seed=2))
-    renewed, expected = network.renew(older), network.features(x)
+    renewed, expected = network.at(x, Levels(older.zero, older.scale)), network.features(x)
     assert not torch.equal(renewed.conv1, older.conv1)
     for mine, theirs in zip(renewed, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)

@@ -247,6 +247,20 @@ def test_features_of_the_acting_pass_are_older_and_heads_are_not(make_envs):
     assert not torch.allclose(acting[2], fresh[2], rtol=0.01)
 
 
+def test_problems_that_share_their_scratch_compute_as_they_do_alone(make_envs):
+    scratch, lengths = {}, ([3, None], [None, 2])
+    alone = [agent_of(make_envs(each), minibatches=2)[0] for each in lengths]
+    together = [agent_of(make_envs(each), minibatches=2)[0] for each in lengths]
+    for problem in together:
+        problem.share(scratch)
+    for at in (vector(), vector(1), vector(2)):  # the third begins another rollout
+        assert [problem.gathers for problem in alone] == [problem.gathers for problem in together]
+        for mine, theirs in zip(alone, together, strict=True):
+            expected = mine.gradient(at, never).clone()
+            assert torch.equal(theirs.gradient(at, never), expected)
+    assert together[0].gradient(vector(), never) is together[1].gradient(vector(), never)
+
+
 @pytest.mark.parametrize("minibatches", [1, 2, 4])
 @pytest.mark.parametrize("passes", [1, 3])
 @pytest.mark.parametrize("convolutions", ["acting", "fresh"])

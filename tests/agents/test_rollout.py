@@ -20,8 +20,8 @@ def network(seed=0, precision="float32"):
     return module
 
 
-def player(envs, t_max, net=None, seed=5):
-    return Player(envs, net or network(), t_max=t_max, num_actions=ACTIONS, seed=seed)
+def player(envs, t_max, net=None, seed=5, **options):
+    return Player(envs, net or network(), t_max=t_max, num_actions=ACTIONS, seed=seed, **options)
 
 
 def slow_outputs(module, observation):
@@ -159,7 +159,7 @@ def test_actions_are_drawn_by_the_seed(make_envs):
 
 def test_features_are_those_of_the_weights_that_acted(make_envs):
     envs, net = make_envs([3, None]), network()
-    plays = player(envs, 4, net)
+    plays = player(envs, 4, net, keep_features=True)
     for seed in (0, 1):
         net.read(initial_vector(ACTIONS, seed, "torch"))
         rollout = plays.play(never)
@@ -168,6 +168,16 @@ def test_features_are_those_of_the_weights_that_acted(make_envs):
             expected = network(seed).features(torch.from_numpy(observations))
             for ours, theirs in zip(features, expected, strict=True):
                 torch.testing.assert_close(ours, theirs)
+
+
+def test_levels_are_enough_to_look_again(make_envs):
+    net = network()
+    rollout = player(make_envs([3, None]), 4, net).play(never)
+    assert not rollout.features
+    for observations, levels in zip(rollout.observations, rollout.levels, strict=False):
+        seen = torch.from_numpy(observations)
+        for ours, theirs in zip(net.at(seen, levels), net.features(seen), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_bfloat16_rounds_values_but_little(make_envs):

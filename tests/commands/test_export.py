@@ -27,6 +27,6 @@ def test_a_trained_policy_becomes_a_file(tmp_path, capsys):
     assert main([str(run.dir), str(file)], app=GYM) == 0
     assert capsys.readouterr().out == f"{file}\n"
     observation, _ = CartPoleEnv().reset(seed=1)
-    action, _ = torch.jit.load(file)(torch.from_numpy(observation)[None])
-    assert int(action) == run.load(greedy=True)(observation)
-    assert run.export(tmp_path / "again.pt").stat().st_size == file.stat().st_size
+    for exported in (file, run.export(tmp_path / "again.pt")):
+        action, _ = torch.jit.load(exported)(torch.from_numpy(observation)[None])
+        assert int(action) == run.load(greedy=True)(observation)

@@ -15,7 +15,6 @@ from hsa2c.dpsgd.protocols import Push
 from hsa2c.dpsgd.steps import GlobalStep
 from hsa2c.errors import HSA2CError, StorageError
 from hsa2c.run import checkpoint as checkpoints
-from hsa2c.run import monitor as module
 from hsa2c.run.monitor import RunMonitor
 from hsa2c.tracker import Evaluation
 
@@ -83,12 +82,9 @@ class FakeLog:
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock():
     """Seconds that pass when the test says so."""
-    clock = SimpleNamespace(now=1000.0, processor=3.0)
-    times = SimpleNamespace(monotonic=lambda: clock.now, thread_time=lambda: clock.processor)
-    monkeypatch.setattr(module, "time", times)
-    return clock
+    return SimpleNamespace(now=1000.0, processor=3.0)
 
 
 @pytest.fixture
@@ -108,6 +104,7 @@ def make_monitor(clock, tmp_path):
             step=step or GlobalStep(0.5, 0.0, 3),
             counters=counters or {},
             states=states,
+            clocks=(lambda: clock.now, lambda: clock.processor),
         )
         return monitor, log, tracker
 

@@ -19,7 +19,8 @@ from hsa2c.dpsgd.worker import overlapping_worker, worker
 from hsa2c.simulation.clock import SimulatedClock
 from hsa2c.simulation.links import Lane, Link, Sizes, Work
 from hsa2c.simulation.network import SimulatedMaster, SimulatedWorker, connect
-from hsa2c.simulation.process_pool import SteppedPool, TimedPool, UpdateTimes
+from hsa2c.simulation.process_pool import TimedPool, UpdateTimes
+from hsa2c.simulation.stepped_pool import SteppedPool
 from tests.dpsgd import waiting
 from tests.dpsgd.monitors import Record
 from tests.transport import conformance

@@ -1,0 +1,1 @@
+"""A cluster that learns, on a simulated clock: see `bench.virtual.__main__`."""
