@@ -83,10 +83,11 @@ def _evaluate(directory: Path, games: int) -> dict[str, Any]:
 def _line(goal: float, run: dict[str, Any]) -> str:
     verdict = f"reached {goal:g} after" if run["reached"] else f"did not reach {goal:g} in"
     scores = run["evaluated"]
+    last = "not one whole" if run["mean_100"] is None else f"{run['mean_100']:.1f}"
     return (
         f"seed {run['seed']}: {verdict} {run['seconds'] / 60:.1f} min, start-up included"
         f" ({run['agent_steps']:,} agent steps, {run['agent_steps_per_s']:,.0f}/s); last 100 games"
-        f" {run['mean_100']:.1f}; evaluated {scores['mean']:.1f} ({scores['min']:g} to {scores['max']:g})"
+        f" {last}; evaluated {scores['mean']:.1f} ({scores['min']:g} to {scores['max']:g})"
     )
 
 
