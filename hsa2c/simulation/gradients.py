@@ -30,10 +30,11 @@ import torch
 
 from hsa2c import signals
 from hsa2c.dpsgd.problem import Problem
-from hsa2c.errors import HSA2CError, NodeError, ProblemError
+from hsa2c.errors import NodeError, ProblemError
 from hsa2c.node.lifetime import die_with_parent, leave_signals_to_the_master
 from hsa2c.node.optimiser import check_gradient
 from hsa2c.node.orders import MAX_MESSAGE, to_json
+from hsa2c.simulation import forking
 from hsa2c.simulation.durations import Durations, time_gradients
 
 _FORK = multiprocessing.get_context("fork")
@@ -226,16 +227,11 @@ def _fork(number: int, makes: Sequence[Callable[[], Problem]], vectors: Sequence
     replies, its_replies = _FORK.Pipe(duplex=False)
     fcntl.fcntl(its_replies.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     process = _FORK.Process(target=_live, args=(makes, vectors, its_requests, its_replies, os.getpid()), daemon=True)
-    # A stop waits until the child is known here, and there until nothing of Python hears it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)
     try:
-        process.start()
-    except OSError as error:
-        raise HSA2CError(f"cannot start a process to compute gradients: {error.strerror or error}") from None
+        forking.start(process, "compute gradients")
     finally:
         its_requests.close()
         its_replies.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return _Computing(number, process, requests, replies)
 
 
@@ -250,7 +246,7 @@ def _live(
     die_with_parent(parent)
     leave_signals_to_the_master()
     signals.catch(signal.SIG_DFL, [signal.SIGTERM])
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOPPING)
+    forking.hear_stops()
     torch.set_num_threads(1)
     learner = -1
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -13,6 +12,7 @@ from multiprocessing.process import BaseProcess
 
 from hsa2c import signals
 from hsa2c.errors import HSA2CError
+from hsa2c.simulation import forking
 from hsa2c.simulation.planning import Bound, Cluster, Outcome, simulate
 
 _FORK = multiprocessing.get_context("fork")  # a child has its cluster in memory, so that nothing need be sent to it
@@ -73,22 +73,17 @@ def simulate_all(clusters: Sequence[Cluster], jobs: int, progress: Callable[[Pro
 def _begin(index: int, cluster: Cluster) -> tuple[Connection, tuple[int, BaseProcess]]:
     ours, its = _FORK.Pipe(duplex=False)
     process = _FORK.Process(target=_simulate, args=(cluster, its, os.getpid()), daemon=True)
-    # A stop waits until the child is on our list, and in the child until nothing of Python hears it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)
     try:
-        process.start()
-    except OSError as error:
-        raise HSA2CError(f"cannot start a process to simulate in: {error.strerror or error}") from None
+        forking.start(process, "simulate in")
     finally:
         its.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return ours, (index, process)
 
 
 def _simulate(cluster: Cluster, connection: Connection, parent: int) -> None:
     """What a child does: it sends how far it is, and the outcome."""
     signals.to_default()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOPPING)
+    forking.hear_stops()
 
     def progress(done: float) -> None:
         if os.getppid() != parent:  # it was killed, and nobody waits for the outcome
