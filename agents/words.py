@@ -1,4 +1,4 @@
-"""What the Atari application is called where people read: see `hsa2c.words`."""
+"""What the Atari application, and agents of any kind, are called where people read: see `hsa2c.words`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from typing import Any
 from hsa2c.observe.shown import Field
 from hsa2c.words import Card, CommandWords, Option, PictureWords, PreflightWords
 
+AGENT_STEPS = Option(
+    flag="--agent-steps",
+    group="stop",
+    field="stop.agent_steps",
+    type=int,
+    metavar="N",
+    help="actions over all nodes",
+)
 EVALUATE_EVERY = Option(
     flag="--evaluate-every",
     group="output",
@@ -18,6 +26,15 @@ EVALUATE_EVERY = Option(
     after="--record",
     help="play 10 evaluation episodes so often, in a process of its own; they choose the best checkpoint (never)",
 )
+TAGS = ("score/mean_100", "speed/agent_steps_per_s", "policy/entropy")
+TRAINING_LABELS = {
+    "speed/agent_steps_per_s": "agent steps per second",
+    "policy/entropy": "policy entropy (nats)",
+    "gradient/norm": "gradient norm",
+    "loss/policy": "policy loss",
+    "loss/value": "value loss",
+}
+SECTIONS = (("Policy and value", ("policy", "value", "loss", "gradient"), ""),)
 EVALUATED = Field("evaluated", "evaluate/score_mean", "{:,.2f}")
 EVALUATION_LABELS = {
     "evaluate/score_mean": "mean score of an evaluation",
@@ -49,14 +66,7 @@ COMMAND = CommandWords(
             after="--game",
             help="a2c, ppo or vtrace (ppo)",
         ),
-        Option(
-            flag="--agent-steps",
-            group="stop",
-            field="stop.agent_steps",
-            type=int,
-            metavar="N",
-            help="actions over all nodes",
-        ),
+        AGENT_STEPS,
         Option(
             flag="--score",
             group="stop",
@@ -87,19 +97,15 @@ COMMAND = CommandWords(
 PICTURES = PictureWords(
     unit="agent steps",
     subject="game",
-    tags=("score/mean_100", "speed/agent_steps_per_s", "policy/entropy"),
+    tags=TAGS,
     labels={
         "score/mean_100": "mean score of the last 100 games",
         "score/best_mean_100": "best mean score of 100 games",
-        "speed/agent_steps_per_s": "agent steps per second",
-        "policy/entropy": "policy entropy (nats)",
-        "gradient/norm": "gradient norm",
-        "loss/policy": "policy loss",
-        "loss/value": "value loss",
+        **TRAINING_LABELS,
         "value/explained_variance": "explained variance of the value",
         **EVALUATION_LABELS,
     },
-    sections=(("Policy and value", ("policy", "value", "loss", "gradient"), ""),),
+    sections=SECTIONS,
 )
 
 PREFLIGHT = PreflightWords(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hsa2c.agents.words import EVALUATE_EVERY, EVALUATION_LABELS
+from hsa2c.agents.words import AGENT_STEPS, EVALUATE_EVERY, EVALUATION_LABELS, SECTIONS, TAGS, TRAINING_LABELS
 from hsa2c.words import CommandWords, Option, PictureWords, PreflightWords
 
 COMMAND = CommandWords(
@@ -34,14 +34,7 @@ COMMAND = CommandWords(
             after="--network",
             help="a2c, ppo, vtrace, or module:function (ppo)",
         ),
-        Option(
-            flag="--agent-steps",
-            group="stop",
-            field="stop.agent_steps",
-            type=int,
-            metavar="N",
-            help="actions over all nodes",
-        ),
+        AGENT_STEPS,
         Option(
             flag="--episodes",
             group="stop",
@@ -74,18 +67,14 @@ COMMAND = CommandWords(
 PICTURES = PictureWords(
     unit="agent steps",
     subject="env.id",
-    tags=("score/mean_100", "speed/agent_steps_per_s", "policy/entropy"),
+    tags=TAGS,
     labels={
         "score/mean_100": "mean score of the last 100 episodes",
         "score/best_mean_100": "best mean score of 100 episodes",
-        "speed/agent_steps_per_s": "agent steps per second",
-        "policy/entropy": "policy entropy (nats)",
-        "gradient/norm": "gradient norm",
-        "loss/policy": "policy loss",
-        "loss/value": "value loss",
+        **TRAINING_LABELS,
         **EVALUATION_LABELS,
     },
-    sections=(("Policy and value", ("policy", "value", "loss", "gradient"), ""),),
+    sections=SECTIONS,
 )
 
 PREFLIGHT = PreflightWords(
