@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hsa2c.agents.commands.chosen import add_choice, read
 from hsa2c.agents.playing import Trained, play
 from hsa2c.commands.files import replacing
-from hsa2c.commands.options import OneLineParser, guarded, tell_skipped
+from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import CheckpointError
-from hsa2c.run import checkpoint as checkpoints
 from hsa2c.run.checkpoint import Checkpoint
 
 PROG = "evaluate.py"
@@ -27,10 +27,7 @@ def parser(prog: str = PROG) -> OneLineParser:
     """The command line."""
     p = OneLineParser(prog, _DESCRIPTION)
     p.set_defaults(prog=prog)
-    p.add_argument("target", metavar="RUN_OR_CHECKPOINT", type=Path, help="run directory or .safetensors file")
-    which = p.add_mutually_exclusive_group()
-    which.add_argument("--best", action="store_true", help="the best checkpoint of the run; an error if it has none")
-    which.add_argument("--newest", action="store_true", help="the newest checkpoint of the run")
+    add_choice(p)
     p.add_argument("--games", type=int, default=30, metavar="N", help="whole games to play (30)")
     p.add_argument("--greedy", action="store_true", help="take the likeliest action instead of sampling")
     p.add_argument(
@@ -54,21 +51,13 @@ def main(arguments: list[str] | None = None, *, prog: str = PROG) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    checkpoint, path = _which(options)
+    checkpoint, path = read(options, unit="games")
     result = _play(options, path, checkpoint)
     if options.json:
         print(json.dumps(result))
     else:
         _print(result)
     return 0
-
-
-def _which(options: argparse.Namespace) -> tuple[Checkpoint, Path]:
-    checkpoint, path, skipped = checkpoints.read(options.target, prefer="newest" if options.newest else "best")
-    tell_skipped(options.prog, skipped)
-    if options.best and options.target.is_dir() and path.name != "best.safetensors":
-        raise CheckpointError(f"{options.target}: has no best checkpoint yet (it takes 100 games)")
-    return checkpoint, path
 
 
 def _play(options: argparse.Namespace, path: Path, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -7,12 +7,11 @@ import contextlib
 import json
 from pathlib import Path
 
+from hsa2c.agents.commands.chosen import add_choice, read
 from hsa2c.agents.gym.application import APPLICATION
 from hsa2c.commands.files import replacing
-from hsa2c.commands.options import OneLineParser, add_trust, guarded, tell_skipped
-from hsa2c.errors import CheckpointError
-from hsa2c.run import checkpoint as checkpoints
-from hsa2c.run.hub import settings
+from hsa2c.commands.options import OneLineParser, add_trust, guarded
+from hsa2c.run.hub import settings_of_same
 
 PROG = "evaluate.py"
 
@@ -21,10 +20,7 @@ def parser(prog: str = PROG) -> OneLineParser:
     """The command line."""
     p = OneLineParser(prog, "Let a trained agent play whole episodes, and print its scores.")
     p.set_defaults(prog=prog)
-    p.add_argument("target", metavar="RUN_OR_CHECKPOINT", type=Path, help="run directory or .safetensors file")
-    which = p.add_mutually_exclusive_group()
-    which.add_argument("--best", action="store_true", help="the best checkpoint of the run; an error if it has none")
-    which.add_argument("--newest", action="store_true", help="the newest checkpoint of the run")
+    add_choice(p)
     p.add_argument("--games", "--episodes", type=int, default=30, metavar="N", help="whole episodes to play (30)")
     p.add_argument("--greedy", action="store_true", help="take the likeliest action instead of sampling")
     p.add_argument("--seed", type=int, default=1000, help="episode k begins with seed + k (1000)")
@@ -46,12 +42,8 @@ def main(arguments: list[str] | None = None, *, prog: str = PROG) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    checkpoint, path, skipped = checkpoints.read(options.target, prefer="newest" if options.newest else "best")
-    tell_skipped(options.prog, skipped)
-    if options.best and options.target.is_dir() and path.name != "best.safetensors":
-        raise CheckpointError(f"{options.target}: has no best checkpoint yet (it takes 100 episodes)")
-    config = settings(APPLICATION, checkpoint, path, trusted=options.trust_code)
-    checkpoints.check_identity(checkpoint, APPLICATION.identity(config), source=path)
+    checkpoint, path = read(options, unit="episodes")
+    config = settings_of_same(APPLICATION, checkpoint, path, trusted=options.trust_code)
     with contextlib.ExitStack() as stack:
         if options.video:
             stack.enter_context(replacing(options.prog, options.video))

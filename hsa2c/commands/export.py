@@ -10,7 +10,7 @@ from hsa2c.commands.choice import show
 from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, add_trust, guarded, tell_skipped
 from hsa2c.run import checkpoint as checkpoints
-from hsa2c.run.hub import settings
+from hsa2c.run.hub import settings_of_same
 
 PROG = "hsa2c export"
 
@@ -42,8 +42,7 @@ def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: st
         found = application.load(app)
         checkpoint, path, skipped = checkpoints.read(options.target, prefer="newest" if options.newest else "best")
         tell_skipped(PROG, skipped)
-        config = settings(found, checkpoint, path, trusted=options.trust_code)
-        checkpoints.check_identity(checkpoint, found.identity(config), source=path)
+        config = settings_of_same(found, checkpoint, path, trusted=options.trust_code)
         with replacing(PROG, options.file):
             found.export(config, checkpoint.v, options.file)
         print(options.file)

@@ -60,6 +60,18 @@ def settings(app: Application, checkpoint: Checkpoint, path: Path, *, trusted: b
     return config
 
 
+def settings_of_same(app: Application, checkpoint: Checkpoint, path: Path, *, trusted: bool) -> Any:
+    """The same of a checkpoint whose network and data are what its configuration says today; arguments as there.
+
+    Raises:
+        ConfigError: As there.
+        CheckpointError: As there; or they are not.
+    """
+    config = settings(app, checkpoint, path, trusted=trusted)
+    checkpoints.check_identity(checkpoint, app.identity(config), source=path)
+    return config
+
+
 def write(
     app: Application,
     target: Path,
@@ -87,8 +99,7 @@ def write(
     """
     older = _check_place(folder)
     checkpoint, path, skipped = checkpoints.read(target, prefer="newest" if newest else "best")
-    config = settings(app, checkpoint, path, trusted=trusted)
-    checkpoints.check_identity(checkpoint, app.identity(config), source=path)
+    config = settings_of_same(app, checkpoint, path, trusted=trusted)
     code = _code(app, config)
     remarks = [f"passed over: {line}" for line in skipped]
     with _beside(folder) as new:
