@@ -24,6 +24,7 @@ from hsa2c.run.faults import Faults
 from hsa2c.tracker import Tracker
 
 _RECORD_EVERY_S = 30.0  # between two lines of nodes.jsonl, whatever the rows' interval
+_FIRST_ROWS_S = 1.0  # between two rows at the start: a small task is learnt within seconds
 
 
 class RunMonitor(Monitor):
@@ -146,7 +147,7 @@ class RunMonitor(Monitor):
         if self._evaluations is not None:
             self._evaluations.attend(now)
         if self._started_at is not None:
-            if now - self._activity.row_at >= self._config.output.log_every_s:
+            if now - self._activity.row_at >= self._row_every_s(now):
                 self._write_row(now)
             minutes = self._config.stop.minutes
             if minutes is not None and self.elapsed_s >= 60 * minutes:
@@ -297,6 +298,11 @@ class RunMonitor(Monitor):
         by_time = self.elapsed_s / (60 * minutes) if minutes else 0.0
         return min(1.0, max(by_time, self._tracker.progress()))
 
+    def _row_every_s(self, now: float) -> float:
+        """A quarter of this session so far, within limits: so its curve has points from the start."""
+        since_s = now - (now if self._started_at is None else self._started_at)
+        return min(self._config.output.log_every_s, max(_FIRST_ROWS_S, since_s / 4))
+
     def _write_row(self, now: float) -> None:
         seconds = max(now - self._activity.row_at, 1e-9)
         progress = self._progress()
@@ -317,7 +323,7 @@ class RunMonitor(Monitor):
             "progress": progress,
             "left_s": self.elapsed_s * (1 - progress) / progress if progress > 0 else None,
         }
-        if seconds < self._config.output.log_every_s / 2:  # the last row: too short a time to speak of a speed
+        if seconds < self._row_every_s(now) / 2:  # the last row: too short a time to speak of a speed
             row |= {key: None for key in row if key.startswith(("speed/", "time/", "master/"))}
         self._log.row(self._tracker.work, row, samples)
         if now - self._record_at >= _RECORD_EVERY_S:

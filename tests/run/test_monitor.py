@@ -134,17 +134,20 @@ def test_row_every_interval_of_training(make_monitor, clock):
     monitor.begin("queues")
     assert log.events == [("training", "training", {"nodes": 1, "transport": "queues"})]
     monitor.heard(0, report({"work": 20}))
-    clock.now += 4.9
+    clock.now += 0.875
     monitor.stopping()
     assert log.rows == []
-    clock.now += 0.1
+    clock.now += 0.125
     monitor.stopping()
     monitor.stopping()
     ((step, values, _),) = log.rows
-    assert (step, values["elapsed_s"], values["work_per_s"]) == (20, 5.0, 4.0)
-    clock.now += 7
-    monitor.stopping()
-    assert [values["elapsed_s"] for _, values, _ in log.rows] == [5.0, 12.0]
+    assert (step, values["elapsed_s"], values["work_per_s"]) == (20, 1.0, 20.0)
+    for _ in range(400):
+        clock.now += 0.125
+        monitor.stopping()
+    elapsed_s = [values["elapsed_s"] for _, values, _ in log.rows]
+    assert elapsed_s[:6] == pytest.approx([1, 2, 3, 4, 5.375, 7.25]), "after a quarter of what was, for a while"
+    assert np.diff([since for since in elapsed_s if since > 20]) == pytest.approx(5.0)
 
 
 def test_row_by_hand(make_monitor, clock):
@@ -564,18 +567,18 @@ def test_signals_stop_the_run(make_monitor, signum, reason):
 def test_finish_writes_the_last_row_and_checkpoint(make_monitor, clock, tmp_path):
     monitor, log, _ = make_monitor()
     monitor.begin("queues")
-    clock.now += 2
+    clock.now += 0.4
     monitor.received(push(), 0)
     monitor.stepped(1, V)
     monitor.stop("enough")
     path = monitor.finish(V)
     _, values, _ = log.rows[-1]
-    assert (values["elapsed_s"], values["exchanges"]) == (2.0, 1)
+    assert (values["elapsed_s"], values["exchanges"]) == (0.4, 1)
     assert (values["speed/exchanges_per_s"], values["time/waiting_for_master"]) == (None, None), "too short a time"
     assert log.kinds() == ["training", "checkpoint", "stop"]
     assert log.events[-1][1:] == (
         "enough",
-        {"checkpoint": str(path), "elapsed_s": 2.0, "global_steps": 1, "exchanges": 1},
+        {"checkpoint": str(path), "elapsed_s": 0.4, "global_steps": 1, "exchanges": 1},
     )
     assert checkpoints.load(path).t == 1
 
