@@ -128,11 +128,12 @@ def _parameters_of(text: str) -> int:
 
 def try_out(config: GymConfig) -> None:
     """Begin an episode, and let a network of the user's own see observations, before anything is written."""
-    from hsa2c.agents.gym.networks import check
     from hsa2c.agents.gym.spaces import action_parameters, leaves
     from hsa2c.envs.making import try_reset
 
     observations, actions = spaces_of(config)
     try_reset(maker_of(config), f"env = {config.env.id!r}", config.env.step_limit_s, config.seed)
     if config.agent.network is not None:
+        from hsa2c.agents.gym.networks import check  # torch, which a launcher does without
+
         check(agent_of(config), leaves(observations), action_parameters(actions))
