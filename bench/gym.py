@@ -1,8 +1,8 @@
 """How soon it solves Gymnasium's environments, beside Stable-Baselines3: ``python -m bench.gym``.
 
-Each environment, each seed, each system in turns on the same cores: ours with its defaults (and what ``configs/gym``
-has for an environment), SB3's PPO and A2C with the settings of its zoo. The time is from the command to the row or the
-step at which the mean of the last 100 training episodes is at the score, start-up included. Then medians, and the
+Each environment, each seed, each system in turns on the same cores: ours with its defaults (MuJoCo's environments with
+``configs/gym/mujoco.yaml``), SB3's PPO and A2C with the settings of its zoo. The time is from the command to the row or
+the step at which the mean of the last 100 training episodes is at the score, start-up included. Then medians, and the
 interquartile mean over all seeds of an environment with a 95 % bootstrap interval (Agarwal et al. 2021). ``--part
 mujoco``: no score is waited for, but the score after 1M steps, and the time until then. ``--out FILE.jsonl`` keeps each
 finished run with its curve, and a second call goes on where the first stopped; ``--plot FILE`` draws the curves.
@@ -125,8 +125,7 @@ def ours(env: str, seed: int, score: float, minutes: float, steps: int) -> dict[
         limits += ["--score", str(score)] if score < _NEVER else []
         where = ["--run-dir", folder, "--name", "run", "--set", "output.log_every_s=1"]
         began_at = time.time()
-        own = Path("configs", "gym", f"{env.partition('-')[0].lower()}.yaml")
-        where += ["--config", str(own)] if own.exists() else []
+        where += ["--config", "gym/mujoco"] if env in MUJOCO else []
         command = [sys.executable, "train.py", "--env", env, "--seed", str(seed), *limits, *where]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         seconds = time.time() - began_at

@@ -9,7 +9,7 @@ from hsa2c.agents.settings import AgentConfig
 from hsa2c.commands import run_options, train
 from hsa2c.config.loading import read_yaml
 
-SHIPPED = "gym/halfcheetah, gym/hopper, gym/walker2d, paper/ddrl_a3c, paper/hsa2c, pong, smoke"
+SHIPPED = "gym/mujoco, paper/ddrl_a3c, paper/hsa2c, pong, smoke"
 
 MPI = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
 
