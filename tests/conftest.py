@@ -14,10 +14,15 @@ hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Two for the quick lane, three for the slow one, which waits for processes; none for tests that somebody names."""
-    if config.args != config.getini("testpaths"):
-        return 0
-    return 3 if config.option.markexpr == "slow" else 2
+    """Three on two cores, for some tests wait; none for tests that somebody names."""
+    return 0 if config.args != config.getini("testpaths") else 3
+
+
+def pytest_ignore_collect(collection_path, config):
+    """A file without slow tests is not read for them: each worker reads all."""
+    if config.option.markexpr == "slow" and collection_path.name.startswith("test_"):
+        return "mark.slow" not in collection_path.read_text(encoding="utf-8") or None
+    return None
 
 
 @pytest.fixture(autouse=True)

@@ -78,6 +78,7 @@ def smoke(tmp_path_factory):
     return Smoke(folder / "two", first, second, stderr)
 
 
+@pytest.mark.slow
 def test_smoke_ends_at_its_limit_and_says_so(smoke):
     for result, limit in ((smoke.first, 600), (smoke.second, 1200)):
         assert (result["exit_code"], result["run"]) == (0, str(smoke.directory))
@@ -90,6 +91,7 @@ def test_smoke_ends_at_its_limit_and_says_so(smoke):
     assert smoke.second["reason"] in smoke.stderr
 
 
+@pytest.mark.slow
 def test_resumed_run_goes_on_in_the_same_files(smoke):
     rows = read_rows(smoke.directory / "metrics.jsonl")
     assert [row["session"] for row in rows] == sorted(row["session"] for row in rows)
@@ -107,10 +109,12 @@ def test_resumed_run_goes_on_in_the_same_files(smoke):
     assert any(row["speed/node_00"] for row in full), "both nodes worked"
     assert any(row["speed/node_01"] for row in full), "both nodes worked"
     assert all(0 <= row["master/busy"] <= 1 for row in full if row["master/busy"] is not None)
-    assert all(row["delta/norm_mean"] > 0 and 0 < row["delta/agreement"] <= 1 for row in full if row["delta/agreement"])
+    assert all(row["delta/norm_mean"] > 0 for row in full if row["delta/norm_mean"] is not None)
+    assert all(0 < row["delta/agreement"] <= 1 for row in full if row["delta/agreement"])
     assert len(list(smoke.directory.glob("about*.yaml"))) == 2
 
 
+@pytest.mark.slow
 def test_every_update_and_delta_of_both_sessions_is_in_the_account_of_nodes(smoke):
     lines = [line for line in read_rows(smoke.directory / "nodes.jsonl") if "nodes" in line]
     nodes = [node for line in lines for node in line["nodes"]]
@@ -122,6 +126,7 @@ def test_every_update_and_delta_of_both_sessions_is_in_the_account_of_nodes(smok
     assert all(node["wall_s"] >= node["computing_s"] * 0.9 > 0 for node in nodes)
 
 
+@pytest.mark.slow
 def test_journal_tells_the_story(smoke):
     events = read_rows(smoke.directory / "journal.jsonl")
     for session in (1, 2):
@@ -134,6 +139,7 @@ def test_journal_tells_the_story(smoke):
     assert (smoke.directory / "log.txt").read_text() == "", "no library grumbles"
 
 
+@pytest.mark.slow
 def test_last_checkpoint_is_the_whole_state(smoke):
     checkpoint, path, skipped = checkpoints.load_newest(smoke.directory / "checkpoints")
     assert (str(path), skipped) == (smoke.second["checkpoint"], [])
@@ -146,6 +152,7 @@ def test_last_checkpoint_is_the_whole_state(smoke):
     assert (checkpoint.v != APPLICATION.initial(APPLICATION.build_config(dict(checkpoint.config)))).any()
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_both_sessions_as_one_curve(smoke):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -160,6 +167,7 @@ def test_tensorboard_shows_both_sessions_as_one_curve(smoke):
     assert histograms <= set(board.Tags()["histograms"])
 
 
+@pytest.mark.slow
 def test_trained_run_can_be_evaluated(smoke):
     result = evaluate(smoke.directory, "--games", "2")
     assert (result["game"], result["games"], len(result["scores"])) == ("Pong", 2, 2)
@@ -168,6 +176,7 @@ def test_trained_run_can_be_evaluated(smoke):
     assert result["trained_agent_steps"] == smoke.second["agent_steps"]
 
 
+@pytest.mark.slow
 def test_resume_has_nothing_left_to_do(smoke):
     with resuming(smoke.directory) as run:
         assert run.end() == 2

@@ -117,9 +117,8 @@ def test_own_code_as_an_object_is_evaluated_in_a_process_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_a_run_is_evaluated_and_remembers_the_best_when_it_is_resumed(mine, nodes):
-    with mine("--nodes", nodes, "--agent-steps", 2000, "--json") as run:
+def test_a_run_is_evaluated_and_remembers_the_best_when_it_is_resumed(mine):
+    with mine("--nodes", 2, "--agent-steps", 2000, "--json") as run:
         assert run.end() == 0, run.stderr()
         run.assert_gone()
     before = check_best(run.directory)

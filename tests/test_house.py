@@ -51,6 +51,11 @@ def private(identifier):
     return identifier.startswith("_") and not identifier.endswith("__")
 
 
+def spelt(expression):
+    """As in the file; a name at once, for there are many."""
+    return expression.id if isinstance(expression, ast.Name) else ast.unparse(expression)
+
+
 def taken(module):
     """Names that a module takes from other files of the project: where, and what; lazily or for types only, too."""
     imported = {}
@@ -63,7 +68,7 @@ def taken(module):
     for node in ast.walk(module):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in SOURCES:
             yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in own:
+        elif isinstance(node, ast.Attribute) and spelt(node.value) in own:
             yield node.lineno, node.attr
 
 
@@ -83,9 +88,9 @@ def reached(module):
     yield from taken(module)
     for node in ast.walk(module):
         if isinstance(node, ast.Attribute) and private(node.attr):
-            if ast.unparse(node.value) not in {"self", "cls", "super()"}:
+            if spelt(node.value) not in {"self", "cls", "super()"}:
                 yield node.lineno, node.attr
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(PATCHING):
+        elif isinstance(node, ast.Call) and spelt(node.func).endswith(PATCHING):
             yield from ((node.lineno, part.value) for part in node.args if isinstance(part, ast.Constant))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "import" in node.value:
             with contextlib.suppress(SyntaxError):

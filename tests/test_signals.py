@@ -191,6 +191,7 @@ def test_evaluate_is_attended():
     assert all(f'"{module}"' in (REPOSITORY / "evaluate.py").read_text() for module in entry.ATTENDED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_an_attended_command_that_does_not_hear(tmp_path, signum):
     with attended(tmp_path, "act") as command:

@@ -106,6 +106,7 @@ def test_a_job_stops_when_it_is_told_and_goes_on_in_the_same_run(cluster):
     assert (str(path), checkpoint.t) == (stop["checkpoint"], stop["global_steps"])
 
 
+@pytest.mark.slow
 def test_what_slurm_says_is_understood(cluster):
     # Tasks without MPI between them would be as many runs in one directory.
     alone = cluster.train(starter=("srun", "--nodes=2", "--exclusive"))

@@ -98,6 +98,7 @@ mpi.finish()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READY)
 def test_ranks_of_a_ready_world_load_its_library(tmp_path, name):
     """Though the wheel's is there, and mpi4py would take it."""
@@ -121,6 +122,7 @@ WORLDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_library_of_another_mpi_is_refused_in_one_line(tmp_path, world):
     """Before anything is written: without a look each of three ranks would be a run of its own."""
@@ -137,6 +139,7 @@ def test_library_of_another_mpi_is_refused_in_one_line(tmp_path, world):
         assert not run.directory.exists()
 
 
+@pytest.mark.slow
 def test_library_that_cannot_be_loaded_is_one_line_with_its_cure(tmp_path):
     """Debian calls MPICH's otherwise than mpi4py's wheel, and a rank that runs cannot change what the loader finds."""
     starter = (mpiexec_of("MPICH"), "-n", "3")
@@ -151,6 +154,7 @@ def test_library_that_cannot_be_loaded_is_one_line_with_its_cure(tmp_path):
         assert not run.directory.exists()
 
 
+@pytest.mark.slow
 def test_rank_that_is_alone_says_so_and_trains_not(tmp_path):
     """Where nobody looked before the start."""
     variables = {MPIEXEC: mpiexec_of("MPICH"), **THE_WHEELS}

@@ -16,6 +16,7 @@ SESSION = PROBLEM + "\nrun = hsa2c.minimise(model, lambda m: loss(m), run_dir=FO
 SHOW = "print(run.reason, model.x.round(decimals=2).tolist())\n"
 
 
+@pytest.mark.slow
 def test_a_script_may_have_everything_in_itself(tmp_path):
     script = write(tmp_path / "scripts", before="print('imported')\n")
     out, err = run(script, tmp_path, cwd="/")

@@ -169,10 +169,12 @@ def test_the_command_line_trains_the_same(tmp_path, nodes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nodes", [1, 2])
 @pytest.mark.parametrize(
-    ("app", "line"),
-    [("NoInitial", "NoInitial has no initial, must have one"), ("Double", "v_0 is float64 [3], must be float32 [3]")],
+    ("nodes", "app", "line"),
+    [
+        (1, "NoInitial", "NoInitial has no initial, must have one"),
+        (2, "Double", "v_0 is float64 [3], must be float32 [3]"),
+    ],
 )
 def test_the_command_line_says_the_same_line(tmp_path, nodes, app, line):
     text = (REPOSITORY / "tests" / "api" / "own_application.py").read_text()

@@ -10,6 +10,7 @@ from hsa2c.transport.codec import Encoding
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.slow
 def test_measures(capfd):
     """Two nodes and M = 2: a node has mostly one step to catch up with, or nothing at all."""
     arguments = ["--nodes", "2", "--M", "2", "--dim", "50000", "--seconds", "1", "--delta-dtype", "bfloat16", "--json"]

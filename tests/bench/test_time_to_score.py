@@ -55,8 +55,7 @@ def test_a_run_ends_with_its_benchmark(short, tmp_path):
 
 @pytest.mark.slow
 def test_says_so_if_the_score_is_not_reached(measure):
-    code, result = measure("--score", "1e6", "--minutes", "0.05", "--seeds", "3", "4")
+    code, result = measure("--score", "1e6", "--minutes", "0.05", "--seeds", "3")
     assert code == 1
-    assert [run["seed"] for run in result["runs"]] == [3, 4]
-    assert [run["reached"] for run in result["runs"]] == [False, False]
+    assert [(run["seed"], run["reached"]) for run in result["runs"]] == [(3, False)]
     assert result["seconds"] is None

@@ -31,6 +31,7 @@ SMALL = [
 ONE = ["--masters", "1", "--B", "1"]  # of each; the last of two options counts
 
 
+@pytest.mark.slow
 def test_table_and_picture(tmp_path, capsys):
     output = tmp_path / "out" / "plan.png"
     assert plan.main([*SMALL, "--output", str(output)]) == 0

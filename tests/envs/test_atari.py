@@ -245,7 +245,7 @@ def test_games_are_those_of_the_native_environment_to_the_bit():
 @pytest.mark.slow
 @pytest.mark.parametrize("game", all_games(), ids=lambda game: game.name)
 def test_every_game_is_that_of_the_native_environment(game):
-    assert_equal_to_native(game, EnvConfig(max_frames=1002), 1, 300)
+    assert assert_equal_to_native(game, EnvConfig(max_frames=402), 1, 130) >= 1
 
 
 def test_games_that_join_are_the_same_whenever_they_do():
@@ -378,11 +378,3 @@ def test_close_twice_also_while_the_emulators_run():
     envs.close()
     with pytest.raises(AssertionError):
         envs.reset()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("game", all_games(), ids=lambda game: game.name)
-def test_every_game_plays(game):
-    with AtariEnvs(game, EnvConfig(max_frames=80), 1, seed=0) as envs:
-        _, steps = play(envs, 25)
-    assert any(step.games for step in steps)

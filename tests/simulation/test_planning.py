@@ -125,13 +125,11 @@ def test_a_seed_repeats_and_another_does_not() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("exchange", "nodes", "B"), [("overlap", 40, 1), ("overlap", 300, 8), ("paper", 40, 8), ("paper", 300, 1)]
-)
+@pytest.mark.parametrize(("exchange", "nodes", "B"), [("overlap", 40, 1), ("overlap", 300, 8), ("paper", 300, 1)])
 def test_it_ends_when_the_figures_stand_still(exchange: str, nodes: int, B: int) -> None:
     cluster = Cluster(nodes=nodes, B=B, exchange=exchange)  # type: ignore[arg-type]
-    soon, late = simulate(cluster), simulate(dataclasses.replace(cluster, exchanges=20_000))
-    assert soon.simulated_s < 0.5 * late.simulated_s
+    soon, late = simulate(cluster), simulate(dataclasses.replace(cluster, exchanges=12_000))
+    assert soon.simulated_s < 0.7 * late.simulated_s
     assert soon.samples_per_s == pytest.approx(late.samples_per_s, rel=cluster.tolerance)
     assert soon.exchanges_per_s == pytest.approx(late.exchanges_per_s, rel=cluster.tolerance)
     assert soon.exchange_s == pytest.approx(late.exchange_s, rel=0.05)
@@ -173,12 +171,12 @@ def test_progress_is_told() -> None:
 
 @pytest.mark.slow
 def test_4000_nodes_of_28_are_simulated_five_times_as_fast_as_they_work() -> None:
-    cluster = Cluster(nodes=4000, cores=28, B=64, seconds=180.0, exchanges=10**9)
+    cluster = Cluster(nodes=4000, cores=28, B=64, seconds=60.0, exchanges=10**9)
     began_at = time.process_time()
     outcome = simulate(cluster)
-    assert outcome.simulated_s >= 180.0
+    assert outcome.simulated_s >= 60.0
     assert outcome.exchanges_per_s > 150
-    assert time.process_time() - began_at < 36
+    assert time.process_time() - began_at < 12
 
 
 def test_a_free_core_takes_the_exchanges() -> None:

@@ -112,6 +112,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, st
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(LAUNCH_LIMIT_S + 10)
 @pytest.mark.parametrize("name", checks("mpi"))
 def test_mpi(name: str, outcomes: dict[str, dict[int, str | None]]) -> None:

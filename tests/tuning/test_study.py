@@ -117,6 +117,7 @@ def test_its_plan_is_read_back_and_it_says_which_application_it_is_of(study, tmp
         read_plan(tmp_path)
 
 
+@pytest.mark.slow
 def test_importance_where_there_is_enough_to_tell(study):
     other = Range(field="agent.t_max", text="8,16,32,64", choices=(8, 16, 32, 64))
     studied = study(trials=40, ranges=(RATE, other))
