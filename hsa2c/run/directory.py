@@ -83,6 +83,7 @@ class Run:
 
     def _open(self) -> None:
         try:
+            self.fresh = not is_there(self.directory)  # before: an interruption may come between the two
             self.fresh = _make(self.directory, may_exist=self.again or self.checkpoint is not None)
             self._lock = (self.directory / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,6 +106,7 @@ class Run:
             self.fresh = False  # it is theirs
             raise ConfigError(f"{self.directory}: another process is training in it") from None
         except FileExistsError as error:
+            self.fresh = False
             raise ConfigError(exists(Path(error.filename or self.directory))) from None
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
             why = getattr(error, "strerror", None) or error
