@@ -145,7 +145,7 @@ def main() -> int:
     from stable_baselines3 import A2C, PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
-    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+    from stable_baselines3.common.vec_env import VecNormalize
 
     num_envs, normalised, settings = SETTINGS[algorithm][env]
     if (policy := settings.get("policy_kwargs")) is not None:
@@ -171,8 +171,7 @@ def main() -> int:
                 return False
             return time.perf_counter() - began_at < 60 * float(minutes)
 
-    vec_env_cls = SubprocVecEnv if num_envs > 1 else DummyVecEnv
-    envs: Any = make_vec_env(env, n_envs=num_envs, seed=int(seed), vec_env_cls=vec_env_cls)
+    envs: Any = make_vec_env(env, n_envs=num_envs, seed=int(seed))  # one after another: the zoo's default
     if normalised:
         envs = VecNormalize(envs, gamma=settings.get("gamma", 0.99))
     until = Until()
