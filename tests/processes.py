@@ -94,6 +94,15 @@ def command_line(process):
         return []
 
 
+def master(run):
+    """The master's process id: it has the journal open, and is not the launcher."""
+    for process in run.processes():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != run.launcher.pid and any("journal" in f.path for f in process.open_files()):
+                return process.pid
+    raise AssertionError("no master")
+
+
 def shared_memory():
     prefixes = ("hsa2c-", "sm_segment", "torch_", "ompi", "vader")
     return {path.name for path in Path("/dev/shm").glob("*") if path.name.startswith(prefixes)}

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from hsa2c.cluster.loopback import listening
-from tests.processes import TESTS, started, training, wait_until
+from tests.processes import TESTS, master, started, training, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -45,15 +45,6 @@ def gone(pid):
 
 def children(pid):
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-
-
-def master(run):
-    """The master's process id: it has the journal open, and is not the launcher."""
-    for process in run.processes():
-        with contextlib.suppress(psutil.Error):
-            if process.pid != run.launcher.pid and any("journal" in f.path for f in process.open_files()):
-                return process.pid
-    raise AssertionError("no master")
 
 
 def goes_on(run, exchanges=20):

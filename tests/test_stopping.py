@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hsa2c.cluster.mpiexec import mpi_starter
-from tests.processes import TESTS, TINY, command_line, resuming, started, training, wait_until
+from tests.processes import TESTS, TINY, command_line, master, resuming, started, training, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -48,13 +48,13 @@ def fork_server_loads_torch(run):
 
 
 def master_loads_mpi(run):
-    return any(maps(process, "libmpi.so") for process in ranks(run))
+    return any(maps(process, "libmpi.so") for process in of_module(run, "hsa2c.run.fork_server"))
 
 
 def actor_learners_begin(run):
     return (
-        len(of_module(run, "hsa2c.run.fork_server")) >= 6
-    )  # itself, two nodes, a fork server and an actor-learner each
+        len(of_module(run, "hsa2c.run.fork_server")) >= 7
+    )  # itself, the master, two nodes, a fork server and an actor-learner each
 
 
 def end_within_limit(run):
@@ -188,7 +188,7 @@ def test_signals_at_other_processes_than_the_launcher_change_nothing(tmp_path, n
     """Ctrl-C and warnings of batch systems reach every process of a group, or of a job."""
     with fast(tmp_path, f"cluster.nodes={nodes}") as run:
         run.wait_for_checkpoint()
-        asked = {run.launcher.pid, run.job().pid} | {rank.pid for rank in ranks(run)[:1]}
+        asked = {run.launcher.pid, run.job().pid, master(run)} | {rank.pid for rank in ranks(run)[:1]}
         others = [process for process in run.processes() if process.pid not in asked]
         assert len(others) >= 2 * nodes
         for process in others:

@@ -71,6 +71,13 @@ def leave_signals_to_the_launcher() -> None:
         signal.signal(name, signal.SIG_IGN)
 
 
+def hear_the_launcher() -> None:
+    """In the master, where it was forked from a process that leaves signals to it: USR1 asks it to stop."""
+    leave_signals_to_the_launcher()
+    for name in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(name, signal.SIG_DFL)
+
+
 def begin_as_job(launcher: int) -> None:
     """Before the first instruction of a process that `launcher` asks to stop by USR1, and that ends after it."""
     die_with_parent(launcher, signal.SIGTERM)

@@ -1,9 +1,9 @@
-"""One process of a host that loads everything once, and is forked for every node that the host has.
+"""One process of a host that loads everything once, and is forked for the master and every node that the host has.
 
 Forty nodes on one machine would otherwise load Python, torch and the application forty times: three seconds of a core
-and 150 MB each. mpiexec starts a small stand-in for each node instead (`stand_in`). It hands its arguments, its
-environment (where MPI's place in the world is) and its output to the fork server, and waits: a process forked there is
-the node, and the stand-in ends as that ends. Whichever dies, the other goes too.
+and 150 MB each. mpiexec starts a small stand-in for each instead (`stand_in`). It hands its arguments, its environment
+(where MPI's place in the world is) and its output to the fork server, and waits: a process forked there is the node,
+and the stand-in ends as that ends. Whichever dies, the other goes too. The master's hands on what asks it to stop.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from hsa2c import interpreter
@@ -30,6 +31,7 @@ from hsa2c.node.lifetime import (
     begin_as_fork_server,
     die_with_parent,
     end_as,
+    hear_the_launcher,
     kill_session,
     leave_signals_to_the_master,
 )
@@ -40,7 +42,7 @@ ADDRESS = "HSA2C_FORK_SERVER"
 _MPI_SOCKET = "PMI_FD"  # environment variable: descriptor by which a rank speaks to MPICH's mpiexec
 
 _SOCKET = "fork_server"
-_STATUS = struct.Struct("=i")  # as os.waitpid gives it
+_NUMBER = struct.Struct("=i")  # a process id, then its status as os.waitpid gives it
 _MAX_REQUEST = 1 << 20
 _FAILED = 1
 
@@ -80,25 +82,43 @@ def fork_server(private: Path, command: Sequence[str], environment: dict[str, st
 # A rank's side.
 
 
-def stand_in(address: str, arguments: Sequence[str]) -> int:
-    """Let the fork server be this rank; gives back its exit code."""
+def stand_in(address: str, arguments: Sequence[str], *, master: bool = False) -> int:
+    """Let the fork server be this rank; gives back its exit code.
+
+    Args:
+        address: The fork server's.
+        arguments: The rank's.
+        master: The rank is the master, which hears what asks it to stop.
+    """
     die_with_parent(os.getppid())  # mpiexec, or its daemon on this host
-    leave_signals_to_the_master()
+    if not master:
+        leave_signals_to_the_master()
+    asked = {"arguments": list(arguments), "environment": dict(os.environ), "master": master}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_REQUEST)
-        request = json.dumps({"arguments": list(arguments), "environment": dict(os.environ)}).encode()
         try:
             connection.connect(address)
             own = [int(os.environ[_MPI_SOCKET])] if _MPI_SOCKET in os.environ else []
-            socket.send_fds(connection, [request], [1, 2, *own])
-            answer = connection.recv(_STATUS.size)
-        except OSError:
-            answer = b""
-    if len(answer) != _STATUS.size:
-        print("the process that this host's nodes are forked from has ended", file=sys.stderr)
-        return _FAILED
-    (status,) = _STATUS.unpack(answer)
+            socket.send_fds(connection, [json.dumps(asked).encode()], [1, 2, *own])
+            (pid,) = _NUMBER.unpack(connection.recv(_NUMBER.size))
+            if master:
+                _hand_on(pid)
+            (status,) = _NUMBER.unpack(connection.recv(_NUMBER.size))
+        except (OSError, struct.error):
+            print("the process that this host's nodes are forked from has ended", file=sys.stderr)
+            return _FAILED
     return end_as(os.waitstatus_to_exitcode(status))  # so that mpiexec can say how
+
+
+def _hand_on(pid: int) -> None:
+    """Let a process have TERM and USR1, which mpiexec sends to its ranks."""
+
+    def hand_on(signum: int, _: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
+
+    for name in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, hand_on)
 
 
 # The fork server.
@@ -157,6 +177,8 @@ class _ForkServer:
             self._live(fork_server_pid, request, outputs)
         for output in outputs:
             os.close(output)
+        with contextlib.suppress(OSError):  # its stand-in has died: the selector says so
+            connection.send(_NUMBER.pack(pid))
         child = _Child(pid, connection)
         self._children.append(child)
         self._selector.register(connection, selectors.EVENT_READ, child)
@@ -176,8 +198,11 @@ class _ForkServer:
         asked = json.loads(request)
         os.environ.clear()
         os.environ.update(asked["environment"])
+        sys.argv[1:] = asked["arguments"]  # the master starts others by its own command line
         for own in outputs[2:]:
             os.environ[_MPI_SOCKET] = str(own)
+        if asked["master"]:
+            hear_the_launcher()
         code = _FAILED
         try:
             code = self._be(asked["arguments"])
@@ -196,7 +221,7 @@ class _ForkServer:
             child = next(child for child in self._children if child.pid == pid)
             self._children.remove(child)
             with contextlib.suppress(OSError):
-                child.connection.send(_STATUS.pack(status))
+                child.connection.send(_NUMBER.pack(status))
             with contextlib.suppress(KeyError):
                 self._selector.unregister(child.connection)
             child.connection.close()

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 30
 
 SERVE = """
-import os, socket, sys, time
+import os, signal, socket, sys, time
 from hsa2c.run.fork_server import serve
 
 def be(arguments):
@@ -26,6 +26,10 @@ def be(arguments):
     if arguments == ["raise"]:
         raise LookupError("nothing there")
     if arguments == ["wait"]:
+        time.sleep(60)
+    if arguments == ["hear"]:
+        signal.signal(signal.SIGUSR1, lambda *_: print("heard", flush=True))
+        print("listens", flush=True)
         time.sleep(60)
     return int(arguments[0])
 
@@ -152,3 +156,16 @@ def test_signals_that_the_master_answers_do_not_end_a_stand_in(start, fork_serve
     stand_in.terminate()
     assert stand_in.wait(PATIENCE_S) == -signal.SIGTERM
     wait_until(lambda: gone(node))
+
+
+def test_the_masters_stand_in_hands_on_what_asks_it_to_stop(start, fork_server):
+    lead = STAND_IN.replace("sys.argv[2:]", "sys.argv[2:], master=True")
+    stand_in = start(lead, fork_server.address, "hear")
+    node = node_of(stand_in)
+    assert stand_in.stdout.readline() == "listens\n"
+    stand_in.send_signal(signal.SIGUSR1)
+    assert stand_in.stdout.readline() == "heard\n"
+    assert not gone(node)
+    stand_in.send_signal(signal.SIGTERM)
+    assert stand_in.wait(PATIENCE_S) == -signal.SIGTERM
+    assert gone(node)
