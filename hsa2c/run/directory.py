@@ -78,7 +78,7 @@ class Run:
     def _give_up(self) -> None:
         """Leave nothing of a start that came to nothing."""
         self.close()
-        if self.fresh:
+        if self.fresh and is_there(self.directory):
             withdraw(self.directory)
 
     def _open(self) -> None:
