@@ -123,7 +123,7 @@ def ours(env: str, seed: int, score: float, minutes: float, steps: int) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         limits = ["--minutes", str(minutes), "--agent-steps", str(steps)]
         limits += ["--score", str(score)] if score < _NEVER else []
-        where = ["--run-dir", folder, "--name", "run", "--set", "output.log_every_s=1"]
+        where = ["--run-dir", folder, "--name", "run", "--set", "output.log_every_s=0.25"]
         began_at = time.time()
         where += ["--config", "gym/mujoco"] if env in MUJOCO else []
         command = [sys.executable, "train.py", "--env", env, "--seed", str(seed), *limits, *where]
