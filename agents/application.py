@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from hsa2c.agents.playing import Trained
     from hsa2c.agents.policy import Policy
 
-_BEGIN_WITH = 4
-"""Games that each process begins with: learning does not wait until all emulators are loaded."""
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AtariConfig:
@@ -62,6 +59,10 @@ class AtariConfig:
     stop: AgentStopConfig = dataclasses.field(default_factory=AgentStopConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     output: OutputConfig = dataclasses.field(default_factory=OutputConfig)
+
+
+_PRELOADED = 64
+"""Emulators at most that are loaded before the fork, by one core; each process loads more of its own."""
 
 
 class Atari(AgentApplication):
@@ -166,15 +167,14 @@ class Atari(AgentApplication):
 
         precision = _precision(config)
         game = resolve_game(config.game)
-        begin_with = min(_BEGIN_WITH, _num_envs(config))
+        num_envs = _num_envs(config)
         if config.env.sticky_actions == 0:  # else each emulator has a seed of its own
-            roms.preload(game, begin_with)  # before the fork, so that the processes share them
+            roms.preload(game, min(num_envs, _PRELOADED))  # before the fork, so that the processes share them
 
         def make(index: int) -> AtariProblem:
             seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
-            num_envs = _num_envs(config)
             seed = int(seeds[0]) % (MAX_SEED - num_envs)
-            environments = AtariEnvs(game, config.env, num_envs, seed=seed, begin_with=begin_with)
+            environments = AtariEnvs(game, config.env, num_envs, seed=seed, in_thread=True)
             return AtariProblem(config.agent, environments, _actions(config), precision=precision, seed=int(seeds[1]))
 
         return make

@@ -77,8 +77,6 @@ class AtariProblem(Problem):
 
     def gradient(self, u_hat: torch.Tensor, interrupted: Callable[[], bool]) -> torch.Tensor | None:
         """See `hsa2c.dpsgd.problem.Problem.gradient`."""
-        if self._targets is not None:  # the first update is not to wait for games that join later
-            self._environments.load()
         self._network.read(u_hat)
         if not self._queue:
             rollout = self._player.play(interrupted)

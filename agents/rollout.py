@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -62,20 +62,12 @@ class Environments(Protocol):
     """Several environments that step together."""
 
     num_envs: int
-    most_envs: int
-    """Once all have joined."""
 
     def reset(self) -> NDArray[np.uint8]:
         """Start all anew; observations uint8 [num_envs, 4, 84, 84]."""
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         """Play one action in each."""
-
-    def load(self) -> None:
-        """Prepare one more that is to join, if any is."""
-
-    def join(self) -> NDArray[np.uint8] | None:
-        """Let those that are prepared join, if it is time; their first observations."""
 
     def close(self) -> None:
         """End the emulators."""
@@ -123,14 +115,6 @@ def empty_rollout(t_max: int, num_envs: int) -> Rollout:
     )
 
 
-def first_environments(rollout: Rollout, number: int) -> Rollout:
-    """The first environments of a rollout: a view of its arrays, without levels and features."""
-    lists = ("levels", "features")
-    arrays = {field.name: getattr(rollout, field.name) for field in fields(rollout) if field.name not in lists}
-    alone = {"bootstrap_value": arrays.pop("bootstrap_value")[:number]}
-    return Rollout(**alone, **{name: array[:, :number] for name, array in arrays.items()}, levels=[], features=[])
-
-
 class Player:
     """Plays environments from where the last rollout ended, or was interrupted.
 
@@ -165,21 +149,16 @@ class Player:
         self.network = network
         self._keep_features = keep_features
         self._generator = torch.Generator().manual_seed(seed)
-        self._all_logits = torch.empty(t_max, environments.most_envs, num_actions)
-        self._whole = empty_rollout(t_max, environments.most_envs)
-        self._whole.observations[-1, : environments.num_envs] = environments.reset()
-        self._fit()
+        self._logits = torch.empty(t_max, environments.num_envs, num_actions)
+        self.rollout = empty_rollout(t_max, environments.num_envs)
+        self.rollout.observations[-1] = environments.reset()
         self.games: list[GameResult] = []
         self.agent_steps = 0
         self.emulator_s = 0.0
         self.acting_s = 0.0
 
     def play(self, interrupted: Callable[[], bool]) -> Rollout | None:
-        """The next rollout; None if interrupted on the way. Environments that join do so before it."""
-        if (first := self._environments.join()) is not None:
-            joined = self._environments.num_envs
-            self._whole.observations[-1, joined - len(first) : joined] = first
-            self._fit()
+        """The next rollout; None if interrupted on the way."""
         rollout = self.rollout
         rollout.observations[0] = rollout.observations[-1]
         rollout.levels.clear()
@@ -196,12 +175,6 @@ class Player:
         rollout.log_probs[:] = action_log_prob(self._logits, torch.from_numpy(rollout.actions)).numpy()
         self.acting_s += time.perf_counter() - begin
         return rollout
-
-    def _fit(self) -> None:
-        """Use as much of the arrays as there are environments; the rest waits for those that join."""
-        number = self._environments.num_envs
-        self._logits = self._all_logits[:, :number]
-        self.rollout = first_environments(self._whole, number)
 
     def _step(self, t: int, noise: torch.Tensor) -> None:
         rollout = self.rollout

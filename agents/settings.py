@@ -37,8 +37,7 @@ class AgentConfig:
     num_envs: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Environments that each actor-learner process plays side by side. None: 64 with one or two processes on a node, 32
     with three or four, 16 with more. So a sample is not much older where many processes learn. The processes of all
-    nodes on a host have at most 128 for each of its cores. Where it would be more, each plays fewer, but 4 at least.
-    A process begins with 4, and the others join while it learns."""
+    nodes on a host have at most 128 for each of its cores. Where it would be more, each plays fewer, but 4 at least."""
 
     t_max: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Length of a rollout in agent steps of each environment. t_max in Mnih et al. 2016."""

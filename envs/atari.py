@@ -77,11 +77,10 @@ class AtariEnvs:
     games, whatever `num_envs` and `num_threads` are.
 
     The emulators run in threads that do not survive a fork: make the object in the process that uses it. With
-    `begin_with` they run in the caller's thread, and a process has those that were loaded before it was forked.
+    `in_thread` they run in the caller's thread, and a process has those that were loaded before it was forked.
 
     Attributes:
         num_envs: Games that are played.
-        most_envs: The same once all have joined.
         start_frame: Emulator frame at which each game began, that is no-ops played before, int32 [num_envs]; from the
             first `reset` on.
     """
@@ -94,7 +93,7 @@ class AtariEnvs:
         *,
         seed: int,
         num_threads: int = 1,
-        begin_with: int | None = None,
+        in_thread: bool = False,
     ) -> None:
         """Load the game.
 
@@ -104,19 +103,16 @@ class AtariEnvs:
             num_envs: Copies.
             seed: Of the first copy.
             num_threads: Native threads beside the caller's, which sleeps meanwhile.
-            begin_with: Play so many at first, without threads; the others join (`load`, `join`). None: all at once.
+            in_thread: Play in the caller's thread, and in no other.
 
         Raises:
             ConfigError: The seed is out of range, or the ROM is missing or damaged.
         """
-        self.most_envs = num_envs
-        self.num_envs = num_envs if begin_with is None else min(begin_with, num_envs)
+        self.num_envs = num_envs
         self._seed = _checked_seed(seed, num_envs)
         self.num_actions = num_actions(game, full_action_set=config.full_action_set)
         self._native: AtariVectorEnv | Emulators | None = (
-            open_native(game, config, num_envs, num_threads)
-            if begin_with is None
-            else Emulators(game, config, num_envs, begin_with)
+            Emulators(game, config, num_envs) if in_thread else open_native(game, config, num_envs, num_threads)
         )
         self._clip_rewards = config.clip_rewards
         self._life_loss_episodes = config.life_loss_episodes
@@ -144,31 +140,6 @@ class AtariEnvs:
         self._start_clock = np.zeros(self.num_envs, np.int64)
         self._playing = np.ones(self.num_envs, np.bool_)
         self._all_playing = True
-        return obs
-
-    def load(self) -> None:
-        """Load the emulator of one more game, if any is to come (`begin_with`): 0.1 s."""
-        if self.num_envs < self.most_envs:
-            assert isinstance(self._open, Emulators)
-            self._open.load()
-
-    def join(self) -> npt.NDArray[np.uint8] | None:
-        """Start the games whose emulators are loaded, if that doubles the number of games or if they are the last.
-
-        Returns:
-            Their first observations, uint8 [new, 4, 84, 84]; None: no game has joined.
-        """
-        coming = self.most_envs - self.num_envs
-        if coming == 0 or not isinstance(self._open, Emulators) or self._open.waiting < min(self.num_envs, coming):
-            return None
-        assert not self._in_flight, "join between send and recv"
-        obs, info = self._open.join()
-        self._lives = np.concatenate([self._lives, info["lives"]])
-        self.start_frame = np.concatenate([self.start_frame, info["episode_frame_number"]])
-        self._score = np.concatenate([self._score, np.zeros(len(obs), np.int64)])
-        self._start_clock = np.concatenate([self._start_clock, np.full(len(obs), self._clock)])
-        self._playing = np.concatenate([self._playing, np.ones(len(obs), np.bool_)])
-        self.num_envs += len(obs)
         return obs
 
     def step(self, actions: npt.NDArray[np.int64]) -> Step:

@@ -31,18 +31,16 @@ Flags = npt.NDArray[np.bool_]
 
 
 class Emulators:
-    """What `hsa2c.envs.atari.AtariEnvs` uses of `ale_py.vector_env.AtariVectorEnv`, and games that join later.
+    """What `hsa2c.envs.atari.AtariEnvs` uses of `ale_py.vector_env.AtariVectorEnv`, without threads.
 
     Args:
         game: Which one.
         config: How it is played.
-        num_envs: Games in the end.
-        begin_with: Games at first, at most.
+        num_envs: Games.
     """
 
-    def __init__(self, game: Game, config: EnvConfig, num_envs: int, begin_with: int) -> None:
-        self._game, self._config = game, config
-        self._num_envs, self._begin_with = num_envs, min(begin_with, num_envs)
+    def __init__(self, game: Game, config: EnvConfig, num_envs: int) -> None:
+        self._game, self._config, self._num_envs = game, config, num_envs
         emulator = roms.preload(game, 1)[0]
         height, width = emulator.getScreenDims()
         self._rules = _Rules(
@@ -54,41 +52,17 @@ class Emulators:
         self.num_actions = len(self._rules.actions)
 
     def reset(self, *, seed: int) -> tuple[Images, dict[str, Numbers]]:
-        """Start the first games, in emulators that nobody has played in; see `AtariVectorEnv.reset`."""
-        self._seed = seed
-        self._loaded: list[ALEInterface] = []
-        self._games: list[_Played] = []
-        self._images = np.zeros((0, STACK, SCREEN, SCREEN), np.uint8)
-        self._lives, self._frame = np.zeros(0, np.int32), np.zeros(0, np.int32)
-        for _ in range(self._begin_with):
-            self.load()
-        return self.join()
+        """Start the games, in emulators that nobody has played in; see `AtariVectorEnv.reset`."""
+        self._games = [_Played(self._rules, self._take(seed + i), seed + i) for i in range(self._num_envs)]
+        self._images = np.zeros((self._num_envs, STACK, SCREEN, SCREEN), np.uint8)
+        _show(self._games, self._images)
+        self._lives = np.array([game.lives for game in self._games], np.int32)
+        self._frame = np.array([game.frame for game in self._games], np.int32)
+        return self._images, {"lives": self._lives, "episode_frame_number": self._frame}
 
-    @property
-    def waiting(self) -> int:
-        """Emulators that are loaded for games that have not begun."""
-        return len(self._loaded)
-
-    def load(self) -> None:
-        """Load the emulator of one more game, if any is to come."""
-        number = len(self._games) + len(self._loaded)
-        if number < self._num_envs:
-            sticky, seed = self._config.sticky_actions, self._seed + number
-            own = roms.load(self._game, sticky_actions=sticky, seed=seed) if sticky else roms.take(self._game)
-            self._loaded.append(own)
-
-    def join(self) -> tuple[Images, dict[str, Numbers]]:
-        """Start the games whose emulators are loaded, beside those that are played; gives what `reset` does."""
-        old = len(self._games)
-        games = [_Played(self._rules, emulator, self._seed + old + i) for i, emulator in enumerate(self._loaded)]
-        images = np.zeros((len(games), STACK, SCREEN, SCREEN), np.uint8)
-        _show(games, images)
-        self._games += games
-        self._loaded = []
-        self._images = np.concatenate([self._images, images])
-        self._lives = np.concatenate([self._lives, np.array([game.lives for game in games], np.int32)])
-        self._frame = np.concatenate([self._frame, np.array([game.frame for game in games], np.int32)])
-        return images, {"lives": self._lives[old:], "episode_frame_number": self._frame[old:]}
+    def _take(self, seed: int) -> ALEInterface:
+        sticky = self._config.sticky_actions
+        return roms.load(self._game, sticky_actions=sticky, seed=seed) if sticky else roms.take(self._game)
 
     def send(self, actions: npt.NDArray[np.int64]) -> None:
         """See `AtariVectorEnv.send`."""

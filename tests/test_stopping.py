@@ -105,7 +105,7 @@ def test_stop_while_a_run_starts_ends_it_and_leaves_nothing(tmp_path, nodes, pha
         assert_nothing_is_left(run)
 
 
-def test_stop_while_games_join_ends_in_good_order(tmp_path):
+def test_stop_with_many_games_ends_in_good_order(tmp_path):
     with training(tmp_path, "--set", "agent.num_envs=64") as run:
         wait_until(lambda: run.events("training"), "training")
         run.launcher.send_signal(signal.SIGINT)

@@ -28,17 +28,15 @@ class FakeEnvs:
     """Environment i plays episodes of ``lengths[i]`` steps (None: for ever), each followed by a step that is its reset.
 
     After c steps environment i shows the grey level 60 i + c everywhere. An action a is rewarded with a - i, a reset
-    with nothing. The first of them play; one more joins after each `load`.
+    with nothing.
     """
 
-    def __init__(self, lengths, truncates=False, begin_with=None):
-        self.most_envs = len(lengths)
-        self.num_envs = begin_with or len(lengths)
-        self.loaded = 0
+    def __init__(self, lengths, truncates=False):
+        self.num_envs = len(lengths)
         self.lengths, self.truncates = lengths, truncates
         self.clock = 0
-        self.ages = [0] * self.most_envs
-        self.scores = [0.0] * self.most_envs
+        self.ages = [0] * self.num_envs
+        self.scores = [0.0] * self.num_envs
         self.log = []
         """(obs before, actions, step) of every step so far."""
         self.closed = False
@@ -70,14 +68,6 @@ class FakeEnvs:
         step = FakeStep(self.observation(), np.array(reward, np.float32), *ends, np.array(valid), tuple(games))
         self.log.append((before, np.array(actions), step))
         return step
-
-    def load(self):
-        self.loaded = min(self.loaded + 1, self.most_envs - self.num_envs)
-
-    def join(self):
-        joining, self.loaded = self.loaded, 0
-        self.num_envs += joining
-        return self.observation()[-joining:] if joining else None
 
     def close(self):
         self.closed = True

@@ -68,29 +68,6 @@ def test_next_rollout_goes_on_where_the_last_one_ended(make_envs, levels):
     check_against_log(plays.rollout, net, envs.log[4:])
 
 
-def test_environments_that_join_play_from_the_next_rollout_on(make_envs, levels):
-    envs, net = make_envs([None, 3, None], begin_with=1), network()
-    plays = player(envs, 4, net)
-    assert levels(plays.play(never).observations).tolist() == [[c] for c in range(5)]
-    envs.load()
-    envs.load()
-    rollout = plays.play(never)
-    assert levels(rollout.observations).tolist() == [[c, 60 + c, 120 + c] for c in range(4, 9)]
-    check_against_log(rollout, net, envs.log[4:])
-    check_against_log(plays.play(never), net, envs.log[8:])
-    assert plays.agent_steps == 4 + 4 + 3 + 4 + 4 + 3 + 4  # environment 1 was reset once in each
-
-
-def test_environments_join_also_after_an_interruption(make_envs):
-    envs, net = make_envs([None, None], begin_with=1), network()
-    plays = player(envs, 4, net)
-    answers = iter([False, False, True])
-    plays.play(lambda: next(answers))
-    envs.load()
-    plays.play(lambda: True)
-    check_against_log(plays.play(never), net, envs.log[2:])
-
-
 def test_new_weights_act_in_the_next_rollout(make_envs):
     envs, net = make_envs([None]), network()
     plays = player(envs, 3, net)

@@ -230,7 +230,7 @@ def test_equal_seeds_give_equal_games_whatever_the_threads_and_the_number():
 def assert_equal_to_native(game, config, num_envs, agent_steps):
     with AtariEnvs(game, config, num_envs, seed=7) as native:
         expected = play(native, agent_steps), native.start_frame
-    with AtariEnvs(game, config, num_envs, seed=7, begin_with=num_envs) as own:
+    with AtariEnvs(game, config, num_envs, seed=7, in_thread=True) as own:
         assert same(play(own, agent_steps), expected[0])
         np.testing.assert_array_equal(own.start_frame, expected[1])
     return sum(len(step.games) for step in expected[0][1])
@@ -246,43 +246,6 @@ def test_games_are_those_of_the_native_environment_to_the_bit():
 @pytest.mark.parametrize("game", all_games(), ids=lambda game: game.name)
 def test_every_game_is_that_of_the_native_environment(game):
     assert assert_equal_to_native(game, EnvConfig(max_frames=402), 1, 130) >= 1
-
-
-def test_games_that_join_are_the_same_whenever_they_do():
-    with AtariEnvs(PONG, EnvConfig(), 5, seed=7, begin_with=5) as envs:
-        first, steps = play(envs, 1)
-    with AtariEnvs(PONG, EnvConfig(), 5, seed=7, begin_with=2) as envs:
-        assert (envs.num_envs, envs.most_envs) == (2, 5)
-        obs = [envs.reset()]
-        assert envs.join() is None
-        for number in (4, 5):
-            while envs.num_envs < number:
-                envs.step(np.zeros(envs.num_envs, np.int64))
-                envs.load()
-                if (joined := envs.join()) is not None:
-                    obs.append(joined)
-        assert [len(part) for part in obs] == [2, 2, 1]
-        np.testing.assert_array_equal(np.concatenate(obs), first)
-        envs.load()
-        assert envs.join() is None
-        actions = np.random.default_rng(0).integers(0, 6, 5)
-        np.testing.assert_array_equal(envs.step(actions).obs[-1], steps[0].obs[-1])
-
-
-def test_books_of_games_that_join_begin_when_they_do():
-    with AtariEnvs(FREEWAY, EnvConfig(max_frames=20, noop_max=3), 2, seed=7, begin_with=1) as envs:
-        envs.reset()
-        games = []
-        for step in range(12):
-            games += envs.step(np.zeros(envs.num_envs, np.int64)).games
-            if step == 1:
-                envs.load()
-                assert envs.join() is not None
-    assert [(game.env, game.agent_steps, game.frames) for game in games] == [
-        (0, 5, 20),
-        (1, 5, 20),
-        (0, 5, 20),
-    ]
 
 
 def test_no_op_starts_differ_and_reach_noop_max():

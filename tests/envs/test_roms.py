@@ -26,6 +26,6 @@ def loads(monkeypatch):
 def test_an_emulator_that_is_ready_is_not_loaded_again(loads):
     roms.preload(FREEWAY, 1)
     num_actions.__wrapped__(FREEWAY, full_action_set=False)
-    with AtariEnvs(FREEWAY, EnvConfig(), 2, seed=0, begin_with=2) as envs:
+    with AtariEnvs(FREEWAY, EnvConfig(), 2, seed=0, in_thread=True) as envs:
         envs.reset()
     assert loads == [FREEWAY] * 2
