@@ -17,12 +17,12 @@ def main(arguments: list[str]) -> int:
         leave_signals_to_the_launcher()
     world = find_world()
     address = os.environ.get(ADDRESS)
-    follower = 0 < world.rank < int(os.environ.get(MASTERS, "1")) and REPLACES not in arguments  # needs no torch
+    is_node = REPLACES in arguments or world.rank >= int(os.environ.get(MASTERS, "1"))
     # Of another host: a batch system's agent may have brought the variable there, but not the folder.
     if address is not None and (private := Path(address).parent).exists():
         os.environ |= {"OMPI_MCA_btl_sm_backing_directory": str(private)}  # it is removed, whoever is killed
-        if not follower:
-            return stand_in(address, arguments, master=world.rank == 0 and REPLACES not in arguments)
+        if is_node or world.rank == 0:  # another master needs no torch
+            return stand_in(address, arguments, master=not is_node)
     from hsa2c.run import process as job
 
     return job.main(arguments)

@@ -198,7 +198,6 @@ class _ForkServer:
         asked = json.loads(request)
         os.environ.clear()
         os.environ.update(asked["environment"])
-        sys.argv[1:] = asked["arguments"]  # the master starts others by its own command line
         for own in outputs[2:]:
             os.environ[_MPI_SOCKET] = str(own)
         if asked["master"]:

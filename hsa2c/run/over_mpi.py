@@ -12,7 +12,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hsa2c import interpreter, signals
@@ -51,8 +52,9 @@ def _run_master(task: Task, world: World, evaluator: Evaluator | None) -> int:
         return EXIT_FAILED
     # A node that MPI spawns knows the world of the one that spawned it: it could reach no other master.
     replaces = _on_one_machine(task) and masters == 1
+    replacement = partial(replacement_command, task.arguments) if replaces else None
     own = parts(task.app.dim(task.config), masters)[0]
-    port = _master_port(task, 0, own.stop, replacement=replacement_command if replaces else None)
+    port = _master_port(task, 0, own.stop, replacement=replacement)
     links = [mpi.MPILink(number, task.run_id, task.limits) for number in range(1, masters)]
     code = EXIT_FAILED
     try:
@@ -158,14 +160,14 @@ def _start_mpi(task: Task, world: World) -> bool:
     return False
 
 
-def replacement_command(node: int) -> list[str]:
-    """This rank's own command line, for a node that takes the place of a lost one.
+def replacement_command(arguments: Sequence[str], node: int) -> list[str]:
+    """The command line of a rank, for a node that takes the place of a lost one.
 
     It begins as a shell that ignores what mpiexec hands on to all ranks: Python would take a while until it does, and
     MPI waits for ever for one that dies before it has called MPI_Init.
     """
     deaf = ["/bin/sh", "-c", 'trap "" INT HUP USR1; exec "$@"', "rank"]
-    return [*deaf, *interpreter.command("hsa2c.run.entry", *sys.argv[1:], REPLACES, str(node))]
+    return [*deaf, *interpreter.command("hsa2c.run.entry", *arguments, REPLACES, str(node))]
 
 
 def run_node(task: Task, world: World, node: int) -> int:

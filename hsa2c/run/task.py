@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ class Task:
     run_id: int
     session: int
     limits: Limits
+    arguments: tuple[str, ...] = ()
+    """The rank's own, by which the master starts nodes in the place of lost ones."""
     replaces: int | None = None
     """The node in whose place this one was started, while the others train."""
     beside: tuple[int, ...] = ()
@@ -105,6 +108,7 @@ def parse(arguments: list[str] | None) -> Task:
         resume_from=options.resume_from,
         run_id=options.run_id,
         session=options.session,
+        arguments=tuple(sys.argv[1:] if arguments is None else arguments),
         limits=Limits(absence_s=config.cluster.absence_s),
         replaces=options.replaces,
         beside=tuple(options.beside),
