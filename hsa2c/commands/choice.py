@@ -57,6 +57,19 @@ def show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(_OPTION.flag, metavar=_OPTION.metavar, help=_OPTION.help)
 
 
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    """What was typed of a command of any application.
+
+    Args:
+        parser: The command's.
+        arguments: As for its ``main``.
+        prog: As for its ``main``; None: an application's own program, which has no ``--app``.
+    """
+    if prog is not None:
+        show(parser)
+    return parser.parse_args(arguments)
+
+
 def as_typed(words: CommandWords, prog: str | None, app: str) -> CommandWords:
     """An application's words for the command that was typed.
 

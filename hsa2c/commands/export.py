@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hsa2c import application
 from hsa2c.commands import APPLICATION
-from hsa2c.commands.choice import show
+from hsa2c.commands.choice import parsed
 from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, add_trust, guarded, tell_skipped
 from hsa2c.run import checkpoint as checkpoints
@@ -33,10 +33,7 @@ def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: st
         app: Module of the application.
         prog: What was typed, where it is not the application's own program.
     """
-    p = parser()
-    if prog is not None:
-        show(p)
-    options = p.parse_args(arguments)
+    options = parsed(parser(), arguments, prog)
 
     def act() -> int:
         found = application.load(app)

@@ -14,7 +14,7 @@ import numpy as np
 from hsa2c import application
 from hsa2c.application import Application
 from hsa2c.commands import APPLICATION
-from hsa2c.commands.choice import show
+from hsa2c.commands.choice import parsed
 from hsa2c.commands.files import replacing, unused
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.config.loading import read_yaml
@@ -53,10 +53,7 @@ def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: st
         prog: What was typed, where it is not the application's own program.
     """
     trained = application.load(app)
-    p = parser(trained)
-    if prog is not None:
-        show(p)
-    options = p.parse_args(arguments)
+    options = parsed(parser(trained), arguments, prog)
     return guarded(PROG, lambda: _plot(trained, options))
 
 

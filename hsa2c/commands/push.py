@@ -9,7 +9,7 @@ from pathlib import Path
 from hsa2c import application
 from hsa2c.application import Application
 from hsa2c.commands import APPLICATION
-from hsa2c.commands.choice import show
+from hsa2c.commands.choice import parsed
 from hsa2c.commands.options import OneLineParser, add_trust, guarded
 from hsa2c.run import hub
 
@@ -45,10 +45,7 @@ def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: st
         prog: What was typed, where it is not the application's own program.
     """
     found = application.load(app)
-    p = parser(found)
-    if prog is not None:
-        show(p)
-    options = p.parse_args(arguments)
+    options = parsed(parser(found), arguments, prog)
     return guarded(PROG, lambda: _push(found, options))
 
 

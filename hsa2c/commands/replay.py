@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hsa2c import application, interpreter
 from hsa2c.cluster.machine import THREAD_CAPS, cap_threads
 from hsa2c.commands import APPLICATION
-from hsa2c.commands.choice import show
+from hsa2c.commands.choice import parsed
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 
@@ -48,10 +48,7 @@ def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: st
         app: Module of the application.
         prog: What was typed, where it is not the application's own program.
     """
-    p = parser()
-    if prog is not None:
-        show(p)
-    options = p.parse_args(arguments)
+    options = parsed(parser(), arguments, prog)
     return guarded(PROG, lambda: replay(options.run, recompute=options.recompute, app=app))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hsa2c import application
 from hsa2c.commands import APPLICATION
-from hsa2c.commands.choice import show
+from hsa2c.commands.choice import parsed
 from hsa2c.commands.files import replacing
 from hsa2c.commands.options import OneLineParser, guarded
 from hsa2c.observe.report import write
@@ -31,10 +31,7 @@ def main(arguments: list[str] | None = None, *, app: str = APPLICATION, prog: st
         prog: What was typed, where it is not the application's own program.
     """
     words = application.load(app).pictures
-    p = parser()
-    if prog is not None:
-        show(p)
-    options = p.parse_args(arguments)
+    options = parsed(parser(), arguments, prog)
     output = options.output or options.run / "report.html"
 
     def act() -> int:
