@@ -20,5 +20,5 @@ def accuracy(model):
 
 
 if __name__ == "__main__":
-    run = hsa2c.minimise(model, loss, evaluate=accuracy, best="accuracy", nodes=2, p=2, updates=20_000)
+    run = hsa2c.minimise(model, loss, evaluate=accuracy, best="accuracy", nodes=2, p=2, updates=5_000)
     print(run.evaluate())

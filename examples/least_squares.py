@@ -32,5 +32,5 @@ class LeastSquares(hsa2c.Application):
 
 
 if __name__ == "__main__":
-    run = hsa2c.train(app=LeastSquares, nodes=2, p=1, updates=4000, lr=0.01)
+    run = hsa2c.train(app=LeastSquares, nodes=2, p=1, updates=20_000, lr=0.01)
     print(run.evaluate())

@@ -198,10 +198,10 @@ class Study:
         """How much each setting matters for being among the best, from 0 to 1, by PED-ANOVA (Watanabe et al. 2023);
         empty where there are too few trials to tell.
         """
-        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-
         if len(self.ranked()) < 2 * _STARTUP or len(self.ranges) < 2:
             return {}
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # loads scikit-learn
+
         with warnings.catch_warnings(), self._told():
             warnings.simplefilter("ignore")  # on trials that are few
             return dict(get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator()))

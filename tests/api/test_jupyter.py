@@ -80,8 +80,11 @@ def test_the_stop_button_ends_a_run_in_good_order(tmp_path):
     button = f"""
 import os, signal
 class Press(hsa2c.Callback):
-    def on_checkpoint(self, run, path):
-        os.kill(os.getpid(), {int(signal.SIGINT)})
+    pressed = False
+    def on_checkpoint(self, run, path):  # also of the last one, which a second press would cut off
+        if not self.pressed:
+            self.pressed = True
+            os.kill(os.getpid(), {int(signal.SIGINT)})
 how["callbacks"] = [Press()]
 """
     call = TRAIN.format(folder=str(tmp_path), updates=10**9)

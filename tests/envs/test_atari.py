@@ -243,8 +243,8 @@ def test_games_are_those_of_the_native_environment_to_the_bit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("game", all_games(), ids=lambda game: game.name)
-def test_every_game_is_that_of_the_native_environment(game):
+@pytest.mark.parametrize("game", all_games()[::4], ids=lambda game: game.name)
+def test_a_quarter_of_all_games_is_that_of_the_native_environment(game):
     assert assert_equal_to_native(game, EnvConfig(max_frames=402), 1, 130) >= 1
 
 

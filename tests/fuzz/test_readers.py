@@ -9,7 +9,7 @@ QUICK = ("checkpoint", "configuration", "uci")  # a process each
 
 @pytest.mark.parametrize(
     ("name", "module", "inputs"),
-    [pytest.param(name, module, 150, marks=pytest.mark.slow) for name, module in reader_modules().items()]
+    [pytest.param(name, module, 60, marks=pytest.mark.slow) for name, module in reader_modules().items()]
     + [(name, reader_modules()[name], 50) for name in QUICK],
 )
 def test_mutated_inputs_are_read_or_refused(name, module, inputs):
