@@ -106,7 +106,7 @@ def test_stop_while_a_run_starts_ends_it_and_leaves_nothing(tmp_path, nodes, pha
 
 
 def test_stop_with_many_games_ends_in_good_order(tmp_path):
-    with training(tmp_path, "--set", "agent.num_envs=64") as run:
+    with training(tmp_path, "--set", "agent.num_envs=32") as run:
         wait_until(lambda: run.events("training"), "training")
         run.launcher.send_signal(signal.SIGINT)
         assert end_at_once(run) == 130

@@ -57,15 +57,6 @@ def test_a_module_of_a_relative_search_path_is_found_by_ranks(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_call_without_its_guard_is_told_as_the_error(tmp_path):
-    done = python(
-        tmp_path, LIBRARY + "import hsa2c\nhsa2c.minimise(model, loss, nodes=2, p=1, updates=50, progress=False)\n"
-    )
-    last = done.stderr.strip().splitlines()[-1]
-    assert 'must do so under if __name__ == "__main__"' in last
-
-
-@pytest.mark.slow
 def test_an_evaluation_that_raises_is_named(tmp_path):
     script = LIBRARY + (
         "import hsa2c, itertools\ncalls = itertools.count()\ndef evaluate(model):\n"

@@ -7,7 +7,6 @@ import csv
 import json
 import re
 import shutil
-import signal
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,24 +182,6 @@ def test_resumed_run_goes_on(trained, resumed):
     assert updates > trained.result["updates"]
     assert eta == pytest.approx((10 + updates - 1) ** -0.7, rel=1e-5), "the nodes' count of updates was kept"
     assert resumed.result["best_perplexity"] <= trained.result["best_perplexity"]
-
-
-@pytest.mark.slow
-def test_ctrl_c_writes_a_checkpoint_and_ends(runs, options):
-    directory = runs / "stopped"
-    with started(directory, "-m", "examples.lda", *options, "--run-dir", runs, "--name", "stopped") as run:
-        run.wait_for_checkpoint()
-        run.launcher.send_signal(signal.SIGINT)
-        assert run.end() == 130
-        run.assert_gone()
-        (stop,) = run.events("stop")
-        checkpoint = run.checkpoint()
-        assert checkpoint.t == stop["global_steps"]
-        assert "SIGINT: writing a checkpoint and stopping" in run.stderr()
-    topics = load(directory, newest=True)
-    assert topics.path == Path(stop["checkpoint"])
-    assert topics.documents == checkpoint.counters["documents"] > 0
-    np.testing.assert_allclose(topics.beta.sum(axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.slow
