@@ -104,7 +104,7 @@ def _virtual(name: str, app: Application, words: CommandWords, options: argparse
         raise ConfigError(f"--minutes {options.minutes:g}: must be greater than 0")
     _refuse(run.config)
     began_at = time.monotonic()
-    with run.open():
+    with run.open(simulated=True):
         from bench.virtual.cluster import VirtualCluster
 
         cluster = VirtualCluster(app, name, run, model, processes=processes, minutes=options.minutes)

@@ -15,12 +15,12 @@ import yaml
 from hsa2c.commands.cluster_options import numbers, read_link, update_times, within
 from hsa2c.errors import ConfigError
 from hsa2c.node.layout import Layout
+from hsa2c.run.directory import SIMULATED
 from hsa2c.simulation.cluster import Cluster
 from hsa2c.simulation.learning_pool import Times
 from hsa2c.simulation.process_pool import UpdateTimes
 from hsa2c.transport.codec import Encoding
 
-FILE = "virtual.yaml"
 _NUMBER_BYTES = {Encoding.FLOAT32: 4, Encoding.BFLOAT16: 2, Encoding.INT8: 1}
 
 
@@ -132,7 +132,7 @@ class Model:
     def save(self, directory: Path) -> None:
         """Write it into a run's directory."""
         values = {**dataclasses.asdict(self), "update_times": self.update_times and list(self.update_times)}
-        (directory / FILE).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        (directory / SIMULATED).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
 def load(directory: Path) -> Model:
@@ -141,12 +141,12 @@ def load(directory: Path) -> Model:
     Raises:
         ConfigError: It has none, or a broken one.
     """
-    path = directory / FILE
+    path = directory / SIMULATED
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         times = values.pop("update_times")
         model = Model(**values, update_times=times and tuple(times))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(f"--resume {directory}: is no virtual run: {FILE}: {error}") from None
+        raise ConfigError(f"--resume {directory}: is no virtual run: {SIMULATED}: {error}") from None
     model.check()
     return model

@@ -31,6 +31,9 @@ ASKED = "asked.yaml"
 
 ABOUT = "about.yaml"
 
+SIMULATED = "virtual.yaml"
+"""The model of the cluster, in a run whose time is simulated (`bench.virtual`)."""
+
 
 @dataclass(kw_only=True)
 class Run:
@@ -52,12 +55,20 @@ class Run:
     """Module of the application: `open` writes it down, and `application_of` finds it."""
     _lock: IO[str] | None = None
 
-    def open(self) -> Self:
+    def open(self, *, simulated: bool = False) -> Self:
         """Make the directory, lock it, and write down what runs.
 
+        Args:
+            simulated: The run's time is simulated.
+
         Raises:
-            ConfigError: The directory cannot be written, or another process runs there.
+            ConfigError: The directory cannot be written, another process runs there, or its run was simulated and is
+                not to be.
         """
+        if not simulated and is_there(self.directory / SIMULATED):
+            raise ConfigError(
+                f"{self.directory}: its cluster is simulated: go on with python -m bench.virtual --resume"
+            )
         try:
             self._open()
         except BaseException:

@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+import hsa2c
 from hsa2c.observe.runlog import read_rows
 from hsa2c.run import checkpoint as checkpoints
 from tests.processes import REPOSITORY
@@ -73,6 +74,10 @@ def test_a_run_is_measured_in_the_clusters_time_and_goes_on(play, tmp_path):
     first = newest(directory)
     assert len(first.optimiser_states) == 2
     assert all(state.any() for state in first.optimiser_states)
+
+    with pytest.raises(hsa2c.ConfigError, match="simulated"):
+        hsa2c.resume(directory, agent_steps=10**6, progress=False)
+    assert newest(directory).t == first.t
 
     code, found, errors = play("--resume", str(directory), "--cluster-minutes", "0.01", "--link", "1Gbit,1ms")
     assert code == 0, errors
