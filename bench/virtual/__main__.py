@@ -163,11 +163,11 @@ def _found(app: Application, run: rundir.Run, cluster: VirtualCluster, code: int
     found = rundir.summary(app, run.directory, code)
     config, elapsed_s = run.config, found["elapsed_s"]
     goal = getattr(config.stop, "score", None)
-    quality = cluster.monitor.tracker.quality if cluster.monitor else None
+    best = found.get("best_mean_score")  # the last one counts episodes that ended after the goal, too
     return {
         **found,
         "cluster_s": elapsed_s,
-        "reached": None if goal is None else quality is not None and quality >= goal,
+        "reached": None if goal is None else best is not None and best >= goal,
         "tau_mean": _tau_mean(run.directory),
         "seed": config.seed,
         "nodes": config.cluster.nodes,

@@ -76,7 +76,7 @@ def test_a_run_is_measured_in_the_clusters_time_and_goes_on(play, tmp_path):
     assert all(state.any() for state in first.optimiser_states)
 
     with pytest.raises(hsa2c.ConfigError, match="simulated"):
-        hsa2c.resume(directory, agent_steps=10**6, progress=False)
+        hsa2c.resume(directory, minutes=1, progress=False)
     assert newest(directory).t == first.t
 
     code, found, errors = play("--resume", str(directory), "--cluster-minutes", "0.01", "--link", "1Gbit,1ms")
