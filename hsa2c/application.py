@@ -196,6 +196,10 @@ class Application:
         """Length of v."""
         return len(self.initial(config))
 
+    def averages(self, config: Any) -> int:
+        """So many of the last numbers of v are running averages: deltas are not compared by them."""
+        return 0
+
     def layout(self, config: Any) -> Layout:
         """How a node holds u: a copy of v that the configured optimiser changes, where an application has no other."""
         from hsa2c.node.layout import dense_layout

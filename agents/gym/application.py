@@ -125,7 +125,11 @@ class Gym(AgentApplication):
 
     def dim(self, config: GymConfig) -> int:
         """Weights of the network, and the running statistics."""
-        return parameters_of(config) + statistics_of(config).size
+        return parameters_of(config) + self.averages(config)
+
+    def averages(self, config: GymConfig) -> int:
+        """The running statistics."""
+        return statistics_of(config).size
 
     def initial(self, config: GymConfig) -> Vector:
         """Weights drawn by the run's seed; statistics that know nothing."""
@@ -135,7 +139,7 @@ class Gym(AgentApplication):
         from hsa2c.agents.network import bind, num_parameters
 
         torch.manual_seed(config.seed)
-        agent, tail = agent_of(config), statistics_of(config).size
+        agent, tail = agent_of(config), self.averages(config)
         initialise(agent, config.seed)
         drawn = torch.cat([parameter.detach().reshape(-1) for parameter in agent.parameters()])
         flat = torch.zeros(num_parameters(agent) + tail)
@@ -148,7 +152,7 @@ class Gym(AgentApplication):
         from hsa2c.node.layout import DenseLayout
         from hsa2c.node.optimiser import rule_of
 
-        return DenseLayout(self.dim(config), rule_of(config.optimiser), statistics_of(config).size)
+        return DenseLayout(self.dim(config), rule_of(config.optimiser), self.averages(config))
 
     def problems(self, config: GymConfig, node: int, t: int) -> ProblemFactory:
         """Actor-learners; what is random in each depends on the seed, its place and where the run was resumed."""

@@ -31,13 +31,14 @@ class Activity:
         nodes: How many work.
         exchanges: Those of earlier sessions.
         now: Seconds of the caller's clock.
+        averages: So many of the last numbers of v are running averages: deltas are not compared by them.
     """
 
-    def __init__(self, nodes: int, exchanges: int, now: float) -> None:
+    def __init__(self, nodes: int, exchanges: int, now: float, averages: int = 0) -> None:
         self.exchanges = self._exchanges_at_row = exchanges
         self.row_at = now
         self.book = NodeBook(nodes)
-        self._cosines = DeltaCosines()
+        self._cosines, self._averages = DeltaCosines(), averages
         self._taus: list[int] = []
         self._delta_bytes = self._v_bytes = 0
         self._slept_s = self._processor_at_s = 0.0
@@ -55,7 +56,7 @@ class Activity:
         self._delta_bytes += push.delta_bytes
         self._v_bytes += push.v_bytes
         self.book.pushed(push, tau)
-        self._cosines.received(push.node, push.delta)
+        self._cosines.received(push.node, push.delta[: push.delta.size - self._averages])
         if len(self._taus) < _TAU_SAMPLE:
             self._taus.append(tau)
 

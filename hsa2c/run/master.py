@@ -182,6 +182,7 @@ def _monitor(
         step=step,
         counters=counters,
         states=tuple(state.copy() for state in checkpoint.optimiser_states) if checkpoint else (),
+        averages=task.app.averages(task.config) if followers is None else 0,  # else a slice comes, and not the last
     )
     if evaluator is not None:
         monitor.evaluate_by(evaluator, counters)

@@ -41,6 +41,7 @@ class RunMonitor(Monitor):
         step: The global step, whose velocity is part of a checkpoint.
         counters: Those of the checkpoint that this run resumes; empty at the start.
         states: Optimiser states by node, of that checkpoint.
+        averages: See `hsa2c.application.Application.averages`.
         clocks: Seconds, and those of a processor that the master's thread has had; a simulated run has its own.
     """
 
@@ -60,6 +61,7 @@ class RunMonitor(Monitor):
         step: GlobalStep,
         counters: Mapping[str, Any],
         states: tuple[Vector, ...],
+        averages: int = 0,
         clocks: tuple[Callable[[], float], Callable[[], float]] = (time.monotonic, time.thread_time),
     ) -> None:
         self._config, self._nodes, self._session = config, config.cluster.nodes, session
@@ -70,7 +72,7 @@ class RunMonitor(Monitor):
         self._record_at = now = self._clock()
         self._reason: str | None = None
         self._worried = self._signalled = False
-        self._activity = Activity(self._nodes, int(counters.get("exchanges", 0)), now)
+        self._activity = Activity(self._nodes, int(counters.get("exchanges", 0)), now, averages)
         self._faults = Faults(log, self._nodes, counters)
         self._keeper = CheckpointKeeper(
             config=config,

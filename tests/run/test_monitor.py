@@ -89,7 +89,7 @@ def clock():
 
 @pytest.fixture
 def make_monitor(clock, tmp_path):
-    def make_monitor(*, counters=None, states=(), step=None, session=1, **sections):
+    def make_monitor(*, counters=None, states=(), step=None, session=1, averages=0, **sections):
         sections = {"output": {"log_every_s": 5.0, "checkpoint_every_s": 60.0}} | sections
         config = APPLICATION.build_config(sections)
         log, tracker = FakeLog(), FakeTracker()
@@ -104,6 +104,7 @@ def make_monitor(clock, tmp_path):
             step=step or GlobalStep(0.5, 0.0, 3),
             counters=counters or {},
             states=states,
+            averages=averages,
             clocks=(lambda: clock.now, lambda: clock.processor),
         )
         return monitor, log, tracker
@@ -148,6 +149,19 @@ def test_row_every_interval_of_training(make_monitor, clock):
     elapsed_s = [values["elapsed_s"] for _, values, _ in log.rows]
     assert elapsed_s[:6] == pytest.approx([1, 2, 3, 4, 5.375, 7.25]), "after a quarter of what was, for a while"
     assert np.diff([since for since in elapsed_s if since > 20]) == pytest.approx(5.0)
+
+
+def test_deltas_are_not_compared_by_running_averages(make_monitor, clock):
+    monitor, log, _ = make_monitor(averages=1)
+    monitor.begin("queues")
+    for delta in ([0, 1, 70], [1, 0, 70]):
+        monitor.received(Push(0, np.float32(delta), 0, 0.0, 0, 0), 0)
+    monitor.stepped(1, V)
+    clock.now += 6
+    monitor.stopping()
+    ((_, values, _),) = log.rows
+    assert values["delta/norm_mean"] == pytest.approx(1.0)
+    assert values["delta/agreement"] == pytest.approx(0.5**0.5), "orthogonal"
 
 
 def test_row_by_hand(make_monitor, clock):
