@@ -292,17 +292,18 @@ def test_resume_gives_the_same_bits_as_a_run_without_a_stop(twice_as_long):
 
 
 @pytest.mark.slow
-def test_signal_writes_a_checkpoint_and_ends(tmp_path):
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_writes_a_checkpoint_and_ends(tmp_path, signum, code):
     with training(tmp_path) as run:
         run.wait_for_checkpoint()
-        run.launcher.send_signal(signal.SIGTERM)
-        assert run.end() == 143
+        run.launcher.send_signal(signum)
+        assert run.end() == code
         run.assert_gone()
         (stop,) = run.events("stop")
         assert run.checkpoint().t == stop["global_steps"]
         assert Path(stop["checkpoint"]).is_file()
         assert run.rows()[-1]["exchanges"] == stop["exchanges"]
-        assert "SIGTERM: writing a checkpoint and stopping" in run.stderr()
+        assert f"{signal.Signals(signum).name}: writing a checkpoint and stopping" in run.stderr()
 
 
 def test_signal_before_training_begins_ends_at_once(tmp_path):
@@ -315,8 +316,9 @@ def test_signal_before_training_begins_ends_at_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_second_ctrl_c_ends_a_job_that_does_not_stop(tmp_path):
-    with training(tmp_path, "--nodes", 2) as run:
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_second_ctrl_c_ends_a_job_that_does_not_stop(tmp_path, nodes):
+    with training(tmp_path, "--nodes", nodes) as run:
         run.wait_for_checkpoint()
         run.job().suspend()
         run.launcher.send_signal(signal.SIGINT)

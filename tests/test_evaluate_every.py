@@ -151,9 +151,10 @@ def test_a_killed_evaluation_is_counted_and_the_next_one_goes_well(mine, tmp_pat
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_an_evaluation_too(mine, tmp_path):
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_ctrl_c_ends_an_evaluation_too(mine, tmp_path, nodes):
     (tmp_path / "hang").touch()
-    with mine("--nodes", 2, "--minutes", 5) as run:
+    with mine("--nodes", nodes, "--minutes", 5) as run:
         wait_until((tmp_path / "pid").exists, "an evaluation")
         asked_at = time.monotonic()
         run.launcher.send_signal(signal.SIGINT)

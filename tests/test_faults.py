@@ -88,8 +88,9 @@ def test_actor_learner_that_is_killed_is_replaced(tmp_path):
 
 
 @pytest.mark.slow
-def test_three_deaths_within_a_minute_end_a_node(tmp_path):
-    with faulty(tmp_path, "quiet", "cluster.processes=2") as run:
+@pytest.mark.parametrize("exchange", ["paper", "overlap"])
+def test_three_deaths_within_a_minute_end_a_node(tmp_path, exchange):
+    with faulty(tmp_path, "quiet", "cluster.processes=2", f"dpsgd.exchange={exchange}") as run:
         run.wait_for_checkpoint()
         pids = ready(run)[0]["actor_learners"]
         for deaths in range(1, 4):
@@ -298,9 +299,10 @@ def test_nodes_end_when_their_master_dies(tmp_path):
 
 
 @pytest.mark.slow
-def test_run_goes_on_by_itself_when_its_master_has_died(tmp_path):
-    restarts = 2
-    with nodes(tmp_path, 2, f"cluster.restarts={restarts}") as run:
+@pytest.mark.parametrize("number", [1, 2])
+def test_run_goes_on_by_itself_when_its_master_has_died(tmp_path, number):
+    restarts = 3 - number
+    with nodes(tmp_path, number, f"cluster.restarts={restarts}") as run:
         for restart in itertools.count(1):
             t = run.checkpoint().t
             os.kill(master(run), signal.SIGKILL)

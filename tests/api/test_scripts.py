@@ -25,15 +25,18 @@ def test_a_script_may_have_everything_in_itself(tmp_path):
     assert hsa2c.Run(tmp_path / "run").load().x.tolist() == pytest.approx([1.0] * 3, abs=1e-3), "found by its file"
 
 
-@pytest.mark.parametrize("way", ["-i", "-c", "stdin"])
+@pytest.mark.parametrize(
+    "way", ["-i", *(pytest.param(way, marks=pytest.mark.slow) for way in ("-c", "code", "stdin", "PYTHONINSPECT"))]
+)
 @pytest.mark.slow
 def test_a_session_has_no_file_and_may_have_lambdas(tmp_path, way):
     source = SESSION.replace("FOLDER", repr(str(tmp_path))) + SHOW
-    ways = {"-c": ("-c", source), "stdin": ("-",), "-i": ("-i", "-q")}
+    ways = {"-c": ("-c", source), "stdin": ("-",), "code": ("-m", "code", "-q"), "-i": ("-i", "-q")}
     with tempfile.TemporaryFile("w+") as file:
         file.write(source if way == "stdin" else f"exec({source!r})\n")
         file.seek(0)
-        out, _ = run(*ways[way], source=file)
+        variables = {"PYTHONINSPECT": "1"} if way == "PYTHONINSPECT" else {}
+        out, _ = run(*ways.get(way, ()), source=file, **variables)
     assert f"104 updates (limit 100) {DONE}" in out
 
 
