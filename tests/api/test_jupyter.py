@@ -12,7 +12,7 @@ from nbclient.exceptions import CellExecutionError
 
 import hsa2c
 from tests.api.scripts import PROBLEM
-from tests.processes import PATIENCE_S, REPOSITORY, environment, wait_until
+from tests.processes import PATIENCE_S, REPOSITORY, command_line, environment, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -63,8 +63,7 @@ def test_a_notebook_trains_shows_and_calls_back(tmp_path):
     assert "6,000 updates" in page
     run = hsa2c.Run(tmp_path / "run")
     assert run.rows()[-1]["updates"] == 6000
-    there = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]  # zombies: None
-    assert not [command for command in there if str(tmp_path) in command]
+    assert not [process for process in psutil.process_iter() if str(tmp_path) in " ".join(command_line(process))]
 
 
 def test_several_nodes_need_a_file(tmp_path):
