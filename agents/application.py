@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from hsa2c.agents.playing import Trained
     from hsa2c.agents.policy import Policy
 
+_PRELOADED = 64
+"""Emulators at most that are loaded before the fork, by one core; each process loads more of its own."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AtariConfig:
@@ -59,10 +62,6 @@ class AtariConfig:
     stop: AgentStopConfig = dataclasses.field(default_factory=AgentStopConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     output: OutputConfig = dataclasses.field(default_factory=OutputConfig)
-
-
-_PRELOADED = 64
-"""Emulators at most that are loaded before the fork, by one core; each process loads more of its own."""
 
 
 class Atari(AgentApplication):
