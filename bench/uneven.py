@@ -1,19 +1,22 @@
 """Slow and uneven environments, beside libraries that wait for the slowest: ``python -m bench.uneven``.
 
 A step takes 0.1 to 10 ms, lognormal, and now and then a second. One process in eight is 4 times slower. The environment
-sleeps, so waiting is compared, and not processors. The ideal is what the environments make by themselves, each on its
-own. Ours learns meanwhile, from all of it. Gymnasium's AsyncVectorEnv and Stable-Baselines3's SubprocVecEnv, with as
-many processes, only act at random.
+sleeps, so waiting is compared, and not processors. The ideal is what as many processes make that do nothing but step.
+Ours has its defaults: each process steps its 8 environments one after another, and learns from all of it; samples of
+a rollout that the end cuts off are not counted. Gymnasium's AsyncVectorEnv and Stable-Baselines3's SubprocVecEnv have
+as many processes, with one environment in each, and only act at random.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
 import statistics
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -28,20 +31,28 @@ _PAUSE, _PAUSE_S = 1 / 5000, 1.0
 _SLOW = 4.0
 
 
+_made = multiprocessing.Value("i", 0)
+"""Processes that have made an environment, in this turn."""
+
+
+@functools.cache
+def _number(process: int) -> int:
+    """Of a process, in the order in which processes make their first environment: every eighth is slow."""
+    with _made.get_lock():
+        before: int = _made.value
+        _made.value = before + 1
+    return before
+
+
 class Uneven(gymnasium.Env[Any, Any]):
     """Sleeps for a random while in each step; the agent's part is to say 1."""
 
     observation_space = gymnasium.spaces.Box(-1.0, 1.0, (8,))
     action_space = gymnasium.spaces.Discrete(2)
-    made = multiprocessing.Value("i", 0)
-    """Processes that have made one: every eighth is slow."""
 
     def __init__(self) -> None:
-        with Uneven.made.get_lock():
-            number = Uneven.made.value
-            Uneven.made.value += 1
-        self._factor = _SLOW if number % 8 == 7 else 1.0
-        self._random = np.random.default_rng([os.getpid(), number])
+        self._factor = _SLOW if _number(os.getpid()) % 8 == 7 else 1.0
+        self._random = np.random.default_rng()
         self._t = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -64,8 +75,8 @@ class Uneven(gymnasium.Env[Any, Any]):
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print; 1 if ours keeps less than 0.9 of the ideal."""
     p = argparse.ArgumentParser(prog="bench.uneven", description=__doc__.splitlines()[0] if __doc__ else None)
-    p.add_argument("--processes", type=int, default=8, metavar="N", help="as many environments (8)")
-    p.add_argument("--seconds", type=float, default=20.0, help="of each system, each time (20)")
+    p.add_argument("--processes", type=int, default=8, metavar="N", help="of each system (8)")
+    p.add_argument("--seconds", type=float, default=40.0, help="of each system, each time (40)")
     p.add_argument("--turns", type=int, default=3, help="times that each has its turn (3)")
     p.add_argument("--json", action="store_true")
     options = p.parse_args(arguments)
@@ -75,7 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     speeds: dict[str, list[float]] = {name: [] for name in systems}
     for _ in range(options.turns):
         for name, measure in systems.items():
-            Uneven.made.value = 0
+            _made.value = 0
+            _number.cache_clear()
             speeds[name].append(measure(options.processes, options.seconds))
             print(f"{name}: {speeds[name][-1]:,.0f} steps/s", file=sys.stderr, flush=True)
     medians = {name: statistics.median(found) for name, found in speeds.items()}
@@ -112,15 +124,10 @@ def _ideal(processes: int, seconds: float) -> float:
 
 
 def _ours(processes: int, seconds: float) -> float:
-    """Trains meanwhile, an environment in each process."""
-    run = hsa2c.train(
-        env=Uneven,
-        p=processes,
-        minutes=seconds / 60,
-        progress=False,
-        settings={"env.num_envs": 1, "agent.t_max": 64, "agent.loss": "a2c", "output.log_every_s": 5.0},
-    )
-    row = run.rows()[-1]
+    """Trains meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = hsa2c.train(env=Uneven, p=processes, minutes=seconds / 60, progress=False, run_dir=folder)
+        row = run.rows()[-1]
     return float(row["agent_steps"]) / float(row["elapsed_s"])
 
 
