@@ -116,6 +116,10 @@ class Application:
         """Write what v stands for as a file that other programs run (``hsa2c export``); its ending says the format."""
         raise ConfigError(f"application {self.name}: has no format to export to")
 
+    def suspect(self, config: Any) -> str:
+        """What to look at where a run's processes end without a word, such as its environment; empty: nothing."""
+        return ""
+
     def imports(self, config: Any) -> Sequence[str]:
         """Names of all code that evaluating imports: a stranger's settings may name anything."""
         return self.code(config)

@@ -42,8 +42,10 @@ class PoolLimits:
     """So many processes lost within `deaths_s`, and the node gives up."""
     deaths_s: float = 60.0
     """See `deaths`."""
+    rest_s: float = 5.0
+    """After a stop: until a process that has not come to the end of its step is no longer waited for."""
     finish_s: float = 10.0
-    """How long a process may take to end when asked."""
+    """How long a process may take to end when asked; a second where one was no longer waited for."""
 
 
 class ProcessPool:
@@ -57,6 +59,7 @@ class ProcessPool:
         p: Processes.
         state: The optimiser's state to start from, float32 [state_dim].
         limits: The process pool's clock.
+        suspect: See `Processes`.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class ProcessPool:
         *,
         state: Vector | None = None,
         limits: PoolLimits | None = None,
+        suspect: str = "",
     ) -> None:
         self._shared = SharedVectors(layout.size, layout.state_size, p)
         self._shared.go_on(state)
@@ -74,11 +78,14 @@ class ProcessPool:
         self._applied = self._reported = 0  # updates in u as it was last copied, and of them those that were reported
         self._shares_done = 0  # of B updates each, since the last exchange began
         self._resting: set[int] = set()
+        self._interrupted_at: float | None = None
         self._limits = limits = limits or PoolLimits()
         self._reports = Reports()
         self._kept_at = time.monotonic()
         life = partial(live, make_problem, self._shared, layout)
-        self._processes = Processes(life, p, self._reports, deaths=limits.deaths, deaths_s=limits.deaths_s)
+        self._processes = Processes(
+            life, p, self._reports, deaths=limits.deaths, deaths_s=limits.deaths_s, suspect=suspect
+        )
         try:
             self._processes.start()
         except BaseException:
@@ -183,7 +190,7 @@ class ProcessPool:
     def _begin(self, v: Vector, B: int, rate_scale: float, *, running: bool) -> Vector:
         u = self._shared.u.numpy()
         self._layout.enter(v, u)
-        self._shared.interrupted = False
+        self._shared.interrupted, self._interrupted_at = False, None
         self._processes.order(ORDER.pack(B, rate_scale, running))
         return u
 
@@ -231,15 +238,22 @@ class ProcessPool:
     def interrupt(self) -> None:
         """Let the round end early: each process stops before its next update."""
         self._shared.interrupted = True
+        self._interrupted_at = self._interrupted_at or time.monotonic()
 
     def close(self) -> None:
         """End the processes: asked first, killed after a while."""
+        late = self._late()
         self.interrupt()
-        self._processes.close(self._limits.finish_s)
+        self._processes.close(min(1.0, self._limits.finish_s) if late else self._limits.finish_s)
+
+    def _late(self) -> bool:
+        return self._interrupted_at is not None and time.monotonic() - self._interrupted_at > self._limits.rest_s
 
     def _idle(self) -> set[int]:
-        """Who will do nothing more in a round that is to end: they have not begun."""
-        return self._processes.coming if self._shared.interrupted else set()
+        """Who will do nothing more in a round that is to end, or not in time: an environment may hang for a minute."""
+        if not self._shared.interrupted:
+            return set()
+        return set(range(len(self._processes))) if self._late() else self._processes.coming
 
     def _answers(self, last: bytes, attend: Callable[[], None]) -> Iterator[bytes]:
         """Each process's message of kind `last`; `attend` is called again and again meanwhile."""

@@ -40,16 +40,24 @@ class Processes:
         reports: Where is told who was lost and who has come.
         deaths: So many lost within `deaths_s`, and it is an error.
         deaths_s: See `deaths`.
+        suspect: What may have ended them, for that error; empty where nothing stands out.
     """
 
     def __init__(
-        self, life: Callable[[int, socket.socket], None], p: int, reports: Reports, *, deaths: int, deaths_s: float
+        self,
+        life: Callable[[int, socket.socket], None],
+        p: int,
+        reports: Reports,
+        *,
+        deaths: int,
+        deaths_s: float,
+        suspect: str = "",
     ) -> None:
         self.replacing = False
         self.coming: set[int] = set()
         self._p = p
         self._reports = reports
-        self._deaths, self._deaths_s = deaths, deaths_s
+        self._deaths, self._deaths_s, self._suspect = deaths, deaths_s, suspect
         self._deaths_at: list[float] = []
         self._order = b""  # the present round's
         self._selector = selectors.DefaultSelector()
@@ -137,6 +145,7 @@ class Processes:
             raise NodeError("\n".join(filter(None, (why, details))))
         if len(self._deaths_at) >= self._deaths:
             headline = f"{len(self._deaths_at)} actor-learners lost within {self._deaths_s:.0f} s; the last: {why}"
+            headline += f"; look at {self._suspect}" * bool(self._suspect)
             raise NodeError("\n".join(filter(None, (headline, details))))
         self._selector.unregister(process.socket)
         process.socket.close()

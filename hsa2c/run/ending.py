@@ -37,8 +37,14 @@ def report(
         for line in (directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]:
             print(line, file=sys.stderr)
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    print(f"the job failed ({how}); its output is in {directory / 'log.txt'}", file=sys.stderr)
+    print(f"the job failed ({how}){_output(directory)}", file=sys.stderr)
     return EXIT_FAILED
+
+
+def _output(directory: Path) -> str:
+    """Where to find what the job wrote, if it did."""
+    log = directory / "log.txt"
+    return f"; its output is in {log}" if log.exists() and log.stat().st_size else ""
 
 
 def why(directory: Path, session: int | None = None) -> str:
@@ -54,7 +60,7 @@ def why(directory: Path, session: int | None = None) -> str:
     said = [event for event in events if event.get("kind") == "error" and session in (None, event.get("session"))]
     if said:
         told, text = str(said[-1].get("message")), str(said[-1].get("traceback") or "")
-    elif log.exists():
+    elif log.exists() and log.stat().st_size:
         told, text = f"its output is in {log}", log.read_text(encoding="utf-8", errors="replace")
     else:
         return ""
@@ -67,7 +73,7 @@ def _report_stop(code: int, supervisor: Supervisor, directory: Path, *, session:
     at_once = len(supervisor.received) > 1
     if supervisor.trained and not at_once:
         if code not in (EXIT_DONE, EXIT_NOT_STARTED):
-            print(f"the job failed while it stopped; its output is in {directory / 'log.txt'}", file=sys.stderr)
+            print(f"the job failed while it stopped{_output(directory)}", file=sys.stderr)
         return
     said = f"{supervisor.name}: stopped {'at once' if supervisor.trained else 'before training began'}"
     if fresh and not _journal_tells_error(directory) and rundir.withdraw(directory):

@@ -35,6 +35,7 @@ def make_pool(task: Task, node: int) -> Any:
         state=states[node % len(states)] if states else None,
         # Somewhat more often than checkpoints are due, so that every node's state is there when one is.
         limits=PoolLimits(keep_s=0.8 * task.config.output.checkpoint_every_s, start_s=task.limits.start_s),
+        suspect=task.app.suspect(config),
     )
 
 
