@@ -21,7 +21,7 @@ from gymnasium.spaces import Space
 
 from hsa2c.envs.limit import Limit
 from hsa2c.envs.making import Make
-from hsa2c.envs.steps import EPISODES, MOST_FAULTS, Environments, EnvStep, Episode, check, one_line, whole
+from hsa2c.envs.steps import EPISODES, MOST_FAULTS, Environments, EnvStep, Episode, begun, check, one_line, stepped, whole
 from hsa2c.errors import ProblemError
 
 
@@ -49,6 +49,7 @@ class Envs(Environments):
         name: What it is called where it fails.
 
     Attributes:
+        name: As it was given.
         observation_space: Of one.
         action_space: Of one.
         faults: Environments that were made anew, since the last look.
@@ -58,7 +59,7 @@ class Envs(Environments):
     def __init__(
         self, make: Make, num_envs: int, *, seed: int, step_limit_s: float | None = None, name: str = "environment"
     ) -> None:
-        self._make, self._name = make, name
+        self._make, self.name = make, name
         self._limit = Limit(step_limit_s)
         self._envs = []
         for _ in range(num_envs):
@@ -95,10 +96,12 @@ class Envs(Environments):
                 continue
             try:
                 with self._limit:
-                    took.observations[i], reward, terminated, truncated, info = env.step(actions[i])
-                took.masks[i], took.rewards[i] = info.get("action_mask"), float(reward)
-                took.ends[i] = bool(terminated), bool(truncated) and not terminated, True
-            except Exception as error:
+                    gave = env.step(actions[i])
+                took.observations[i], took.rewards[i], terminated, truncated, info = stepped(gave)
+                took.masks[i] = info.get("action_mask")
+                took.ends[i] = terminated, truncated and not terminated, True
+            except (Exception, SystemExit) as error:
+                took.rewards[i] = 0.0
                 took.observations[i], took.masks[i] = self._replace(i, error)
         observations = self._checked(took)
         ends = np.array(took.ends, bool).T
@@ -144,14 +147,16 @@ class Envs(Environments):
         self._scores[i], self._lengths[i] = 0.0, 0
         try:
             with self._limit:
-                observation, info = self._envs[i].reset(seed=seed)
+                gave = self._envs[i].reset(seed=seed)
+            observation, info = begun(gave)
             check(self.observation_space, observation)
-        except Exception as error:
+            mask = info.get("action_mask")
+        except (Exception, SystemExit) as error:
             return self._replace(i, error)
         self._over[i] = False
-        return observation, info.get("action_mask")
+        return observation, mask
 
-    def _replace(self, i: int, error: Exception) -> tuple[Any, Any]:
+    def _replace(self, i: int, error: BaseException) -> tuple[Any, Any]:
         """Make an environment anew that has failed, and begin an episode there.
 
         Raises:
@@ -159,7 +164,7 @@ class Envs(Environments):
         """
         self.faults += 1
         self._failed.append(True)
-        where = f"{self._name}, copy {i}"
+        where = f"{self.name}, copy {i}"
         self.last_fault = f"{where}, after {self._lengths[i]} steps: {type(error).__name__}: {one_line(error)}"
         if sum(self._failed) >= MOST_FAULTS:
             raise ProblemError(f"{MOST_FAULTS} of the last {len(self._failed)} episodes failed; {self.last_fault}")
@@ -169,6 +174,6 @@ class Envs(Environments):
         try:
             with self._limit:
                 self._envs[i] = self._make()
-        except Exception as again:
+        except (Exception, SystemExit) as again:
             raise ProblemError(f"{where}: cannot be made anew: {type(again).__name__}: {one_line(again)}") from error
         return self._begin(i, seed=self._seed + i)

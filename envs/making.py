@@ -15,7 +15,7 @@ import numpy as np
 from hsa2c import names
 from hsa2c.envs.limit import limited
 from hsa2c.envs.names import resolve_game
-from hsa2c.envs.steps import check, one_line
+from hsa2c.envs.steps import begun, check, one_line
 from hsa2c.errors import ConfigError
 
 Make = Callable[[], "gymnasium.Env[Any, Any]"]
@@ -42,14 +42,18 @@ def make_one(make: Make, name: str, limit_s: float | None) -> gymnasium.Env[Any,
         if isinstance(error, gymnasium.error.DependencyNotInstalled) and extra:
             raise ConfigError(f"{name}: needs {extra[0]}: pip install 'hsa2c[gym]'") from None
         raise ConfigError(f"{name}: cannot be made: {type(error).__name__}: {one_line(error)}") from None
+    if hasattr(env, "single_observation_space"):
+        raise ConfigError(f"{name}: gave a {type(env).__name__}, several environments, must be one")
     for member in ("observation_space", "action_space", "reset", "step"):
         if not hasattr(env, member):
             raise ConfigError(f"{name}: gave a {type(env).__name__} without {member}, must be a gymnasium.Env")
     return env
 
 
-def try_reset(make: Make, name: str, limit_s: float | None, seed: int) -> None:
+def try_reset(make: Make, name: str, limit_s: float | None, seed: int) -> tuple[Any, Any]:
     """Begin an episode in one environment; during training it would be one fault after the other.
+
+    Gives its observation and info.
 
     Args:
         make: As for `make_one`, as the next two.
@@ -63,13 +67,15 @@ def try_reset(make: Make, name: str, limit_s: float | None, seed: int) -> None:
     env = make_one(make, name, limit_s)
     try:
         with limited(limit_s):
-            observation, _ = env.reset(seed=seed)
+            gave = env.reset(seed=seed)
+        observation, info = begun(gave)
         check(env.observation_space, observation)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{name}: reset fails: {type(error).__name__}: {one_line(error)}") from None
     finally:
         with contextlib.suppress(Exception):
             env.close()
+    return observation, info
 
 
 def of_pixels(make: Make, *, grey: bool, size: int | None, stack: int) -> Make:
@@ -140,4 +146,4 @@ def _nearest(name: str) -> str:
     found = difflib.get_close_matches(name.lower(), ids, n=3, cutoff=0.5)
     if found:
         return f"; did you mean {', '.join(ids[one] for one in found)}?"
-    return "; one of your own is module:function"
+    return "; one of your own is module:function, or /folder/script.py:function"

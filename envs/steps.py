@@ -43,12 +43,14 @@ class Environments(Protocol):
     """Several copies of an environment.
 
     Attributes:
+        name: What they are called where they fail.
         observation_space: Of one.
         action_space: Of one.
         faults: Environments that were made anew, since the last look.
         last_fault: Of these the last, in words.
     """
 
+    name: str
     observation_space: Space[Any]
     action_space: Space[Any]
     faults: int
@@ -62,6 +64,39 @@ class Environments(Protocol):
     def step(self, actions: npt.NDArray[Any]) -> EnvStep: ...  # noqa: D102
 
     def close(self) -> None: ...  # noqa: D102
+
+
+def begun(gave: Any) -> tuple[Any, Any]:
+    """Observation and info, as `reset` gave them.
+
+    Raises:
+        ValueError: It gave something else.
+    """
+    if not isinstance(gave, tuple | list) or len(gave) != 2:
+        raise ValueError(f"reset gives {_what(gave)}, must give 2: observation, info")
+    return gave[0], gave[1]
+
+
+def stepped(gave: Any) -> tuple[Any, float, bool, bool, Any]:
+    """Observation, reward, terminated, truncated and info, as `step` gave them.
+
+    Raises:
+        ValueError: It gave something else.
+    """
+    if not isinstance(gave, tuple | list) or len(gave) != 5:
+        must = "must give 5: observation, reward, terminated, truncated, info"
+        raise ValueError(f"step gives {_what(gave)}, {must}")
+    observation, reward, terminated, truncated, info = gave
+    try:
+        return observation, float(reward), bool(terminated), bool(truncated), info
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"reward {reward!r}, terminated {terminated!r}, truncated {truncated!r}: must be a number, and two bools"
+        ) from None
+
+
+def _what(gave: Any) -> str:
+    return f"{len(gave)} values" if isinstance(gave, tuple | list) else f"a {type(gave).__name__}"
 
 
 def check(space: Space[Any], observation: Any, reward: Any = 0.0, where: str = "observation") -> None:

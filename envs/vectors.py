@@ -64,7 +64,7 @@ class VectorEnvs(Environments):
     def __init__(
         self, make_all: MakeAll, *, seed: int, step_limit_s: float | None = None, name: str = "environment"
     ) -> None:
-        self._make_all, self._name, self._seed = make_all, name, seed
+        self._make_all, self.name, self._seed = make_all, name, seed
         self._env = make_all()
         self._limit = Limit(step_limit_s)
         self.observation_space: Space[Any] = self._env.single_observation_space
@@ -86,7 +86,7 @@ class VectorEnvs(Environments):
             with self._limit:
                 observations, info = self._env.reset(seed=self._seed)
             return self._checked(observations, np.zeros(0)), self._masks(info)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return self._replace(error)
 
     def step(self, actions: npt.NDArray[Any]) -> EnvStep:
@@ -100,7 +100,7 @@ class VectorEnvs(Environments):
             seen = self._checked(observations, rewards)
             terminated = np.asarray(terminated, bool) & valid
             truncated = np.asarray(truncated, bool) & valid & ~terminated
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             seen, masks = self._replace(error)
             no = np.zeros(self.num_envs, bool)
             return EnvStep(seen, masks, np.zeros(self.num_envs, np.float32), no, no, no, ())
@@ -138,7 +138,7 @@ class VectorEnvs(Environments):
         said = info.get("_action_mask", np.ones(self.num_envs, bool))
         return [mask if there else None for mask, there in zip(masks, said, strict=True)]
 
-    def _replace(self, error: Exception) -> tuple[Any, list[Any]]:
+    def _replace(self, error: BaseException) -> tuple[Any, list[Any]]:
         """Make all anew, and begin an episode in each.
 
         Raises:
@@ -146,7 +146,7 @@ class VectorEnvs(Environments):
         """
         self.faults += 1
         self._in_a_row += 1
-        where = f"{self._name}, all {self.num_envs} copies"
+        where = f"{self.name}, all {self.num_envs} copies"
         self.last_fault = f"{where}: {type(error).__name__}: {error}"
         if self._in_a_row >= MOST_FAULTS:
             raise ProblemError(f"{MOST_FAULTS} faults in a row; {self.last_fault}")
@@ -156,6 +156,6 @@ class VectorEnvs(Environments):
         try:
             with self._limit:
                 self._env = self._make_all()
-        except Exception as again:
+        except (Exception, SystemExit) as again:
             raise ProblemError(f"{where}: cannot be made anew: {type(again).__name__}: {again}") from error
         return self.reset()

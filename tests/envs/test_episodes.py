@@ -85,9 +85,12 @@ def wrong(**given):
         (wrong(observation=np.float32([1, np.nan, 2])), "ValueError: observation is not finite"),
         (wrong(observation=np.float32([1, 2])), "ValueError: observation has shape (2,), must have (3,)"),
         (wrong(observation=None), "ValueError: observation has shape (), must have (3,)"),
-        (lambda env: (env.seen()[0], 0.0), "ValueError: not enough values to unpack"),
+        (lambda env: (env.seen()[0], 0.0), "ValueError: step gives 2 values, must give 5: observation, reward, "),
+        (lambda env: None, "ValueError: step gives a NoneType, must give 5: observation"),
+        (wrong(reward=np.ones(1)), "ValueError: reward array([1.]), terminated False"),
+        (lambda env: sys.exit("no licence"), "SystemExit: no licence"),
     ],
-    ids=["raises", "hangs", "reward", "nan", "shape", "none", "old step"],
+    ids=["raises", "hangs", "reward", "nan", "shape", "none", "old step", "nothing", "no number", "exit"],
 )
 def test_a_fault_costs_its_episode_and_is_counted(fails, said):
     Faulty.made = 0
@@ -190,7 +193,7 @@ def test_before_training_one_is_made_and_reset_within_the_limit():
         make_one(never, "env = 'mine'", 0.2)
     with pytest.raises(ConfigError, match=r"^env = 'mine': reset fails: TimeoutError: no answer within 0.2 s \(env"):
         try_reset(Slow, "env = 'mine'", 0.2, seed=1)
-    with pytest.raises(ConfigError, match="reset fails: ValueError"):
+    with pytest.raises(ConfigError, match="reset fails: ValueError: reset gives a ndarray, must give 2: observation"):
         try_reset(Older, "env = 'mine'", None, seed=1)
     with pytest.raises(TimeoutError):
         Envs(never, N, seed=1, step_limit_s=0.2)
