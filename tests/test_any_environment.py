@@ -72,6 +72,20 @@ class Bad(Reach):
                 return how
 
 
+class Dies(Reach):
+    def __init__(self):
+        os._exit(3)
+
+
+class Masked(Reach):
+    def reset(self, **how):
+        return super().reset(**how)[0], {"action_mask": np.int8([0, 0])}
+
+
+class Several(Reach):
+    single_observation_space = None
+
+
 class Words(Reach):
     observation_space = Text(3)
 
@@ -108,6 +122,10 @@ def wide(observations, actions):
 def loss(batch, output):
     kept = batch.valid
     return -(batch.advantages * output.log_p)[kept].mean() + 0.5 * (batch.returns - output.values)[kept].square().mean()
+
+
+def no_loss(batch, output):
+    return batch.returns.mean()
 
 
 class Licensed(Reach):
@@ -356,6 +374,10 @@ def refused(mine, monkeypatch, capsys):
         ("--env cartpole-v1", "did you mean CartPole-v1"),
         ("--env=Pong", "there is --game Pong, or --env ALE/Pong-v5"),
         ("--env xyzzy", "is registered; one of your own is module:function"),
+        ("--env mine:Masked", "reset: action_mask [0 0] allows no action of Discrete(2)"),
+        ("--env mine:Several", "gave a Several, several environments, must be one"),
+        ("--env mine.py", "one of your own is module:function, or /folder/script.py:function"),
+        ("--env mine:Reach --loss mine:no_loss", "agent.loss: must give a scalar tensor"),
         ("--env mine:Licensed", "cannot be made: SystemExit: no licence"),
         ("--env Hopper-v2", "cannot be made: ImportError"),
         ("--env no_such_boards:Board-v0", "no module no_such_boards is installed"),
@@ -383,6 +405,12 @@ def refused(mine, monkeypatch, capsys):
 )
 def test_bad_input(refused, arguments, said):
     assert said in refused(*arguments.split(" "))
+
+
+def test_an_environment_that_ends_its_process_does_not_end_the_command(mine):
+    _, err = call(mine, "train.py", "--env", "mine:Dies", "--run-dir", "runs", code=2)
+    assert err == "train.py: env = 'mine:Dies': made or reset, it ends its process with exit code 3\n"
+    assert not (mine / "runs").exists()
 
 
 def test_a_missing_extra_is_named(refused, monkeypatch):

@@ -209,12 +209,23 @@ def test_signal_ends_an_attended_command_that_does_not_hear(tmp_path, signum):
 
 
 @pytest.mark.parametrize(
-    ("act", "code"), [("lambda: 7", 7), ("lambda: __import__('os').kill(__import__('os').getpid(), 9)", -9)]
+    ("act", "code"), [("lambda: 2", 2), ("lambda: __import__('os').kill(__import__('os').getpid(), 9)", -9)]
 )
 def test_attended_command_ends_as_what_it_attends(tmp_path, act, code):
     with attended(tmp_path, act) as command:
         assert command.communicate(timeout=PATIENCE_S) == ("", "")
     assert command.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("act", "how"),
+    [("lambda: __import__('os')._exit(3)", "with exit code 3"), ("__import__('os').abort", "by SIGABRT")],
+)
+def test_attended_command_whose_process_is_ended_says_so(tmp_path, act, how):
+    with attended(tmp_path, act) as command:
+        said = f"prog: its process was ended {how}, by an environment or a library of its\n"
+        assert command.communicate(timeout=PATIENCE_S) == ("", said)
+    assert command.returncode == 1
 
 
 def test_attended_command_that_hears_says_its_own_line(tmp_path):

@@ -15,12 +15,13 @@ from torch import Tensor
 from hsa2c.agents.evaluation import summarise
 from hsa2c.agents.gym.distributions import Actions
 from hsa2c.agents.gym.networks import Agent, to_tensors
-from hsa2c.agents.gym.spaces import empty, leaves, mask_of, take
+from hsa2c.agents.gym.spaces import check_mask, empty, leaves, take
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.agents.network import bind, num_parameters
 from hsa2c.dpsgd.protocols import Vector
 from hsa2c.envs.episodes import Envs
 from hsa2c.envs.making import Make
+from hsa2c.envs.steps import check, whole
 from hsa2c.errors import ConfigError
 
 _MOST_ENVS = 16  # episodes played side by side
@@ -103,9 +104,10 @@ class AgentPolicy:
             starts: bool [n]: which of them have just begun an episode; None: none but the first time.
 
         Raises:
-            ConfigError: It remembers another number of environments.
+            ConfigError: An observation or a mask is not of its space, or it remembers another number of environments.
         """
         n = len(observations)
+        self._check(observations)
         arrays = empty(self._leaves, (n,))
         for i, observation in enumerate(observations):
             for path, part in zip(self._leaves, take(observation, self._space), strict=True):
@@ -118,17 +120,28 @@ class AgentPolicy:
         begun = torch.zeros(n, dtype=torch.bool) if starts is None else torch.from_numpy(np.asarray(starts))
         parameters, _, self._state = self._agent(seen, self._state, begun)
         masks = [None] * n if masks is None else masks
-        there = [mask_of(observation, mask) for observation, mask in zip(observations, masks, strict=True)]
+        try:
+            together = zip(observations, masks, strict=True)
+            there = [check_mask(x, mask, self._actions.space, ended=True) for x, mask in together]
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         mask = None
         if any(one is not None for one in there):
             rows = [np.ones(parameters.shape[1], bool) if one is None else one for one in there]
             mask = torch.from_numpy(np.stack(rows))
         return self._actions.to_env(self._actions.sample(parameters, self._agent.log_std, mask, self._greedy))
 
+    def _check(self, observations: Sequence[Any]) -> None:
+        if whole(self._space, list(observations)) is not None:
+            return
+        for observation in observations:
+            try:
+                check(self._space, observation)
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise ConfigError(f"{type(error).__name__}: {error}; must be an observation of {self._space}") from None
 
-def play(
-    policy: AgentPolicy, make: Make, *, episodes: int, seed: int, step_limit_s: float | None = None
-) -> dict[str, Any]:
+
+def play(policy: AgentPolicy, make: Make, *, episodes: int, seed: int, **how: Any) -> dict[str, Any]:
     """Scores of whole episodes; episode k begins with seed + k.
 
     Args:
@@ -136,13 +149,12 @@ def play(
         make: Makes an environment.
         episodes: How many.
         seed: Of the first one.
-        step_limit_s: See `Envs`.
+        how: Of `Envs`: its limit and its name.
     """
-    scores: list[float] = []
-    steps = 0
+    scores, steps = list[float](), 0
     for first in range(0, episodes, _MOST_ENVS):
         n = min(_MOST_ENVS, episodes - first)
-        envs = Envs(make, n, seed=seed + first, step_limit_s=step_limit_s)
+        envs = Envs(make, n, seed=seed + first, **how)
         policy.reset()
         observations: Any
         observations, masks = envs.reset()
@@ -161,11 +173,8 @@ def play(
         scores += [found[i] for i in range(n)]
         envs.close()
     result = summarise(scores, agent_steps=steps)
-    return {name: getattr(result, name) for name in ("mean", "median", "std", "min", "max")} | {
-        "episodes": episodes,
-        "agent_steps": steps,
-        "scores": scores,
-    }
+    told = {name: getattr(result, name) for name in ("mean", "median", "std", "min", "max")}
+    return {**told, "episodes": episodes, "agent_steps": steps, "scores": scores}
 
 
 def check_film(make: Make, path: Path, *, seed: int) -> None:

@@ -83,6 +83,10 @@ class Gym(AgentApplication):
         """The same, and the package that an id may name."""
         return tuple(dict.fromkeys((*self.code(config), *([config.env.id] if ":" in config.env.id else ()))))
 
+    def suspect(self, config: GymConfig) -> str:
+        """The environment."""
+        return f"env {config.env.id}"
+
     def label(self, config: GymConfig) -> str:
         """The environment."""
         word = config.env.id.rpartition(":")[2].rpartition("/")[2].rpartition(".")[2]
@@ -230,7 +234,8 @@ class Gym(AgentApplication):
         if video is not None:
             check_film(maker_of(config, render_mode="rgb_array"), Path(video), seed=seed)
         policy = self.policy(config, v, greedy=greedy, seed=seed)
-        played = play(policy, maker_of(config), episodes=games, seed=seed, step_limit_s=config.env.step_limit_s)
+        how: dict[str, Any] = {"step_limit_s": config.env.step_limit_s, "name": f"env {config.env.id}"}
+        played = play(policy, maker_of(config), episodes=games, seed=seed, **how)
         result = {"environment": config.env.id, **played}
         if video is not None:
             score = record(policy, maker_of(config, render_mode="rgb_array"), Path(video), seed=seed)

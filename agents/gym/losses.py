@@ -5,14 +5,19 @@ A loss of one's own is a function ``loss(batch, output)`` that gives a scalar te
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from gymnasium.spaces import Space
 from torch import Tensor
 
+from hsa2c.agents.gym.distributions import Actions
 from hsa2c.agents.gym.settings import ActorCriticConfig
 from hsa2c.agents.returns import vtrace_targets
+from hsa2c.errors import ConfigError, ProblemError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +89,65 @@ def vtrace(batch: Batch, output: Output, config: ActorCriticConfig) -> tuple[Ten
         advantages = _normalised(advantages, batch.valid)
     value = _mean(0.5 * (targets - output.values).square(), batch.valid)
     return _mean(-advantages * output.log_p, batch.valid), value
+
+
+def scalar(loss: Any) -> Tensor:
+    """What a function of one's own gave, if it can be learnt from.
+
+    Raises:
+        ProblemError: It cannot.
+    """
+    if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
+        raise ProblemError("agent.loss: must give a scalar tensor that depends on the network's output")
+    return loss
+
+
+def check(loss: Loss, actions: Space[Any], *, sequences: bool) -> None:
+    """Let a loss of one's own see a few samples, made up, before any training.
+
+    Args:
+        loss: The function.
+        actions: Action space.
+        sequences: Whether it is to see [T, n].
+
+    Raises:
+        ConfigError: It fails, or what it gives cannot be learnt from.
+    """
+    shape = (4, 2) if sequences else (8,)
+    batch, output = _made_up(actions, shape)
+    try:
+        gave = scalar(loss(batch, output))
+    except ProblemError as error:
+        raise ConfigError(str(error)) from None
+    except Exception as error:
+        raise ConfigError(f"agent.loss: fails on {shape} samples: {type(error).__name__}: {error}") from None
+    if not bool(torch.isfinite(gave)):
+        raise ConfigError(f"agent.loss: is {float(gave.detach())} for samples that are finite, must be a number")
+
+
+def _made_up(actions: Space[Any], shape: tuple[int, ...]) -> tuple[Batch, Output]:
+    def numbers(*size: int) -> Tensor:
+        return torch.linspace(-1.0, 1.0, math.prod(size)).reshape(size)
+
+    false = torch.zeros(shape, dtype=torch.bool)
+    batch = Batch(
+        actions=Actions(actions).empty(shape),
+        log_p=numbers(*shape) - 1.0,
+        values=numbers(*shape),
+        advantages=numbers(*shape),
+        returns=numbers(*shape),
+        rewards=numbers(*shape),
+        terminated=false,
+        truncated=false,
+        valid=~false,
+    )
+    output = Output(
+        log_p=(numbers(*shape) - 1.5).requires_grad_(),
+        entropy=(numbers(*shape) + 1.5).requires_grad_(),
+        values=(0.5 * numbers(*shape)).requires_grad_(),
+        bootstrap=numbers(*shape[1:] or (0,)),
+    )
+    return batch, output
 
 
 LOSSES = {"a2c": a2c, "ppo": ppo, "vtrace": vtrace}

@@ -257,12 +257,7 @@ def check(agent: Agent, spaces: Mapping[str, Space[Any]], parameters: int) -> No
         raise ConfigError(f"agent.network: fails on {n} observations: {type(error).__name__}: {error}") from None
     finally:
         torch.set_num_threads(threads)
-    for what, gave, must in (("policy", policy, ((n, parameters),)), ("value", value, ((n,), (n, 1)))):
-        if tuple(getattr(gave, "shape", ())) not in must:
-            raise ConfigError(
-                f"agent.network: for {n} observations the {what} is {_shape(gave)}, must be"
-                f" {' or '.join(str(list(shape)) for shape in must)}"
-            )
+    _check_output(n, parameters, policy, value)
     if any(parameter.dtype != torch.float32 for parameter in agent.parameters()):
         raise ConfigError("agent.network: its parameters must be float32")
     for name, buffer in agent.named_buffers():
@@ -271,6 +266,17 @@ def check(agent: Agent, spaces: Mapping[str, Space[Any]], parameters: int) -> No
                 f"agent.network: its buffer {name.removeprefix('own.')} changes with use, but is neither shared nor"
                 " saved: must be constant (LayerNorm does in the place of BatchNorm)"
             )
+
+
+def _check_output(n: int, parameters: int, policy: Any, value: Any) -> None:
+    for what, gave, must in (("policy", policy, ((n, parameters),)), ("value", value, ((n,), (n, 1)))):
+        if tuple(getattr(gave, "shape", ())) not in must:
+            raise ConfigError(
+                f"agent.network: for {n} observations the {what} is {_shape(gave)}, must be"
+                f" {' or '.join(str(list(shape)) for shape in must)}"
+            )
+        if not bool(torch.isfinite(gave).all()):
+            raise ConfigError(f"agent.network: for {n} observations the {what} is not finite")
 
 
 def _shape(x: Any) -> str:

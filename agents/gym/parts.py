@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hsa2c import names
-from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig, ImageConfig
+from hsa2c.agents.gym.settings import EnvironmentConfig, GymConfig, ImageConfig, learns_from_sequences
 from hsa2c.config.loading import build, to_dict
 from hsa2c.errors import ConfigError
 
@@ -96,6 +96,8 @@ def agent_of(config: GymConfig) -> Agent:
     if config.agent.network is not None:
         try:
             own = names.find(config.agent.network)(observations, actions)
+        except ConfigError as error:
+            raise ConfigError(f"agent.network: {error}") from None
         except Exception as error:
             raise ConfigError(f"agent.network: cannot be made: {type(error).__name__}: {error}") from None
         if not isinstance(own, nn.Module):
@@ -127,13 +129,28 @@ def _parameters_of(text: str) -> int:
 
 
 def try_out(config: GymConfig) -> None:
-    """Begin an episode, and let a network of the user's own see observations, before anything is written."""
-    from hsa2c.agents.gym.spaces import action_parameters, leaves
+    """Begin an episode, and let what is the user's own see observations, before anything is written."""
+    from hsa2c.agents.gym.spaces import action_parameters, check_mask, leaves
+    from hsa2c.agents.gym.trial import survive
     from hsa2c.envs.making import try_reset
 
+    name = f"env = {config.env.id!r}"
+    trial = (maker_of(config), name, config.env.step_limit_s, config.seed)
+    if is_code(config.env.id) or config.env.options:  # what Gymnasium has, as it is, ends no process
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        limit_s = config.env.step_limit_s  # twice: to make it, and to reset it
+        survive(lambda: try_reset(*trial), f"{name}: made or reset, it", None if limit_s is None else 2 * limit_s)
     observations, actions = spaces_of(config)
-    try_reset(maker_of(config), f"env = {config.env.id!r}", config.env.step_limit_s, config.seed)
+    observation, info = try_reset(*trial)
+    try:
+        check_mask(observation, info.get("action_mask"), actions)
+    except (AttributeError, ValueError) as error:
+        raise ConfigError(f"{name}: reset: {error}") from None
     if config.agent.network is not None:
         from hsa2c.agents.gym.networks import check  # torch, which a launcher does without
 
         check(agent_of(config), leaves(observations), action_parameters(actions))
+    if is_code(config.agent.loss):
+        from hsa2c.agents.gym.losses import check as check_loss
+
+        check_loss(names.find(config.agent.loss), actions, sequences=learns_from_sequences(config.agent))

@@ -13,17 +13,16 @@ from torch import Tensor
 
 from hsa2c.agents.gym import closed_form
 from hsa2c.agents.gym.distributions import Actions
-from hsa2c.agents.gym.losses import LOSSES, Batch, Loss, Output
+from hsa2c.agents.gym.losses import LOSSES, Batch, Loss, Output, scalar
 from hsa2c.agents.gym.mlp import MLP, has_towers
 from hsa2c.agents.gym.networks import Agent, to_tensors
 from hsa2c.agents.gym.rollout import Player, Rollout
-from hsa2c.agents.gym.settings import ActorCriticConfig, passes_of
+from hsa2c.agents.gym.settings import ActorCriticConfig, learns_from_sequences, passes_of
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.agents.network import bind, num_parameters, parameter_views
 from hsa2c.agents.returns import gae
 from hsa2c.dpsgd.problem import Problem
 from hsa2c.envs.steps import Environments
-from hsa2c.errors import ProblemError
 
 
 class ActorCritic(Problem):
@@ -58,7 +57,7 @@ class ActorCritic(Problem):
         how: dict[str, Any] = {"t_max": config.t_max, "discount": config.discount, "mlp": self._mlp}
         self._player = Player(envs, agent, self._actions, statistics, **how)
         self._views = list(zip(agent.parameters(), parameter_views(agent, self._g[: self._dim]), strict=True))
-        self._sequences = config.recurrent != "none" or config.loss == "vtrace"
+        self._sequences = learns_from_sequences(config)
         self._queue: list[NDArray[np.intp]] = []
         self._bound: int | None = None
         self._scale = 1.0
@@ -168,9 +167,7 @@ class ActorCritic(Problem):
         batch, output = self._sequence(r, chosen, tail) if self._sequences else self._samples(r, chosen, tail)
         entropy = torch.where(batch.valid, output.entropy, 0.0).sum() / batch.valid.sum().clamp(min=1)
         if self._loss is not None:
-            policy, value = self._loss(batch, output), torch.zeros(())
-            if not isinstance(policy, Tensor) or policy.dim() or not policy.requires_grad:
-                raise ProblemError("agent.loss: must give a scalar tensor that depends on the network's output")
+            policy, value = scalar(self._loss(batch, output)), torch.zeros(())
         else:
             policy, value = LOSSES[config.loss](batch, output, config)
         total = policy + config.value_weight * value - config.entropy_weight * entropy

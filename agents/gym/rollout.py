@@ -14,7 +14,7 @@ from torch import Tensor
 from hsa2c.agents.gym.distributions import Actions
 from hsa2c.agents.gym.mlp import MLP
 from hsa2c.agents.gym.networks import Agent, State, to_tensors
-from hsa2c.agents.gym.spaces import Arrays, action_parameters, empty, leaves, mask_of, take
+from hsa2c.agents.gym.spaces import Arrays, action_parameters, check_mask, empty, leaves, take
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.envs.steps import Environments, Episode
 from hsa2c.errors import ProblemError
@@ -77,7 +77,7 @@ class Player:
         self._paths = list(self.rollout.observations)
         self._t_max, self._discount = t_max, discount
         observations, masks = envs.reset()
-        self._put(0, observations, masks)
+        self._put(0, observations, masks, np.zeros(envs.num_envs, bool))
         self.rollout.starts[0] = True
         self._state = agent.begin(envs.num_envs)
         self._sum = np.zeros(envs.num_envs, np.float32)
@@ -145,7 +145,7 @@ class Player:
             self._sum = r.sums[t] = (self._discount * self._sum + step.rewards) * step.valid
             self._sum[step.terminated | step.truncated] = 0.0
         np.logical_not(step.valid, out=r.starts[t + 1])
-        self._put(t + 1, step.observations, step.masks)
+        self._put(t + 1, step.observations, step.masks, step.terminated | step.truncated)
         self.episodes += step.episodes
         self.agent_steps += int(np.count_nonzero(step.valid))
 
@@ -157,7 +157,9 @@ class Player:
         log_p, _ = self._actions.evaluate(parameters, self._agent.log_std, masks, actions)
         r.log_p.copy_(log_p.view_as(r.log_p))
 
-    def _put(self, t: int, observations: Sequence[Any] | NDArray[Any], masks: Sequence[Any]) -> None:
+    def _put(
+        self, t: int, observations: Sequence[Any] | NDArray[Any], masks: Sequence[Any], ended: NDArray[np.bool_]
+    ) -> None:
         r, space = self.rollout, self._envs.observation_space
         if isinstance(observations, np.ndarray):
             r.observations[self._paths[0]][t] = observations
@@ -167,13 +169,15 @@ class Player:
                     r.observations[path][t, i] = part
         if r.masks is None and not isinstance(space, Dict) and not any(mask is not None for mask in masks):
             return
-        self._put_masks(t, [mask_of(*one) for one in zip(observations, masks, strict=True)])
+        try:
+            there = zip(observations, masks, ended, strict=True)
+            self._put_masks(t, [check_mask(x, mask, self._envs.action_space, ended=end) for x, mask, end in there])
+        except ValueError as error:
+            raise ProblemError(f"{self._envs.name}: {error}") from None
 
     def _put_masks(self, t: int, masks: Sequence[NDArray[np.bool_] | None]) -> None:
         r, P = self.rollout, self.rollout.parameters.shape[-1]
         for i, mask in enumerate(masks):
-            if mask is not None and (self._actions.continuous or len(mask) != P):
-                raise ProblemError(f"action_mask of {len(mask)} numbers does not fit {self._envs.action_space}")
             if mask is not None and r.masks is None:
                 r.masks = np.ones((*r.starts.shape, P), bool)
             if r.masks is not None:

@@ -119,6 +119,11 @@ class ActorCriticConfig:
     """Longest gradient; a longer one is scaled back. None: never."""
 
 
+def learns_from_sequences(agent: ActorCriticConfig) -> bool:
+    """Whether an update has all time steps of some environments, in their order."""
+    return agent.recurrent != "none" or agent.loss == "vtrace"
+
+
 def passes_of(agent: ActorCriticConfig, *, continuous: bool) -> int:
     """Times each rollout is used; `continuous`: actions are a Box."""
     return agent.passes or ((10 if continuous else 4) if agent.loss == "ppo" else 1)

@@ -66,6 +66,32 @@ def mask_of(observation: Any, mask: Any) -> npt.NDArray[np.bool_] | None:
     return np.concatenate([np.asarray(part).ravel() for part in parts]).astype(bool)
 
 
+def parts_of_mask(space: Space[Any]) -> list[int]:
+    """Where in a mask each choice begins, of which one must be allowed; none for a MultiBinary, whose 0 always is."""
+    if isinstance(space, Discrete):
+        return [0]
+    if isinstance(space, MultiDiscrete):
+        return [0, *np.cumsum(space.nvec.ravel())[:-1].tolist()]
+    return []
+
+
+def check_mask(observation: Any, mask: Any, space: Space[Any], *, ended: bool = False) -> npt.NDArray[np.bool_] | None:
+    """As `mask_of`, for actions of a space; where an episode has ended, there need be no action.
+
+    Raises:
+        ValueError: It does not fit, or nothing is allowed.
+    """
+    found = mask_of(observation, mask)
+    if found is None:
+        return None
+    if isinstance(space, Box) or len(found) != action_parameters(space):
+        raise ValueError(f"action_mask of {len(found)} numbers does not fit {space}")
+    parts = parts_of_mask(space)
+    if parts and not ended and not np.logical_or.reduceat(found, parts).all():
+        raise ValueError(f"action_mask {found.astype(int)} allows no action of {space}")
+    return found
+
+
 def empty(spaces: Mapping[str, Space[Any]], shape: tuple[int, ...]) -> Arrays:
     """Arrays for so many observations: pixels stay bytes, other numbers are float32, choices int64."""
     return {path: np.zeros(shape + (space.shape or ()), _dtype(space)) for path, space in spaces.items()}

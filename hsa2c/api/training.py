@@ -27,6 +27,9 @@ from hsa2c.run.launcher import Launch, check, launch
 _NOT_FIELDS = ("config", "resume", "replay", "recompute", "set", "json", "slurm", "go_on")
 
 
+_PLAIN = (str, Path, bool, int, float, list, tuple, dict, type(None))
+
+
 class Run(RunFiles):
     """A run that was begun, from Python or by a command line; all that is known of it is in its directory."""
 
@@ -235,5 +238,7 @@ def fields_of(app: Application, settings: Mapping[str, Any] | None, options: Map
         if name not in known or ((option := known[name]).field is None and option.sets is None):
             raise ConfigError(f"{name} = {value!r}: no such option; known are {', '.join(sorted(known))}")
         value = names.give(value, name) if callable(value) else value  # noqa: PLW2901
+        if not isinstance(value, _PLAIN):
+            raise ConfigError(f"{name}: a {type(value).__name__}, must be a name or number, or a function or class")
         setattr(typed, name, str(value) if isinstance(value, Path) else value)
     return {**given(app.command, typed), **given_settings}

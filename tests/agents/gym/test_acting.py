@@ -28,6 +28,21 @@ def policy(env, *, recurrent="none", greedy=False, more=0):
     return AgentPolicy(agent, v, statistics, *spaces, bounds="clip", greedy=greedy, seed=1)
 
 
+@pytest.mark.parametrize(
+    ("observation", "mask", "said"),
+    [
+        (np.zeros(2), None, "observation has shape (2,), must have (3,)"),
+        (None, None, "observation has shape (), must have (3,)"),
+        (np.float32([0, np.nan, 0]), None, "observation is not finite"),
+        (np.zeros(3), [1, 1, 1, 1, 1], "action_mask of 5 numbers does not fit"),
+    ],
+)
+def test_what_is_not_of_its_space_is_refused(observation, mask, said):
+    with pytest.raises(ConfigError) as refused:
+        policy(Scripted(LENGTH))(observation, mask)
+    assert said in str(refused.value)
+
+
 @pytest.mark.parametrize("greedy", [False, True])
 @pytest.mark.parametrize("mask", ["info", "entry"])
 def test_masks_are_never_violated_in_evaluation(mask, greedy):

@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
-from hsa2c.agents.gym.losses import LOSSES, Batch, Output
+from hsa2c.agents.gym.losses import LOSSES, Batch, Output, check
 from hsa2c.agents.gym.settings import ActorCriticConfig
+from hsa2c.errors import ConfigError
 
 PLAIN = ActorCriticConfig(normalise_advantages=False)
 
@@ -75,3 +77,38 @@ def test_vtrace_weighs_what_the_policy_has_left_by_its_ratio():
     (policy + value).backward()
     assert log_p.grad.ravel().tolist() == pytest.approx([-1.25 / 2, -0.5 / 2])
     assert values.grad.ravel().tolist() == pytest.approx([(1 - 2.25) / 2, (2 - 2.5) / 2])
+
+
+@pytest.mark.parametrize("space", [Discrete(3), MultiDiscrete([2, 3]), Box(-1, 1, (2,))], ids=str)
+@pytest.mark.parametrize("sequences", [False, True])
+def test_a_loss_of_ones_own_sees_samples_of_the_shapes_of_training(space, sequences):
+    seen = []
+
+    def loss(batch, output):
+        seen.append((batch, output))
+        assert batch.valid.all()
+        return -(batch.advantages * output.log_p).mean() + (batch.returns - output.values).square().mean()
+
+    check(loss, space, sequences=sequences)
+    [(batch, output)] = seen
+    shape = (4, 2) if sequences else (8,)
+    assert batch.log_p.shape == output.values.shape == batch.actions.shape[: len(shape)] == shape
+    assert output.bootstrap.shape == ((2,) if sequences else (0,))
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda batch, output: 1 / 0, "agent.loss: fails on (8,) samples: ZeroDivisionError"),
+        (lambda batch: 0.0, "agent.loss: fails on (8,) samples: TypeError"),
+        (lambda batch, output: None, "agent.loss: must give a scalar tensor"),
+        (lambda batch, output: output.log_p, "agent.loss: must give a scalar tensor"),
+        (lambda batch, output: batch.returns.mean(), "that depends on the network's output"),
+        (lambda batch, output: output.log_p.mean() * float("nan"), "agent.loss: is nan for samples that are finite"),
+    ],
+    ids=["raises", "arguments", "nothing", "vector", "constant", "nan"],
+)
+def test_a_loss_of_ones_own_is_refused_before_training(loss, said):
+    with pytest.raises(ConfigError) as refused:
+        check(loss, Discrete(3), sequences=False)
+    assert said in str(refused.value)

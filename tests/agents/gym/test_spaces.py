@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete, Sequence, Text, Tuple
 
-from hsa2c.agents.gym.spaces import MASK, action_parameters, image_axes, is_image, leaves, mask_of, take
+from hsa2c.agents.gym.spaces import (
+    MASK,
+    action_parameters,
+    check_mask,
+    image_axes,
+    is_image,
+    leaves,
+    mask_of,
+    take,
+)
 from hsa2c.errors import ConfigError
 
 NESTED = Dict(
@@ -73,3 +82,27 @@ def test_masks_come_from_info_or_from_an_entry():
     assert mask_of({MASK: np.int8([0, 1])}, None).tolist() == [False, True]
     assert mask_of({MASK: np.int8([0, 1])}, [1, 0]).tolist() == [True, False]
     assert mask_of(0, (np.int8([1, 0]), np.int8([0, 1, 1]))).tolist() == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("space", "mask", "said"),
+    [
+        (Discrete(3), [0, 1], "action_mask of 2 numbers does not fit Discrete(3)"),
+        (Box(-1, 1, (2,)), [1, 1], "does not fit Box"),
+        (Discrete(3), [0, 0, 0], "action_mask [0 0 0] allows no action of Discrete(3)"),
+        (MultiDiscrete([2, 3]), [0, 0, 1, 1, 1], "allows no action of MultiDiscrete"),
+        (MultiDiscrete([2, 3]), [1, 1, 0, 0, 0], "allows no action of MultiDiscrete"),
+    ],
+)
+def test_a_mask_must_fit_and_allow_an_action(space, mask, said):
+    with pytest.raises(ValueError) as refused:
+        check_mask(np.zeros(2), mask, space)
+    assert said in str(refused.value)
+
+
+def test_a_mask_that_fits_is_as_it_was_given():
+    assert check_mask(np.zeros(2), None, Box(-1, 1, (2,))) is None
+    assert check_mask(np.zeros(2), [0, 0, 1], Discrete(3)).tolist() == [False, False, True]
+    assert check_mask(np.zeros(2), [0, 1, 1, 0, 0], MultiDiscrete([2, 3])).tolist() == [False, True, True, False, False]
+    assert check_mask(np.zeros(2), [0, 0], MultiBinary(2)).tolist() == [False, False], "all bits stay 0"
+    assert not check_mask(np.zeros(2), [0, 0, 0], Discrete(3), ended=True).any(), "nothing is left to do"
