@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -18,7 +19,7 @@ from hsa2c.agents.gym.parts import (
     statistics_of,
     try_out,
 )
-from hsa2c.agents.gym.settings import GymConfig, passes_of
+from hsa2c.agents.gym.settings import GymConfig, passes_of, rollout_of
 from hsa2c.agents.gym.words import COMMAND, PICTURES, PREFLIGHT
 from hsa2c.agents.words import EVALUATION_SUMMARY, card_of
 from hsa2c.application import ProblemFactory
@@ -95,7 +96,7 @@ class Gym(AgentApplication):
     def title(self, config: GymConfig) -> str:
         """What runs, in one line."""
         whole = super().title(config)
-        return f"HSA2C {self.label(config)}{whole.removeprefix(self.name)}"
+        return f"HSA2C {self.label(config)}{whole.removeprefix(self.name)}, rollouts of {_rollout(config)}"
 
     def resolve(self, config: GymConfig) -> GymConfig:
         """Nothing is left to rules; but names must stand for what they are to be."""
@@ -168,6 +169,7 @@ class Gym(AgentApplication):
 
         make_env, make_all = maker_of(config), maker_of_all(config)
         loss = names.find(config.agent.loss) if is_code(config.agent.loss) else None
+        how_to_learn = dataclasses.replace(config.agent, t_max=_rollout(config))
 
         def make(index: int) -> ActorCritic:
             seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
@@ -177,7 +179,7 @@ class Gym(AgentApplication):
                 envs: Environments = VectorEnvs(make_all, seed=seed, **how)
             else:
                 envs = Envs(make_env, config.env.num_envs, seed=seed, **how)
-            return ActorCritic(config.agent, envs, agent_of(config), statistics_of(config), loss, int(seeds[1]))
+            return ActorCritic(how_to_learn, envs, agent_of(config), statistics_of(config), loss, int(seeds[1]))
 
         return make
 
@@ -264,6 +266,10 @@ class Gym(AgentApplication):
         from hsa2c.agents.gym.export import export
 
         export(self.policy(config, v, greedy=True), path)
+
+
+def _rollout(config: GymConfig) -> int:
+    return rollout_of(config.agent, config.cluster.nodes, config.cluster.processes or 1)
 
 
 APPLICATION = Gym()

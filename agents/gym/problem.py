@@ -17,7 +17,7 @@ from hsa2c.agents.gym.losses import LOSSES, Batch, Loss, Output, scalar
 from hsa2c.agents.gym.mlp import MLP, has_towers
 from hsa2c.agents.gym.networks import Agent, to_tensors
 from hsa2c.agents.gym.rollout import Player, Rollout
-from hsa2c.agents.gym.settings import ActorCriticConfig, learns_from_sequences, passes_of
+from hsa2c.agents.gym.settings import ActorCriticConfig, learns_from_sequences, passes_of, rollout_of
 from hsa2c.agents.gym.statistics import Statistics
 from hsa2c.agents.network import bind, num_parameters, parameter_views
 from hsa2c.agents.returns import gae
@@ -54,7 +54,7 @@ class ActorCritic(Problem):
         self._dim = num_parameters(agent)
         self._g = torch.zeros(self._dim + statistics.size)
         self._mlp = MLP(agent, statistics, self._g[: self._dim]) if has_towers(agent) else None
-        how: dict[str, Any] = {"t_max": config.t_max, "discount": config.discount, "mlp": self._mlp}
+        how: dict[str, Any] = {"t_max": rollout_of(config), "discount": config.discount, "mlp": self._mlp}
         self._player = Player(envs, agent, self._actions, statistics, **how)
         self._views = list(zip(agent.parameters(), parameter_views(agent, self._g[: self._dim]), strict=True))
         self._sequences = learns_from_sequences(config)

@@ -13,6 +13,9 @@ from hsa2c.config.sections import STRICT, ClusterConfig, DPSGDConfig, OptimiserC
 
 CodeName = Annotated[str, Field(min_length=1)]
 
+_ROLLOUT, _SHORTEST_ROLLOUT, _ROLLOUTS = 128, 8, 1024
+"""Where `ActorCriticConfig.t_max` is None: its bounds, and the sum over the processes of several nodes."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ImageConfig:
@@ -81,8 +84,9 @@ class ActorCriticConfig:
     log_std: Annotated[float, Field(ge=-10, le=3)] = -1.0
     """Logarithm of the deviation that actions of a Box have at first, where bounds are -1 and 1. It is learnt."""
 
-    t_max: Annotated[int, Field(ge=1, le=100_000)] = 128
-    """Length of a rollout in agent steps of each environment."""
+    t_max: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Length of a rollout in agent steps of each environment. None: 128 on one node, or with a memory. On more
+    nodes it is 1024 / processes of all nodes, from 8 to 128 (docs/lab/2026-11-nodes.md)."""
 
     passes: Annotated[int, Field(ge=1, le=100)] | None = None
     """Times each rollout is used. None: 4 with ppo, or 10 where actions are a Box; 1 with any other loss. K in Schulman
@@ -117,6 +121,15 @@ class ActorCriticConfig:
 
     max_gradient_norm: Annotated[float, Field(gt=0, le=1e6)] | None = 0.5
     """Longest gradient; a longer one is scaled back. None: never."""
+
+
+def rollout_of(agent: ActorCriticConfig, nodes: int = 1, processes: int = 1) -> int:
+    """What `t_max` comes to in a run of so many nodes, and processes of each."""
+    if agent.t_max is not None:
+        return agent.t_max
+    if nodes == 1 or agent.recurrent != "none":
+        return _ROLLOUT
+    return min(_ROLLOUT, max(_ROLLOUTS // (nodes * processes), _SHORTEST_ROLLOUT))
 
 
 def learns_from_sequences(agent: ActorCriticConfig) -> bool:

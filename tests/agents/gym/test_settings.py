@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from hsa2c.agents.gym.application import APPLICATION
-from hsa2c.agents.gym.settings import ActorCriticConfig, EnvironmentConfig, GymConfig, passes_of
+from hsa2c.agents.gym.settings import ActorCriticConfig, EnvironmentConfig, GymConfig, passes_of, rollout_of
 from hsa2c.cluster.world import World
 from hsa2c.config.loading import read_yaml, to_dict
 from hsa2c.run import begin
@@ -65,3 +66,30 @@ print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", "mp
 """
     run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
     assert (run.returncode, run.stdout, run.stderr) == (0, "[]\n", "")
+
+
+@pytest.mark.parametrize(
+    ("agent", "nodes", "processes", "t_max"),
+    [
+        ({}, 1, 28, 128),
+        ({}, 4, 1, 128),
+        ({}, 2, 8, 64),
+        ({}, 4, 8, 32),
+        ({}, 40, 28, 8),
+        ({"t_max": 100}, 4, 8, 100),
+        ({"recurrent": "lstm"}, 4, 8, 128),
+    ],
+)
+def test_rollouts_are_shorter_with_more_nodes(agent, nodes, processes, t_max):
+    assert rollout_of(ActorCriticConfig(**agent), nodes, processes) == t_max
+
+
+def test_a_learner_has_the_rollouts_of_its_runs_nodes():
+    config = APPLICATION.build_config(
+        {"cluster": {"nodes": 4, "processes": 8}, "env": {"id": "Pendulum-v1", "num_envs": 2}}
+    )
+    problem = APPLICATION.problems(config, 0, 0)(0)
+    v = torch.from_numpy(APPLICATION.initial(config))
+    problem.gradient(v, lambda: False)
+    assert problem.report()["agent_steps"] == 2 * 32
+    problem.close()
