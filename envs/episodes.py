@@ -21,7 +21,18 @@ from gymnasium.spaces import Space
 
 from hsa2c.envs.limit import Limit
 from hsa2c.envs.making import Make
-from hsa2c.envs.steps import EPISODES, MOST_FAULTS, Environments, EnvStep, Episode, begun, check, one_line, stepped, whole
+from hsa2c.envs.steps import (
+    EPISODES,
+    MOST_FAULTS,
+    Environments,
+    EnvStep,
+    Episode,
+    begun,
+    check,
+    one_line,
+    stepped,
+    whole,
+)
 from hsa2c.errors import ProblemError
 
 
