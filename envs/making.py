@@ -53,13 +53,14 @@ def make_one(make: Make, name: str, limit_s: float | None) -> gymnasium.Env[Any,
 def try_reset(make: Make, name: str, limit_s: float | None, seed: int) -> tuple[Any, Any]:
     """Begin an episode in one environment; during training it would be one fault after the other.
 
-    Gives its observation and info.
-
     Args:
         make: As for `make_one`, as the next two.
         name: See there.
         limit_s: See there.
         seed: Of the episode.
+
+    Returns:
+        Its first observation, and info.
 
     Raises:
         ConfigError: It cannot be made, or reset, or gives what is not in its space.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -122,7 +123,7 @@ def check(space: Space[Any], observation: Any, reward: Any = 0.0, where: str = "
         raise ValueError(f"{where} is {observation}, must be in {space}")
 
 
-def whole(space: Space[Any], observations: list[Any]) -> npt.NDArray[Any] | None:
+def whole(space: Space[Any], observations: Sequence[Any]) -> npt.NDArray[Any] | None:
     """Observations of a Box as one array; None where they are something else, or one is not as it must be."""
     if not isinstance(space, Box):
         return None

@@ -132,7 +132,7 @@ class AgentPolicy:
         return self._actions.to_env(self._actions.sample(parameters, self._agent.log_std, mask, self._greedy))
 
     def _check(self, observations: Sequence[Any]) -> None:
-        if whole(self._space, list(observations)) is not None:
+        if whole(self._space, observations) is not None:
             return
         for observation in observations:
             try:

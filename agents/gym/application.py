@@ -96,7 +96,9 @@ class Gym(AgentApplication):
     def title(self, config: GymConfig) -> str:
         """What runs, in one line."""
         whole = super().title(config)
-        return f"HSA2C {self.label(config)}{whole.removeprefix(self.name)}, rollouts of {_rollout(config)}"
+        known = config.cluster.processes is not None  # else hosts may differ
+        rollouts = f", rollouts of {_rollout(config)}" if known else ""
+        return f"HSA2C {self.label(config)}{whole.removeprefix(self.name)}{rollouts}"
 
     def resolve(self, config: GymConfig) -> GymConfig:
         """Nothing is left to rules; but names must stand for what they are to be."""
@@ -173,7 +175,7 @@ class Gym(AgentApplication):
 
         def make(index: int) -> ActorCritic:
             seeds = np.random.SeedSequence([config.seed, node, index, t]).generate_state(2)
-            how: dict[str, Any] = {"step_limit_s": config.env.step_limit_s, "name": f"env {config.env.id}"}
+            how: dict[str, Any] = {"step_limit_s": config.env.step_limit_s, "name": self.suspect(config)}
             seed = int(seeds[0]) % 2**30
             if make_all is not None:
                 envs: Environments = VectorEnvs(make_all, seed=seed, **how)
@@ -236,7 +238,7 @@ class Gym(AgentApplication):
         if video is not None:
             check_film(maker_of(config, render_mode="rgb_array"), Path(video), seed=seed)
         policy = self.policy(config, v, greedy=greedy, seed=seed)
-        how: dict[str, Any] = {"step_limit_s": config.env.step_limit_s, "name": f"env {config.env.id}"}
+        how: dict[str, Any] = {"step_limit_s": config.env.step_limit_s, "name": self.suspect(config)}
         played = play(policy, maker_of(config), episodes=games, seed=seed, **how)
         result = {"environment": config.env.id, **played}
         if video is not None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from hsa2c.errors import ConfigError
-from hsa2c.node.lifetime import die_with_parent
+from hsa2c.node.lifetime import die_with_parent, ending
 
 _SURVIVED = 77  # exit code of a child that has seen the end of its trial
 
@@ -47,8 +47,7 @@ def survive(trial: Callable[[], object], what: str, limit_s: float | None) -> No
     in_time = _ends(child, limit_s)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if in_time and code != _SURVIVED:
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        raise ConfigError(f"{what} ends its process {how}")
+        raise ConfigError(f"{what} ends its process {ending(code)}")
 
 
 def _ends(child: int, limit_s: float | None) -> bool:

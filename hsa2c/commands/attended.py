@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from types import FrameType
 
 from hsa2c.errors import EXIT_FAILED
-from hsa2c.node.lifetime import die_with_parent, end_as
+from hsa2c.node.lifetime import die_with_parent, end_as, ending
 from hsa2c.signals import STOPPING, catch
 
 _HEARING_S = 2.0  # after a signal: what cleans up takes a second
@@ -63,8 +63,9 @@ def _end_of(child: int, prog: str, unblocked: Iterable[int]) -> int:
             os.write(2, (_NO_BAR if os.isatty(2) else b"") + f"{prog}: interrupted\n".encode())
         return 128 + asked[0]
     if not asked and (-code in _CRASHES or 3 <= code <= 128):  # no command ends so: code of others did
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         with contextlib.suppress(OSError):
-            os.write(2, f"{prog}: its process was ended {how}, by an environment or a library of its\n".encode())
+            os.write(
+                2, f"{prog}: its process was ended {ending(code)}, by an environment or a library of its\n".encode()
+            )
         return EXIT_FAILED
     return end_as(code)

@@ -65,6 +65,11 @@ def end_as(code: int) -> int:
     return code
 
 
+def ending(code: int) -> str:
+    """How a process has ended, in words: "by SIGSEGV", or "with exit code 3"."""
+    return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+
+
 def leave_signals_to_the_launcher() -> None:
     """Ignore Ctrl-C and the end of the terminal: the launcher answers them, and asks for a stop by USR1."""
     for name in (signal.SIGINT, signal.SIGHUP):

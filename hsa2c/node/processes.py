@@ -145,7 +145,8 @@ class Processes:
             raise NodeError("\n".join(filter(None, (why, details))))
         if len(self._deaths_at) >= self._deaths:
             headline = f"{len(self._deaths_at)} actor-learners lost within {self._deaths_s:.0f} s; the last: {why}"
-            headline += f"; look at {self._suspect}" * bool(self._suspect)
+            if self._suspect:
+                headline += f"; look at {self._suspect}"
             raise NodeError("\n".join(filter(None, (headline, details))))
         self._selector.unregister(process.socket)
         process.socket.close()
